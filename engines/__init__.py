@@ -1,0 +1,1 @@
+"""What is deployed: bundles, and the runtimes that execute them. Never imports torch."""

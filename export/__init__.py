@@ -1,0 +1,1 @@
+"""Offline: published checkpoints to bundles. The only package that may import torch."""
