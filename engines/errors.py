@@ -16,7 +16,7 @@ class StandinError(Exception):
 
 
 class UsageError(StandinError, ValueError):
-    """The call was wrong: an unknown option value, a path that cannot be meant, settings that exclude each other."""
+    """The call was wrong: an unknown option, a path that cannot be meant, settings that exclude another."""
 
     exit_code = 2
 
@@ -55,6 +55,10 @@ class HashMismatchError(DownloadError):
 
 class RuntimeUnavailableError(StandinError, RuntimeError):
     """The runtime or execution provider that was asked for is not usable here."""
+
+
+class RuntimeFailedError(StandinError, RuntimeError):
+    """A runtime raised while it executed a graph, or was used after it was closed."""
 
 
 class TensorError(StandinError, ValueError):

@@ -1,0 +1,185 @@
+"""The manifest of a bundle: what is in it, what its tensors mean, where it came from.
+
+`bundle.json` is read by other releases than the one that wrote it, so the schema version is looked at
+before anything else, and everything that this release does not know is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engines.errors import BundleError, BundleSchemaError
+
+SCHEMA_VERSION = 1
+
+#: numpy names of the element types that the runtimes accept.
+DType = Literal["float16", "float32", "int32", "int64", "uint8", "bool"]
+
+_PLAIN_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def _plain_file_name(name: str) -> str:
+    """Accepts `detector.onnx` or `plans/a.plan`, and nothing that could point outside the bundle."""
+    if not all(_PLAIN_PART.fullmatch(part) for part in name.split("/")):
+        raise ValueError(
+            f"{name!r} is not a plain relative file name inside the bundle; "
+            "use letters, digits, '.', '_', '-' and '/'"
+        )
+    if name == "bundle.json":
+        raise ValueError("'bundle.json' is the manifest itself and cannot be one of its files")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Three = tuple[float, float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tensor(_Part):
+    """One named array of a graph.
+
+    A number in `shape` is a fixed dimension. A word is a dimension that may vary but is the same wherever
+    the word occurs among the inputs of one call.
+    """
+
+    name: str = Field(min_length=1)
+    dtype: DType
+    shape: tuple[int | str, ...]
+    meaning: str
+
+
+class Graph(_Part):
+    """One ONNX file with its inputs and outputs."""
+
+    file: FileName
+    inputs: tuple[Tensor, ...] = Field(min_length=1)
+    outputs: tuple[Tensor, ...] = Field(min_length=1)
+
+
+class Normalisation(_Part):
+    """How an image becomes an input: 0..255 enters as (x - mean) / std, sides are padded to `multiple`."""
+
+    colour: Literal["rgb"]
+    mean: Three
+    std: Three
+    multiple: int = Field(ge=1)
+
+
+class Provenance(_Part):
+    """Where the weights came from: the published artefact, the source it was taken from, its sha256."""
+
+    artefact: str
+    source: str
+    sha256: Sha256
+    homepage: str
+
+
+class Parity(_Part):
+    """What was measured when the bundle was built: this graph against the published network."""
+
+    graph: str
+    output: str
+    largest_difference: float = Field(ge=0)
+    tolerance: float = Field(ge=0)
+    cases: int = Field(ge=1)
+
+
+class ManifestDraft(_Part):
+    """Everything in a manifest except the hashes, which `engines.bundle.write_bundle` adds."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    task: Literal["detection", "generation"]
+    family: str = Field(min_length=1)
+    #: Class index -> kind of region, such as ("face",); empty where there are no classes.
+    kinds: tuple[str, ...] = ()
+    graphs: dict[str, Graph] = Field(min_length=1)
+    normalisation: Normalisation
+    licence: str = Field(min_length=1)
+    provenance: Provenance
+    exporter: str
+    parity: tuple[Parity, ...] = ()
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> ManifestDraft:
+        if self.task == "detection" and not self.kinds:
+            raise ValueError("kinds is empty, but a detection bundle must say which kind each class is")
+        for result in self.parity:
+            if result.graph not in self.graphs:
+                raise ValueError(f"parity names the graph {result.graph!r}, which is not in graphs")
+        for key, graph in self.graphs.items():
+            for tensors in (graph.inputs, graph.outputs):
+                names = [tensor.name for tensor in tensors]
+                if len(set(names)) != len(names):
+                    raise ValueError(f"graph {key!r} declares a tensor twice: {names}")
+        return self
+
+
+class Manifest(ManifestDraft):
+    """A complete manifest, as in `bundle.json`."""
+
+    #: File name inside the bundle -> sha256, for every file that belongs to it.
+    files: dict[FileName, Sha256] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _every_graph_file_is_hashed(self) -> Manifest:
+        for key, graph in self.graphs.items():
+            if graph.file not in self.files:
+                raise ValueError(f"graph {key!r} uses {graph.file!r}, which has no hash in files")
+        return self
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"]) or "manifest"
+    text = " ".join(first["msg"].removeprefix("Value error, ").split())
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"field {field}: {text}{more}"
+
+
+def parse_manifest(raw: str | bytes, *, where: str = "bundle.json") -> Manifest:
+    """Reads a manifest from JSON text.
+
+    Args:
+        raw: The content of `bundle.json`.
+        where: How to call it in messages, usually its path.
+
+    Raises:
+        BundleSchemaError: It was written for a schema version that this release does not read.
+        BundleError: It is not JSON, or a field is missing, unknown or wrong; the message names the field.
+    """
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{where} is not JSON ({error}); expected a bundle's manifest; fetch the bundle again"
+        ) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BundleError(
+            f"{where} has no whole number in field schema_version, expected {SCHEMA_VERSION}; "
+            "fetch the bundle again"
+        )
+    if version > SCHEMA_VERSION:
+        raise BundleSchemaError(
+            f"{where} has schema version {version}, this release reads up to {SCHEMA_VERSION}; update standin"
+        )
+    if version < SCHEMA_VERSION:
+        raise BundleSchemaError(
+            f"{where} has schema version {version}, this release reads {SCHEMA_VERSION}; build it again"
+        )
+    try:
+        return Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise BundleError(
+            f"{where} is not a valid manifest: {_one_line(error)}; fetch the bundle again"
+        ) from None

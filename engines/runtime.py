@@ -1,0 +1,193 @@
+"""Runtime: named arrays in, named arrays out, whatever executes the graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+
+from engines.errors import RuntimeFailedError, TensorError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from engines.bundle import Bundle
+    from engines.manifest import Graph, Tensor
+
+    Array = NDArray[Any]
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+def _check_shape(tensor: Tensor, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]) -> None:
+    declared = f"{tensor.dtype} {_shape_text(tensor.shape)}"
+    if len(shape) != len(tensor.shape):
+        raise TensorError(
+            f"input {tensor.name!r} has the shape {_shape_text(shape)}, expected {declared}; "
+            f"give an array with {len(tensor.shape)} dimensions"
+        )
+    for axis, (found, expected) in enumerate(zip(shape, tensor.shape, strict=True)):
+        if found < 1:
+            raise TensorError(
+                f"input {tensor.name!r} has the shape {_shape_text(shape)} with nothing in dimension {axis}, "
+                f"expected {declared}; do not run on empty arrays"
+            )
+        if isinstance(expected, int):
+            if found != expected:
+                raise TensorError(
+                    f"input {tensor.name!r} has {found} in dimension {axis} of {_shape_text(shape)}, "
+                    f"expected {declared}; give {expected} there"
+                )
+            continue
+        known, where = sizes.setdefault(expected, (found, tensor.name))
+        if known != found:
+            raise TensorError(
+                f"input {tensor.name!r} has {expected} = {found} in {_shape_text(shape)}, "
+                f"but input {where!r} has {expected} = {known}; give arrays that agree in {expected}"
+            )
+
+
+def _shape_text(shape: Sequence[int | str]) -> str:
+    return f"({', '.join(str(side) for side in shape)})"
+
+
+def check_feeds(tensors: Sequence[Tensor], feeds: Mapping[str, Array]) -> None:
+    """Compares arrays with what a graph declares.
+
+    Args:
+        tensors: The declared inputs.
+        feeds: Name -> array.
+
+    Raises:
+        TensorError: A name is missing or unknown, or a dtype, rank, fixed or shared dimension is wrong.
+    """
+    declared = [tensor.name for tensor in tensors]
+    missing, extra = sorted(set(declared) - set(feeds)), sorted(set(feeds) - set(declared))
+    if missing or extra:
+        raise TensorError(
+            f"inputs given: {', '.join(sorted(feeds)) or 'none'}; expected: {', '.join(sorted(declared))}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}"
+        )
+    sizes: dict[str, tuple[int, str]] = {}
+    for tensor in tensors:
+        array = feeds[tensor.name]
+        if not isinstance(array, np.ndarray):
+            raise TensorError(
+                f"input {tensor.name!r} is a {type(array).__name__}, "
+                f"expected a numpy array of {tensor.dtype}; convert it"
+            )
+        if array.dtype != np.dtype(tensor.dtype):
+            raise TensorError(
+                f"input {tensor.name!r} is {array.dtype}, "
+                f"expected {tensor.dtype} {_shape_text(tensor.shape)}; convert it"
+            )
+        _check_shape(tensor, array.shape, sizes)
+
+
+class Runtime(ABC):
+    """One graph of a bundle, ready to run on one device.
+
+    A runtime may be used from one thread at a time. It is a context manager that closes itself.
+    """
+
+    def __init__(self, graph: Graph, device: Device) -> None:
+        self._graph = graph
+        self._device = device
+
+    @property
+    def device(self) -> Device:
+        """What was asked for."""
+        return self._device
+
+    @property
+    @abstractmethod
+    def provider(self) -> str:
+        """Name of what really executes the graph."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The declared inputs."""
+        return self._graph.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The declared outputs."""
+        return self._graph.outputs
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the graph once.
+
+        Args:
+            feeds: One array for each declared input.
+
+        Returns:
+            One array for each declared output.
+
+        Raises:
+            TensorError: The arrays are not what the manifest declares.
+            RuntimeFailedError: The runtime raised, or is closed.
+        """
+        check_feeds(self.inputs, feeds)
+        return self._run(feeds)
+
+    @abstractmethod
+    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs on checked arrays."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what the runtime holds; may be called again."""
+
+    def _closed(self) -> RuntimeFailedError:
+        return RuntimeFailedError(f"the runtime for {self._graph.file} is closed; open a new one")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_runtime(
+    bundle: Bundle,
+    graph: str = "detector",
+    *,
+    device: Device = "cpu",
+    threads: int | None = None,
+    spinning: bool = False,
+) -> Runtime:
+    """Opens a graph of a bundle on a device.
+
+    Args:
+        bundle: A verified bundle.
+        graph: Name of the graph in its manifest.
+        device: `cpu`, `cuda` or `tensorrt`; never another one than asked for.
+        threads: Threads for one operator on the CPU; all cores if not given.
+        spinning: Whether idle threads wait busily, see `engines.runtime_onnx`.
+
+    Raises:
+        UsageError: There is no such device, or `threads` is below 1.
+        BundleError: There is no such graph, or its file does not fit the manifest.
+        RuntimeUnavailableError: The device, its provider or ONNX Runtime is not usable here.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r} is not known; expected one of {', '.join(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1, or nothing for all cores")
+    # Imported here: the module imports this one for its base class.
+    from engines.runtime_onnx import OnnxRuntime
+
+    return OnnxRuntime(
+        bundle.file(bundle.graph(graph).file),
+        bundle.graph(graph),
+        device=device,
+        threads=threads,
+        spinning=spinning,
+    )

@@ -1,0 +1,191 @@
+"""The store: where bundles of known models are kept on this machine, and how they get there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+import platformdirs
+
+from engines import registry
+from engines.bundle import Bundle, open_bundle
+from engines.download import fetch, parse_source
+from engines.errors import BundleError, BundleMissingError, StandinError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from engines.download import Progress
+    from engines.registry import Artefact
+
+    #: Makes a bundle in an empty folder of a published file whose hash was checked.
+    Recipe = Callable[[Path, Artefact, Path], Bundle]
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def home() -> Path:
+    """Returns the default store's folder: $STANDIN_HOME, or `standin` in the user's cache folder."""
+    chosen = os.environ.get("STANDIN_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("standin", appauthor=False)
+
+
+def _recipes() -> dict[str, Recipe]:
+    def centerface(published: Path, artefact: Artefact, folder: Path) -> Bundle:
+        # Imported here: building loads onnx, which opening an installed bundle does not need.
+        build: Recipe = import_module("engines.centerface").build
+        return build(published, artefact, folder)
+
+    return {"centerface": centerface}
+
+
+class Store:
+    """A folder with `bundles/NAME/`, `downloads/` and `locks/`; may be shared by several processes.
+
+    Args:
+        root: The folder; made on the first pull.
+        known: Artefacts by name; the registry if not given.
+        recipes: How to build bundles, by the artefacts' `build`; the built-in ones if not given.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        known: Mapping[str, Artefact] | None = None,
+        recipes: Mapping[str, Recipe] | None = None,
+    ) -> None:
+        self.root = root
+        self._known = registry.artefacts() if known is None else dict(known)
+        self._recipes = _recipes() if recipes is None else dict(recipes)
+
+    @property
+    def known(self) -> dict[str, Artefact]:
+        """The artefacts that can be pulled, by name."""
+        return dict(self._known)
+
+    def path(self, name: str) -> Path:
+        """Returns the folder where the bundle of that name is or would be.
+
+        Raises:
+            UsageError: It cannot be a bundle's name.
+        """
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be a bundle's name; expected lower-case letters, digits, '.', '_', '-'"
+            )
+        return self.root / "bundles" / name
+
+    def open(self, name: str) -> Bundle:
+        """Opens and verifies an installed bundle.
+
+        Raises:
+            UsageError: Neither installed nor known.
+            BundleMissingError: Not installed; the message says how to install it.
+            BundleError: Installed, but not intact.
+        """
+        path = self.path(name)
+        if not path.exists():
+            registry.find_artefact(name, self._known)
+            raise BundleMissingError(
+                f"bundle {name!r} is not installed in {self.root}; run: standin engines pull {name}"
+            )
+        try:
+            return open_bundle(path)
+        except BundleError as error:
+            if name not in self._known:
+                raise
+            raise type(error)(f"{error}; run: standin engines pull {name}") from None
+
+    def installed(self) -> tuple[str, ...]:
+        """Returns the names of the bundles that are there, intact or not, sorted."""
+        folder = self.root / "bundles"
+        if not folder.is_dir():
+            return ()
+        return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)))
+
+    def pull(
+        self, name: str, *, progress: Progress | None = None, source: str | None = None, force: bool = False
+    ) -> Bundle:
+        """Fetches a known artefact, builds its bundle and installs it; at once if it is there and intact.
+
+        Processes that pull the same name wait for each other, and only the first fetches.
+
+        Args:
+            name: As in the registry.
+            progress: Is told how far the download is.
+            source: URL, file or wheel instead of the declared sources; the hash must match all the same.
+            force: Fetch and build even if there is an intact bundle.
+
+        Raises:
+            UsageError: The name is not known, or `source` is unusable.
+            DownloadError: It cannot be fetched.
+            BundleError: It cannot be built, or the store cannot be written.
+        """
+        artefact = registry.find_artefact(name, self._known)
+        sources = None if source is None else (parse_source(source, artefact),)
+        if not force and (bundle := self._intact(name)):
+            return bundle
+        try:
+            with self._locked(name):
+                # Another process may have installed it while this one waited.
+                if not force and (bundle := self._intact(name)):
+                    return bundle
+                downloads = self.root / "downloads"
+                downloads.mkdir(parents=True, exist_ok=True)
+                for stale in downloads.glob(f".{artefact.name}.*.part"):
+                    stale.unlink(missing_ok=True)
+                published = fetch(artefact, downloads / artefact.name, progress=progress, sources=sources)
+                bundle = self._install(artefact, published)
+                published.unlink(missing_ok=True)
+                return bundle
+        except StandinError:
+            raise
+        except OSError as error:
+            raise BundleError(
+                f"the store {self.root} cannot be written ({error.strerror or error}); "
+                "set STANDIN_HOME to a folder that you may write and that has space"
+            ) from error
+
+    def _intact(self, name: str) -> Bundle | None:
+        try:
+            return open_bundle(self.path(name))
+        except BundleMissingError:
+            return None
+        except BundleError as error:
+            log.warning("the installed bundle is not intact and is fetched again: %s", error)
+            return None
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / f"{name}.lock"):
+            yield
+
+    def _install(self, artefact: Artefact, published: Path) -> Bundle:
+        """Builds beside the final place and moves the whole folder there: nobody sees a half of it."""
+        final = self.path(artefact.name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Names that begin with a dot are no bundle names; those of killed processes are removed here.
+        for stale in final.parent.glob(f".{artefact.name}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{artefact.name}.", dir=final.parent))
+        try:
+            self._recipes[artefact.build](published, artefact, work / "new")
+            if final.exists():
+                final.replace(work / "old")
+            (work / "new").replace(final)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return open_bundle(final)

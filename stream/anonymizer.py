@@ -1,0 +1,276 @@
+"""Anonymizer: frames in, anonymized frames out, no I/O. Detect, follow, stitch; and withhold what failed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from engines.bundle import Bundle
+from engines.errors import StreamStoppedError, UsageError
+from engines.runtime import open_runtime
+from engines.store import Store, home
+from stream.config import AnonymizerSettings, find_preset, make_settings
+from stream.deadline import DeadlineRunner, HungError
+from stream.detectors.base import Detector
+from stream.detectors.single_stage import SingleStageDetector
+from stream.follow import Followed, Follower, Look
+from stream.frame import Frame, Image, flat_image
+from stream.generators import classical
+from stream.generators.classical import Fill
+from stream.manual import ManualRegions, read_manual_regions
+from stream.regions import Kind, Regions
+from stream.stitch import stitch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymized:
+    """A frame that may leave the process. Sinks take nothing else.
+
+    Attributes:
+        frame: with the anonymized picture; place and time are those of the input frame.
+        regions: what was covered.
+        withheld: why the picture was replaced by a flat one, None if it was not.
+    """
+
+    frame: Frame
+    regions: Regions
+    withheld: str | None = None
+
+    @property
+    def image(self) -> Image:
+        """The anonymized picture, uint8 RGB (height, width, 3)."""
+        return self.frame.image
+
+
+class Anonymizer:
+    """Covers the people of one stream at a time.
+
+    Use `open` for the published presets; the constructor takes any detectors and anonymizers, for tests and for
+    pipelines of your own.
+
+    Args:
+        detectors: all of them look at every frame; their regions are united.
+        fills: the anonymizer of each kind.
+        settings: margins, hold, lookahead and the like.
+        manual: regions given by hand.
+        bundles: the bundles that the detectors run, for reports.
+
+    Raises:
+        UsageError: a region given by hand has a kind for which there is no anonymizer.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        fills: Mapping[Kind, Fill],
+        settings: AnonymizerSettings | None = None,
+        *,
+        manual: ManualRegions | None = None,
+        bundles: Sequence[Bundle] = (),
+    ) -> None:
+        self.settings = settings or AnonymizerSettings()
+        self.bundles = tuple(bundles)
+        self._detectors = tuple(detectors)
+        self._fills = dict(fills)
+        self._manual = manual
+        missing = (manual.kinds if manual else set()) - set(self._fills)
+        if missing:
+            names = ", ".join(kind.label for kind in sorted(missing))
+            raise UsageError(f"the regions file holds regions for which no anonymizer is set: {names}")
+        self._detect_runner = DeadlineRunner("detection", self.settings.deadline)
+        self._cover_runner = DeadlineRunner("anonymization", self.settings.deadline)
+        self._complaints = _OncePerSecond()
+        self._tracks_of_earlier_streams = 0
+        self._follower = self._new_follower()
+
+    @classmethod
+    def open(cls, preset: str = "faces", *, store: Store | None = None, **settings: Any) -> Anonymizer:
+        """An anonymizer for a preset, with its engines loaded.
+
+        Args:
+            preset: its name (`stream.config.PRESETS`).
+            store: where bundles are, None for the user's own.
+            **settings: fields of `AnonymizerSettings`.
+
+        Raises:
+            UsageError: an unknown preset or setting.
+            BundleError: a bundle is missing or is not what its manifest says.
+            RuntimeUnavailableError: the device that was asked for cannot be used here.
+        """
+        chosen = make_settings(AnonymizerSettings, {"preset": preset, **settings})
+        return cls.from_settings(chosen, store=store)
+
+    @classmethod
+    def from_settings(cls, settings: AnonymizerSettings, *, store: Store | None = None) -> Anonymizer:
+        """As `open`, from settings that are already checked."""
+        store = store or Store(home())
+        manual = read_manual_regions(settings.regions) if settings.regions else None
+        bundles = [store.open(name) for name in find_preset(settings.preset).detectors]
+        detectors = [
+            SingleStageDetector(
+                bundle,
+                open_runtime(bundle, "detector", device=settings.device, threads=settings.threads),
+                longest=settings.detect_size,
+                threshold=settings.threshold,
+            )
+            for bundle in bundles
+        ]
+        return cls(detectors, make_fills(settings), settings, manual=manual, bundles=bundles)
+
+    @property
+    def tracks_begun(self) -> int:
+        """How many tracks there were so far, over all streams."""
+        return self._tracks_of_earlier_streams + self._follower.tracks_begun
+
+    def anonymize(self, frame: Frame) -> Anonymized:
+        """Anonymize the next frame of a stream at once.
+
+        Raises:
+            UsageError: `lookahead` is set: no frame can be given out before later ones are known (use `iterate`).
+            StreamStoppedError: the frame failed and `on_failure` is `stop`.
+            HungError: a stage has stopped answering for good.
+        """
+        if self.settings.lookahead:
+            raise UsageError(
+                "anonymize() gives every frame out at once, so it needs lookahead=0; use iterate() to look ahead"
+            )
+        (followed,) = self.follow(self.look(frame))
+        return self.cover(followed)
+
+    def iterate(self, frames: Iterable[Frame]) -> Iterator[Anonymized]:
+        """Anonymize a whole stream; frames come back in order, `lookahead` frames late.
+
+        Raises:
+            StreamStoppedError: a frame failed and `on_failure` is `stop`.
+            HungError: a stage has stopped answering for good.
+        """
+        self.reset()
+        for frame in frames:
+            for followed in self.follow(self.look(frame)):
+                yield self.cover(followed)
+        for followed in self.finish():
+            yield self.cover(followed)
+
+    def look(self, frame: Frame) -> Look:
+        """Stage 1: detect. A failure is noted, not raised: the frame is then withheld in stage 3."""
+        if frame.damaged is not None:
+            return self._failed(frame, frame.damaged)
+        try:
+            parts = [self._detect_runner.call(partial(detector.detect, frame)) for detector in self._detectors]
+        except HungError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever went wrong, the frame was not looked at
+            return self._failed(frame, f"detection failed: {_reason(error)}")
+        return Look(frame, Regions.concatenate(parts))
+
+    def follow(self, look: Look) -> list[Followed]:
+        """Stage 2: name, hold, look ahead. Gives the frames that are complete by now, in order."""
+        return self._follower.push(look)
+
+    def finish(self) -> list[Followed]:
+        """Stage 2 at the end of a stream: the frames that were still waiting."""
+        return self._follower.flush()
+
+    def cover(self, followed: Followed) -> Anonymized:
+        """Stage 3: write the anonymized pixels, or withhold the frame.
+
+        Raises:
+            StreamStoppedError: the frame has to be withheld and `on_failure` is `stop`.
+            HungError: the stage has stopped answering for good.
+        """
+        reason = followed.failure
+        if reason is None:
+            try:
+                image = self._cover_runner.call(lambda: self._stitch(followed))
+                return Anonymized(followed.frame.with_image(image), followed.regions)
+            except HungError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever went wrong, the picture may be raw
+                reason = f"anonymization failed: {_reason(error)}"
+                self._complain(reason)
+        if self.settings.on_failure == "stop":
+            raise StreamStoppedError(f"stopped at {followed.frame.time:.3f} s: {reason}")
+        flat = followed.frame.with_image(flat_image(followed.frame.image.shape))
+        return Anonymized(flat, followed.regions, withheld=reason)
+
+    def reset(self) -> None:
+        """Forget the stream so far: the next frame begins another one."""
+        self._tracks_of_earlier_streams += self._follower.tracks_begun
+        self._follower = self._new_follower()
+        for detector in self._detectors:
+            detector.reset()
+
+    def close(self) -> None:
+        """Release the engines."""
+        self._detect_runner.close()
+        self._cover_runner.close()
+        for detector in self._detectors:
+            detector.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stitch(self, followed: Followed) -> Image:
+        return stitch(
+            followed.frame.image,
+            followed.regions,
+            self._fills,
+            margin=self.settings.margin,
+            shape=self.settings.shape,
+        )
+
+    def _new_follower(self) -> Follower:
+        return Follower(hold=self.settings.hold, lookahead=self.settings.lookahead, manual=self._manual)
+
+    def _failed(self, frame: Frame, reason: str) -> Look:
+        self._complain(reason)
+        return Look(frame, Regions.empty(), failure=reason)
+
+    def _complain(self, reason: str) -> None:
+        if suppressed := self._complaints.due():
+            more = f" ({suppressed - 1} more since the last message)" if suppressed > 1 else ""
+            _log.warning("frame withheld: %s%s", reason, more)
+
+
+def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:
+    """The anonymizer of every kind. Kinds without an option of their own are covered as faces are."""
+    fill = {
+        "blur": lambda: classical.blur(settings.blur_radius),
+        "pixelate": lambda: classical.pixelate(settings.cells),
+        "mask": lambda: classical.mask_out(settings.mask_colour),
+    }[settings.face]()
+    return dict.fromkeys(Kind, fill)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+class _OncePerSecond:
+    """Says how many messages have come since the last one that was let through; 0 means be quiet."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last = float("-inf")
+
+    def due(self) -> int:
+        self._count += 1
+        now = time.monotonic()
+        if now - self._last < 1.0:
+            return 0
+        self._last = now
+        count, self._count = self._count, 0
+        return count

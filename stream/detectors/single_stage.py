@@ -1,0 +1,75 @@
+"""Detectors whose whole answer is in `detector.onnx`: boxes, scores, classes, count (CenterFace now)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engines.bundle import Bundle
+from engines.errors import DetectionError
+from engines.runtime import Runtime
+from stream.detectors.base import check_detections
+from stream.detectors.view import View, make_view
+from stream.frame import Frame
+from stream.regions import Kind, Regions
+
+
+class SingleStageDetector:
+    """Runs a detection bundle on whole frames.
+
+    Args:
+        bundle: task `detection`; its manifest names the kinds and the normalisation.
+        runtime: of the bundle's graph `detector`.
+        longest: the view's longer side is limited to this many pixels.
+        threshold: regions with a lower score are not reported.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, longest: int, threshold: float) -> None:
+        self._runtime = runtime
+        self._normalisation = bundle.manifest.normalisation
+        self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
+        self._name = bundle.manifest.name
+        self._longest = longest
+        self._threshold = threshold
+
+    def detect(self, frame: Frame) -> Regions:
+        """All regions of the frame over the threshold, in its pixels.
+
+        Raises:
+            DetectionError: numbers that no working detector gives, or more candidates than the graph can weigh.
+        """
+        view = make_view(frame, longest=self._longest, multiple=self._normalisation.multiple)
+        return self._regions(self._run(view), view, frame)
+
+    def reset(self) -> None:
+        """Nothing to forget: every frame is looked at whole."""
+
+    def close(self) -> None:
+        """Release the runtime."""
+        self._runtime.close()
+
+    def _run(self, view: View) -> dict[str, Any]:
+        return self._runtime.run(
+            {
+                "image": view.blob(self._normalisation.mean, self._normalisation.std),
+                "image_size": np.array([[view.height, view.width]], np.int64),
+            }
+        )
+
+    def _regions(self, out: dict[str, Any], view: View, frame: Frame) -> Regions:
+        count = int(out["count"][0])
+        boxes, scores, classes = out["boxes"][0, :count], out["scores"][0, :count], out["classes"][0, :count]
+        if float(out["floor"][0]) >= self._threshold:
+            raise DetectionError(f"{self._name} found more candidates than it can weigh; some may be missing")
+        # Not "scores >= threshold": a NaN would fall through that comparison and pass as "nothing found".
+        kept = ~(scores < self._threshold)
+        boxes = view.to_frame(boxes[kept])
+        scores = scores[kept]
+        check_detections(boxes, scores, frame.width, frame.height)
+        found = classes[kept]
+        if ((found < 0) | (found >= len(self._kinds))).any():
+            raise DetectionError(f"{self._name} returned a class that its manifest does not name")
+        regions = Regions.of(boxes, Kind.FACE, scores=scores)
+        regions.kinds[:] = self._kinds[found]
+        return regions

@@ -1,0 +1,104 @@
+"""The detector's view of a frame: upright, square pixels, normal range, limited size.
+
+Detectors are trained on such pictures; on others their recall falls silently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from stream.frame import Frame, Image, Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A resized and padded picture, and how to get back to the frame.
+
+    Attributes:
+        image: uint8 RGB, (h, w, 3), h and w multiples of the detector's step; the padding is black.
+        height: rows of the picture before padding.
+        width: columns of the picture before padding.
+        scale_x: view pixels per frame pixel, horizontally.
+        scale_y: view pixels per frame pixel, vertically.
+    """
+
+    image: Image
+    height: int
+    width: int
+    scale_x: float
+    scale_y: float
+
+    def to_frame(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Boxes (N, 4) in view pixels as boxes in frame pixels."""
+        scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
+        return boxes / scale
+
+    def blob(self, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
+        """The network's input (1, 3, h, w) float32: (value - mean) / std per channel."""
+        blob = np.asarray(cv2.dnn.blobFromImage(self.image), np.float32)
+        if any(mean) or any(s != 1 for s in std):
+            shape = (1, 3, 1, 1)
+            blob = (blob - np.array(mean, np.float32).reshape(shape)) / np.array(std, np.float32).reshape(shape)
+        return blob
+
+
+def make_view(frame: Frame, *, longest: int, multiple: int) -> View:
+    """What a detector sees of a frame.
+
+    Args:
+        frame: upright, in stored pixels.
+        longest: the longer side is reduced to this many pixels if it has more; never enlarged.
+        multiple: sides are padded to multiples of this.
+    """
+    aspect = float(frame.pixel_aspect)
+    # Non-square pixels are stretched along the axis that has too few, so that nothing is thrown away.
+    display_width = frame.width * max(aspect, 1.0)
+    display_height = frame.height / min(aspect, 1.0)
+    scale = min(1.0, longest / max(display_width, display_height))
+    width = max(1, round(display_width * scale))
+    height = max(1, round(display_height * scale))
+    image = frame.image
+    if (width, height) != (frame.width, frame.height):
+        shrinks = width * height < frame.width * frame.height
+        image = np.asarray(
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
+            np.uint8,
+        )
+    if frame.transfer is not Transfer.NORMAL:
+        image = np.asarray(cv2.LUT(image, tone_curve(frame.transfer)), np.uint8)
+    bottom, right = -height % multiple, -width % multiple
+    if bottom or right:
+        image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT), np.uint8)
+    return View(image, height, width, width / frame.width, height / frame.height)
+
+
+@cache
+def tone_curve(transfer: Transfer) -> npt.NDArray[np.uint8]:
+    """A table (256,) from HDR code values to those that an ordinary picture would have.
+
+    Each channel by itself: detectors do not mind the small shift of hue, and a table costs nothing.
+    PQ is decoded with SMPTE ST 2084's EOTF, HLG with ARIB STD-B67's inverse OETF; light is then
+    measured against reference white (ITU-R BT.2408: 203 cd/m2, HLG signal 75 %), compressed with
+    Reinhard's extended curve (2002, equation 4) and given a gamma of 2.2.
+    """
+    code = np.arange(256) / 255.0
+    if transfer is Transfer.PQ:
+        m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+        power = code ** (1 / m2)
+        light = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1) / 203
+        white = 1000 / 203
+    elif transfer is Transfer.HLG:
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
+        reference = (np.exp((0.75 - c) / a) + b) / 12
+        light = scene / reference
+        white = 1 / reference
+    else:
+        return np.arange(256, dtype=np.uint8)
+    display = light * (1 + light / white**2) / (1 + light)
+    return np.asarray(np.clip(np.rint(255 * display ** (1 / 2.2)), 0, 255), np.uint8)

@@ -1,0 +1,318 @@
+"""`standin doctor`: what this machine has for Standin, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableError
+from engines.runtime_onnx import import_onnxruntime
+from engines.store import Store, home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+Status = Literal["ok", "warn", "missing"]
+
+#: Encoder -> what to do without it, if anything.
+ENCODERS = {
+    "libx264": "reinstall PyAV from its wheel: pip install --force-reinstall av",
+    "libx265": "only for H.265 output",
+    "libvpx-vp9": "only for VP9 output",
+    "libsvtav1": "only for AV1 output",
+    "ffv1": "only for lossless output",
+    "h264_nvenc": "only for encoding on an NVIDIA GPU",
+}
+_PROBE_SECONDS = 30
+_GST_PROBE = """
+import gi
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+print(Gst.version_string())
+"""
+_ENCODER_PROBE = "import sys; from stream.doctor import probe_encoders; probe_encoders(sys.argv[1:])"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found about one thing.
+
+    Attributes:
+        name: Of the thing.
+        status: `ok`, `warn` (there, but with a problem) or `missing`.
+        detail: Version, path, or why not.
+        todo: What to do; empty when nothing.
+        needed: Whether the default run cannot do without it.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    todo: str = ""
+    needed: bool = False
+
+
+def run_probe(command: Sequence[str]) -> tuple[int, str, str]:
+    """Runs a short command: a broken library crashes or hangs there and not here.
+
+    Returns:
+        Exit status (-1 if it did not start or finish), standard output, standard error.
+    """
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        partial = error.stdout or b""
+        text = partial if isinstance(partial, str) else partial.decode(errors="replace")
+        return -1, text, f"did not finish in {_PROBE_SECONDS} s"
+    except OSError as error:
+        return -1, "", error.strerror or str(error)
+    return result.returncode, result.stdout, result.stderr
+
+
+def _last_line(text: str, otherwise: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else otherwise
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_python() -> list[Check]:
+    """Python and Standin."""
+    found = f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
+    return [
+        Check("Python", "ok", found),
+        Check("standin", "ok", _version("standin") or "not installed as a package"),
+    ]
+
+
+def _library(name: str, module: str, detail: Callable[[object], str]) -> Check:
+    try:
+        return Check(name, "ok", detail(import_module(module)))
+    except ImportError as error:
+        return Check(name, "missing", str(error), "pip install --force-reinstall standin", needed=True)
+
+
+def check_libraries() -> list[Check]:
+    """NumPy, OpenCV, and PyAV with its FFmpeg."""
+
+    def version(module: object) -> str:
+        return str(getattr(module, "__version__", "unknown"))
+
+    def pyav(module: object) -> str:
+        return f"{version(module)} with FFmpeg {getattr(module, 'ffmpeg_version_info', 'unknown')}"
+
+    return [
+        _library("NumPy", "numpy", version),
+        _library("OpenCV", "cv2", version),
+        _library("PyAV", "av", pyav),
+    ]
+
+
+def check_onnxruntime(installed: Callable[[str], str | None] = _version) -> list[Check]:
+    """ONNX Runtime, its providers, and whether two builds of it lie over each other.
+
+    Args:
+        installed: Returns the version of a distribution, None without it.
+    """
+    checks = []
+    try:
+        ort = import_onnxruntime()
+    except RuntimeUnavailableError as error:
+        checks.append(Check("ONNX Runtime", "missing", "not usable", str(error), needed=True))
+    else:
+        providers = ", ".join(ort.get_available_providers())
+        checks.append(Check("ONNX Runtime", "ok", f"{ort.__version__} with {providers}", needed=True))
+    builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if installed(name)]
+    if len(builds) > 1:
+        checks.append(
+            Check(
+                "ONNX Runtime builds",
+                "warn",
+                "onnxruntime and onnxruntime-gpu are both installed and share one folder",
+                'pip uninstall both, then pip install "standin[cpu]" or "standin[gpu]"',
+            )
+        )
+    return checks
+
+
+def check_gpu() -> list[Check]:
+    """NVIDIA GPUs, as the driver's own tool sees them."""
+    tool = shutil.which("nvidia-smi")
+    todo = "only needed for --device cuda and tensorrt"
+    if tool is None:
+        return [Check("NVIDIA GPU", "missing", "no nvidia-smi, so no driver", todo)]
+    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    status, out, err = run_probe(query)
+    gpus = "; ".join(line.strip() for line in out.splitlines() if line.strip())
+    if status != 0 or not gpus:
+        return [Check("NVIDIA GPU", "missing", _last_line(err or out, "nvidia-smi lists none"), todo)]
+    return [Check("NVIDIA GPU", "ok", gpus)]
+
+
+def check_tensorrt(installed: Callable[[str], str | None] = _version) -> list[Check]:
+    """TensorRT's Python package.
+
+    Args:
+        installed: Returns the version of a distribution, None without it.
+    """
+    for name in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"):
+        if found := installed(name):
+            return [Check("TensorRT", "ok", f"{name} {found}")]
+    todo = 'only needed for --device tensorrt: pip install "standin[tensorrt]"'
+    return [Check("TensorRT", "missing", "no Python package", todo)]
+
+
+def probe_encoders(names: Iterable[str]) -> None:
+    """Opens encoders, and writes one line of JSON for each: name and error (null if it opened).
+
+    Listed is not usable: h264_nvenc is listed by every FFmpeg that was built with it, GPU or not. Run in a
+    process of its own, since some encoders write to standard error past FFmpeg's log.
+    """
+    for name in names:
+        sys.stdout.write(json.dumps([name, _open_encoder(name)]) + "\n")
+        sys.stdout.flush()
+
+
+def _open_encoder(name: str) -> str | None:
+    """Returns why an encoder does not open, None if it does."""
+    # Imported here: this runs in the probe's process, and only there a broken PyAV may raise.
+    import av
+    from av.error import FFmpegError
+
+    try:
+        encoder = av.CodecContext.create(name, "w")
+        if not isinstance(encoder, av.VideoCodecContext):
+            return "not a video encoder"
+        encoder.width, encoder.height, encoder.pix_fmt = 256, 144, "yuv420p"
+        encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+        encoder.open()
+    except FFmpegError as error:
+        return error.strerror or type(error).__name__
+    except ValueError:
+        return "this FFmpeg does not have it"
+    return None
+
+
+def check_encoders(names: Sequence[str] = tuple(ENCODERS)) -> list[Check]:
+    """Which encoders can be used, not only which are listed."""
+    _, out, err = run_probe([sys.executable, "-c", _ENCODER_PROBE, *names])
+    found: dict[str, str | None] = {}
+    for line in out.splitlines():
+        if line.startswith("["):
+            name, problem = json.loads(line)
+            found[name] = problem
+    checks = []
+    for name in names:
+        problem = found.get(name, f"opening it failed ({_last_line(err, 'no output')})")
+        needed = name == "libx264"
+        if problem is None:
+            checks.append(Check(f"encoder {name}", "ok", "opens", needed=needed))
+        else:
+            checks.append(Check(f"encoder {name}", "missing", problem, ENCODERS.get(name, ""), needed=needed))
+    return checks
+
+
+def check_gstreamer() -> list[Check]:
+    """GStreamer through its Python bindings."""
+    status, out, err = run_probe([sys.executable, "-c", _GST_PROBE])
+    if status == 0 and out.strip():
+        return [Check("GStreamer", "ok", _last_line(out, "unknown"))]
+    todo = "only needed for the GStreamer element: install GStreamer 1.0 and its introspection files, "
+    todo += 'then pip install "standin[gstreamer]"'
+    return [Check("GStreamer", "missing", _last_line(err, f"exit status {status}"), todo)]
+
+
+def check_store(store: Store) -> list[Check]:
+    """Where bundles are kept, and each known bundle."""
+    folder = store.root
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    detail = f"{store.root}, {free:.1f} GB free"
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        checks = [Check("store", "ok" if free > 1 else "warn", detail, "" if free > 1 else "free some space")]
+    else:
+        checks = [Check("store", "warn", f"{detail}, not writable", "set STANDIN_HOME to a folder that you may write")]
+    for name in sorted(store.known):
+        try:
+            bundle = store.open(name)
+        except BundleMissingError:
+            checks.append(Check(f"bundle {name}", "missing", "not installed", f"standin engines pull {name}"))
+        except BundleError as error:
+            checks.append(Check(f"bundle {name}", "warn", str(error), f"standin engines pull {name}"))
+        else:
+            checks.append(Check(f"bundle {name}", "ok", f"installed and verified, {bundle.path}"))
+    return checks
+
+
+def collect(store: Store | None = None) -> list[Check]:
+    """Looks at everything.
+
+    Args:
+        store: The store to look at; the default one if not given.
+    """
+    return [
+        *check_python(),
+        *check_libraries(),
+        *check_onnxruntime(),
+        *check_gpu(),
+        *check_tensorrt(),
+        *check_encoders(),
+        *check_gstreamer(),
+        *check_store(store or Store(home())),
+    ]
+
+
+def render(checks: Sequence[Check], console: Console) -> None:
+    """Writes the checks as a table, and below it whether the default run is possible."""
+    table = Table()
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    colours = {"ok": "green", "warn": "yellow", "missing": "red"}
+    for check in checks:
+        # What is not there and not needed is no alarm.
+        dim = check.status == "missing" and not check.needed
+        colour = "dim" if dim else colours[check.status]
+        table.add_row(f"[{colour}]{check.status}[/]", *map(Text, (check.name, check.detail, check.todo)))
+    console.print(table)
+    lacking = [check.name for check in checks if _prevents(check)]
+    if lacking:
+        console.print(f"Standin cannot run here yet: {', '.join(lacking)}.", markup=False)
+    else:
+        console.print("Everything that the default run needs is here.")
+
+
+def _prevents(check: Check) -> bool:
+    return check.needed and check.status == "missing"
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """Returns 1 when something that the default run needs is unusable, else 0."""
+    return 1 if any(_prevents(check) for check in checks) else 0
+
+
+def doctor_command() -> int:
+    """Looks, prints, and returns the exit code (see `exit_code`)."""
+    checks = collect()
+    render(checks, Console())
+    return exit_code(checks)

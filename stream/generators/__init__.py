@@ -1,0 +1,1 @@
+"""What fills a region: classical anonymizers now."""

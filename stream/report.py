@@ -1,0 +1,142 @@
+"""Report: what was covered in every frame, so that somebody can check it later. No identity is in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import IO, Any
+
+from stream import geometry
+from stream.anonymizer import Anonymized, Anonymizer
+from stream.config import RunSettings
+from stream.pipeline import Summary
+from stream.regions import Kind, Origin
+from stream.sinks.target import Target
+from stream.sources.base import StreamInfo
+from stream.stitch import covered_boxes
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("standin", "numpy", "av", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "motpy")
+
+
+class ReportWriter:
+    """Writes the report frame by frame, so that a run of any length needs the same memory.
+
+    One JSON object: settings, versions and bundles first, then `frames`, one a line, then `summary`.
+
+    Args:
+        path: of the report.
+        settings: of the run.
+        info: of the input.
+        anonymizer: whose bundles are named.
+        overwrite: replace an existing file.
+
+    Raises:
+        SinkError: the report cannot be created.
+    """
+
+    def __init__(
+        self, path: Path, settings: RunSettings, info: StreamInfo, anonymizer: Anonymizer, *, overwrite: bool
+    ) -> None:
+        self._settings = settings
+        self._name = info.name
+        self._target = Target(path, overwrite=overwrite)
+        self._file: IO[str] = self._target.temporary.open("w", encoding="utf-8")
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "input": _describe_input(info),
+            "settings": json.loads(settings.model_dump_json()),
+            "versions": versions(),
+            "bundles": [
+                {"name": b.manifest.name, "sha256": b.digest, "licence": b.manifest.licence} for b in anonymizer.bundles
+            ],
+        }
+        self._file.write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [')
+        self._first = True
+
+    def add(self, item: Anonymized) -> None:
+        """Write one frame's entry."""
+        self._file.write(("\n  " if self._first else ",\n  ") + json.dumps(self._entry(item)))
+        self._first = False
+
+    def close(self, summary: Summary, problems: tuple[str, ...], dropped: tuple[str, ...]) -> None:
+        """Write the summary and put the report in its place.
+
+        Raises:
+            SinkError: it cannot be finished.
+        """
+        tail = {
+            "frames": summary.frames,
+            "detected": summary.regions,
+            "held": summary.held,
+            "looked_ahead": summary.looked_ahead,
+            "manual": summary.manual,
+            "withheld": summary.withheld,
+            "withheld_reasons": summary.reasons,
+            "tracks": summary.tracks,
+            "seconds": round(summary.seconds, 3),
+            "stage_seconds": {name: round(value, 3) for name, value in summary.busy.items()},
+            "stopped": summary.stopped,
+            "interrupted": summary.interrupted,
+            "problems": list(problems),
+            "dropped": list(dropped),
+        }
+        self._file.write(f'\n ],\n "summary": {json.dumps(tail)}\n}}\n')
+        self._file.close()
+        self._target.commit()
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._file.close()
+        self._target.discard()
+
+    def _entry(self, item: Anonymized) -> dict[str, Any]:
+        frame, regions = item.frame, item.regions
+        grown = covered_boxes(regions, self._settings.margin, self._settings.shape)
+        boxes = geometry.to_pixels(grown, frame.width, frame.height)
+        entry: dict[str, Any] = {
+            "pts": frame.pts,
+            "time": round(frame.time, 6),
+            "size": [frame.width, frame.height],
+            "detected": regions.count(Origin.DETECTED),
+            "held": regions.count(Origin.HELD),
+            "looked_ahead": regions.count(Origin.LOOKED_AHEAD),
+            "manual": regions.count(Origin.MANUAL),
+            "withheld": item.withheld,
+            "regions": [
+                {
+                    "kind": Kind(int(kind)).label,
+                    "origin": Origin(int(origin)).label,
+                    "score": round(float(score), 4),
+                    "box": [int(v) for v in box],
+                }
+                for kind, origin, score, box in zip(regions.kinds, regions.origins, regions.scores, boxes, strict=True)
+            ],
+        }
+        if frame.source != self._name:
+            entry["source"] = frame.source
+        return entry
+
+
+def versions() -> dict[str, str]:
+    """What is installed, by package name."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _describe_input(info: StreamInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "width": info.width,
+        "height": info.height,
+        "time_base": str(info.time_base),
+        "frame_rate": None if info.rate is None else str(info.rate),
+        "pixel_format": info.pix_fmt,
+    }

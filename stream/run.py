@@ -1,0 +1,161 @@
+"""One run: from settings, an input and an output to a finished file. What `standin run` does, without the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engines.errors import SourceError, UsageError
+from stream.anonymizer import Anonymized, Anonymizer
+from stream.config import RunSettings
+from stream.contact_sheet import ContactSheet
+from stream.pipeline import Observer, Pipeline, Summary
+from stream.report import ReportWriter
+from stream.sinks.base import Sink
+from stream.sinks.images import ImageSink
+from stream.sinks.target import check_target
+from stream.sinks.video import VideoSink
+from stream.sources.base import Source, StreamInfo
+from stream.sources.images import ENDINGS, ImageSource
+from stream.sources.video import VideoSource
+from stream.stitch import draw_regions
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        summary: counts and times.
+        problems: what could not be read.
+        dropped: what was in the input and did not go on.
+        notes: what the user should know about the output.
+    """
+
+    summary: Summary
+    problems: tuple[str, ...]
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def run(
+    source_path: Path,
+    output: Path,
+    settings: RunSettings,
+    *,
+    on_start: Callable[[StreamInfo, Pipeline], None] | None = None,
+    on_frame: Observer | None = None,
+    anonymizer: Anonymizer | None = None,
+) -> RunResult:
+    """Anonymize a file or a folder of images.
+
+    Args:
+        source_path: a video, an image or a folder of images.
+        output: where the result goes; complete, or not there at all.
+        settings: of the run.
+        on_start: called once with what is known of the input, and with the pipeline, so that it can be stopped.
+        on_frame: called after every frame that was written.
+        anonymizer: to use instead of the one that the settings describe.
+
+    Raises:
+        UsageError: input, output or settings cannot be meant.
+        StandinError: it cannot be done; nothing is left under the output's final name.
+    """
+    still = _is_still(source_path)
+    settings = _for_stills(settings) if still else settings
+    _check_paths(source_path, output, settings, still=still)
+    with contextlib.ExitStack() as stack:
+        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings))
+        source = _open_source(source_path, settings, still=still)
+        stack.callback(source.close)
+        report = None
+        if settings.report is not None:
+            report = ReportWriter(settings.report, settings, source.info, covering, overwrite=settings.overwrite)
+            stack.callback(report.abort)
+        sheet = ContactSheet() if settings.contact_sheet else None
+        observers = [o for o in (on_frame, report and report.add, sheet and sheet.add) if o]
+        sink = _open_sink(source_path, output, source.info, settings, still=still)
+        stack.callback(sink.abort)
+        mark = _marker(settings) if settings.show_regions else None
+        pipeline = Pipeline(source, covering, sink, observers=observers, mark=mark)
+        if on_start is not None:
+            on_start(source.info, pipeline)
+        summary = pipeline.run()
+        if report is not None:
+            report.close(summary, source.problems(), source.side_exits())
+        if sheet is not None and settings.contact_sheet is not None and summary.frames:
+            sheet.write(settings.contact_sheet, overwrite=settings.overwrite)
+        return RunResult(summary, source.problems(), source.side_exits(), _notes(source.info))
+
+
+def _is_still(path: Path) -> bool:
+    if not path.exists():
+        raise UsageError(f"no such file or folder: {path}")
+    return path.is_dir() or path.suffix.lower() in ENDINGS
+
+
+def _for_stills(settings: RunSettings) -> RunSettings:
+    """Images in a folder have nothing to do with each other, unless the user says so by giving hold or lookahead."""
+    if settings.start is not None or settings.end is not None:
+        raise UsageError("--start and --end are for video; the input is an image or a folder of images")
+    unset = {"hold": 0, "lookahead": 0}.items()
+    return settings.model_copy(update={k: v for k, v in unset if k not in settings.model_fields_set})
+
+
+def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bool) -> None:
+    if not source.is_dir():
+        check_target(output, overwrite=settings.overwrite, inputs=(source,))
+    if still != (output.suffix.lower() in ENDINGS) and not source.is_dir():
+        expected = "an image" if still else "a video"
+        raise UsageError(f"the input is {expected}, so the output {output.name!r} must be one too")
+    extras = {"--report": settings.report, "--contact-sheet": settings.contact_sheet}
+    for option, path in extras.items():
+        if path is None:
+            continue
+        check_target(path, overwrite=settings.overwrite, inputs=(source,))
+        if path.resolve() == output.resolve():
+            raise UsageError(f"{option} and the output are the same file: {path}")
+    if settings.report and settings.contact_sheet and settings.report.resolve() == settings.contact_sheet.resolve():
+        raise UsageError(f"--report and --contact-sheet are the same file: {settings.report}")
+
+
+def _open_source(path: Path, settings: RunSettings, *, still: bool) -> Source:
+    if still:
+        return ImageSource(path)
+    try:
+        return VideoSource(path, start=settings.start, end=settings.end)
+    except PermissionError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _open_sink(source: Path, output: Path, info: StreamInfo, settings: RunSettings, *, still: bool) -> Sink:
+    keep = settings.metadata == "keep"
+    if still:
+        return ImageSink(output, folder=source.is_dir(), overwrite=settings.overwrite, inputs=source, metadata=keep)
+    return VideoSink(
+        output,
+        info,
+        codec=settings.codec,
+        crf=settings.crf,
+        speed=settings.speed,
+        overwrite=settings.overwrite,
+        metadata=keep,
+        audio_from=source if settings.audio == "keep" else None,
+        start=settings.start,
+    )
+
+
+def _marker(settings: RunSettings) -> Callable[[Anonymized], Anonymized]:
+    def mark(item: Anonymized) -> Anonymized:
+        drawn = draw_regions(item.image, item.regions, margin=settings.margin, shape=settings.shape)
+        return replace(item, frame=item.frame.with_image(drawn))
+
+    return mark
+
+
+def _notes(info: StreamInfo) -> tuple[str, ...]:
+    if info.bits > 8:
+        return (f"the input has {info.bits} bits a sample; the output has 8",)
+    return ()

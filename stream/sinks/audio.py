@@ -1,0 +1,92 @@
+"""Audio: copies the input's sound beside the anonymized pictures, only where it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.packet import Packet
+
+from engines.errors import SinkError, UsageError
+
+
+class AudioCopy:
+    """Packets of the first audio stream of a file, copied without decoding, up to where the pictures are.
+
+    Args:
+        path: of the input.
+        output: to which the stream is added.
+        shift: seconds that time stamps move back by (what was cut off at the start).
+
+    Raises:
+        UsageError: the output's container does not take this kind of audio.
+    """
+
+    def __init__(self, path: Path, output: OutputContainer, *, shift: Fraction = Fraction(0)) -> None:
+        self._input = av.open(str(path))
+        self._output = output
+        self._shift = shift
+        self._next: Packet[AudioStream] | None = None
+        streams = self._input.streams.audio
+        self._stream: AudioStream | None = streams[0] if streams else None
+        if self._stream is None:
+            return
+        try:
+            self._copy = output.add_stream_from_template(self._stream)
+        except (av.error.FFmpegError, ValueError) as error:
+            codec = self._stream.codec_context.name
+            self._input.close()
+            raise UsageError(
+                f"this output cannot hold {codec} audio: choose another ending, for example .mkv, or --audio drop"
+            ) from error
+        self._packets = self._wanted()
+
+    def write_until(self, time: Fraction) -> None:
+        """Copy packets that begin before this time of the input, in seconds.
+
+        Raises:
+            SinkError: the output does not take them.
+        """
+        if self._stream is None:
+            return
+        while True:
+            packet = self._next or next(self._packets, None)
+            self._next = packet
+            if packet is None or packet.time_base is None or packet.pts is None:
+                return
+            if packet.pts * packet.time_base >= time:
+                return
+            self._next = None
+            self._mux(packet)
+
+    def close(self) -> None:
+        """Close the input."""
+        self._input.close()
+
+    def _mux(self, packet: Packet[AudioStream]) -> None:
+        if packet.pts is None or packet.time_base is None:
+            return
+        moved = round(self._shift / packet.time_base)
+        packet.pts -= moved
+        packet.dts = packet.pts if packet.dts is None else packet.dts - moved
+        packet.stream = self._copy
+        try:
+            self._output.mux_one(packet)
+        except av.error.FFmpegError as error:
+            raise SinkError(f"cannot write audio: {error.strerror}") from error
+
+    def _wanted(self) -> Iterator[Packet[AudioStream]]:
+        try:
+            for packet in self._input.demux(audio=0):
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                if packet.pts * packet.time_base >= self._shift:
+                    yield packet
+        except av.error.FFmpegError:
+            # The pictures come from the same file, and its own source reports that it ends early.
+            return

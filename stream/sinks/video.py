@@ -1,0 +1,224 @@
+"""Video files through PyAV (FFmpeg)."""
+
+from __future__ import annotations
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+from av.codec.context import Flags
+from av.container import OutputContainer
+from av.filter import Graph
+from av.video.stream import VideoStream
+
+from engines.errors import SinkError, UsageError
+from stream.anonymizer import Anonymized
+from stream.colour import FromRgb
+from stream.sinks.audio import AudioCopy
+from stream.sinks.encoder import EncoderChoice, choose_encoder
+from stream.sinks.target import Target
+from stream.sources.base import StreamInfo
+
+#: Containers whose muxer writes a display matrix; elsewhere pictures are stored upright.
+_KEEPS_MATRIX = {"mp4", "mov", "matroska", "webm", "ipod", "3gp", "3g2", "psp"}
+#: AVFieldOrder TT and BB.
+_FIELD_ORDER = {True: 2, False: 3}
+
+
+class VideoSink:
+    """Writes one video stream, like the input's in size, time stamps, aspect, orientation and colour tags.
+
+    Args:
+        path: the output; its ending chooses the container.
+        info: of the input.
+        codec: encoder by name, None for what suits the container.
+        crf: quality, None for our default.
+        speed: the encoder's preset, None for our default.
+        overwrite: replace an existing file.
+        metadata: copy the input's container and stream tags.
+        audio_from: the file whose sound is copied, None for none.
+        start: seconds that were cut off at the beginning; time stamps move back by as much.
+
+    Raises:
+        UsageError: the ending or the encoder is unknown, or the container does not take the encoder or the audio.
+        SinkError: the output cannot be created.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: StreamInfo,
+        *,
+        codec: str | None = None,
+        crf: float | None = None,
+        speed: str | None = None,
+        overwrite: bool = False,
+        metadata: bool = False,
+        audio_from: Path | None = None,
+        start: float | None = None,
+    ) -> None:
+        self._path = path
+        self._info = info
+        self._shift = round(Fraction(start or 0) / info.time_base)
+        self._graph: Graph | None = None
+        self._target = Target(path, overwrite=overwrite)
+        self._container: OutputContainer | None = None
+        self._audio: AudioCopy | None = None
+        try:
+            self._container = self._open()
+            self._keeps_matrix = bool(_KEEPS_MATRIX & set(self._container.format.name.split(",")))
+            self._orientation = info.orientation if self._keeps_matrix else type(info.orientation)()
+            choice = self._choose(codec, crf, speed)
+            self._from_rgb = FromRgb(choice.pix_fmt, info.tags)
+            self._stream = self._add_stream(self._container, choice)
+            if metadata:
+                self._container.metadata.update(info.metadata)
+                self._stream.metadata.update(info.stream_metadata)
+            if audio_from is not None:
+                shift = self._shift * info.time_base
+                self._audio = AudioCopy(audio_from, self._container, shift=shift)
+            self.encoder = choice
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, item: Anonymized) -> None:
+        """Encode and write the next frame.
+
+        Raises:
+            SinkError: the disk is full, or the encoder refuses the frame.
+        """
+        frame = item.frame
+        picture = self._from_rgb(self._orientation.undo(frame.image))
+        if self._info.interlaced:
+            picture = self._with_fields(picture)
+        picture.pts = frame.pts - self._shift
+        picture.time_base = frame.time_base
+        picture.duration = frame.duration
+        self._mux(picture)
+        if self._audio is not None:
+            self._audio.write_until(frame.pts * frame.time_base + Fraction(frame.duration) * frame.time_base)
+
+    def close(self) -> None:
+        """Write what the encoder still holds and put the file in its place.
+
+        Raises:
+            SinkError: the file cannot be finished; nothing is left under the final name.
+        """
+        container = self._container
+        if container is None:
+            return
+        try:
+            self._mux(None)
+            container.close()
+        except av.error.FFmpegError as error:
+            self.abort()
+            raise self._failed(error) from error
+        except SinkError:
+            self.abort()
+            raise
+        self._container = None
+        self._close_audio()
+        self._target.commit()
+
+    def abort(self) -> None:
+        """Close and delete the temporary file."""
+        container, self._container = self._container, None
+        if container is not None:
+            # The trailer may fail for the very reason for which this run is given up.
+            with contextlib.suppress(av.error.FFmpegError):
+                container.close()
+        self._close_audio()
+        self._target.discard()
+
+    def _open(self) -> OutputContainer:
+        options = {"movflags": "use_metadata_tags"} if self._path.suffix.lower() in {".mp4", ".mov", ".m4v"} else {}
+        try:
+            return av.open(str(self._target.temporary), "w", container_options=options)
+        except (ValueError, av.error.FFmpegError) as error:
+            raise UsageError(
+                f"cannot tell the container from {self._path.name!r}: use an ending like .mp4, .mkv or .webm"
+            ) from error
+
+    def _choose(self, codec: str | None, crf: float | None, speed: str | None) -> EncoderChoice:
+        width, height = self._stored_size()
+        return choose_encoder(
+            self._info,
+            self._path.suffix.lower(),
+            width=width,
+            height=height,
+            codec=codec,
+            crf=crf,
+            speed=speed,
+        )
+
+    def _stored_size(self) -> tuple[int, int]:
+        width, height = self._info.width, self._info.height
+        return (height, width) if self._orientation.transpose else (width, height)
+
+    def _add_stream(self, container: OutputContainer, choice: EncoderChoice) -> VideoStream:
+        info = self._info
+        try:
+            # Only the average: time stamps go their own way. 25 where the input does not say.
+            stream = container.add_stream(choice.codec, rate=info.rate or Fraction(25), options=choice.options)
+        except (ValueError, av.error.FFmpegError) as error:
+            raise UsageError(
+                f"{self._path.suffix} files cannot hold {choice.codec}: choose another --codec or ending"
+            ) from error
+        if not isinstance(stream, VideoStream):
+            raise UsageError(f"{choice.codec} does not encode video")
+        context = stream.codec_context
+        context.width, context.height = self._stored_size()
+        context.pix_fmt = choice.pix_fmt
+        context.time_base = stream.time_base = info.time_base
+        context.color_range = info.tags.colour_range
+        context.colorspace = info.tags.matrix
+        context.color_primaries = info.tags.primaries
+        context.color_trc = info.tags.transfer
+        if info.pixel_aspect is not None:
+            turned = info.orientation.transpose and not self._orientation.transpose
+            context.sample_aspect_ratio = 1 / info.pixel_aspect if turned else info.pixel_aspect
+        if info.interlaced:
+            context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+            context.field_order = _FIELD_ORDER[info.top_field_first]
+        if self._keeps_matrix and info.display_matrix is not None:
+            stream.set_display_matrix(info.display_matrix)
+        return stream
+
+    def _with_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """The picture marked as two fields: PyAV cannot set the mark itself, FFmpeg's filter can."""
+        if self._graph is None:
+            graph = Graph()
+            mode = "tff" if self._info.top_field_first else "bff"
+            source = graph.add_buffer(
+                width=picture.width,
+                height=picture.height,
+                format=picture.format,
+                time_base=self._info.time_base,
+            )
+            graph.link_nodes(source, graph.add("setfield", f"mode={mode}"), graph.add("buffersink")).configure()
+            self._graph = graph
+        self._graph.push(picture)
+        marked = self._graph.pull()
+        if not isinstance(marked, av.VideoFrame):
+            raise SinkError("marking the fields of an interlaced picture failed")
+        self._info.tags.write_to(marked)
+        return marked
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        if self._container is None:
+            raise SinkError(f"{self._path} is closed already")
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except av.error.FFmpegError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: av.error.FFmpegError) -> SinkError:
+        return SinkError(f"cannot write {self._path}: {error.strerror}")
+
+    def _close_audio(self) -> None:
+        if self._audio is not None:
+            self._audio.close()
+            self._audio = None

@@ -1,0 +1,126 @@
+"""Still images and folders of them, through Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageCms, ImageOps
+
+from engines.errors import SourceError
+from stream.frame import Frame, Image
+from stream.sources.base import StreamInfo
+
+#: What is taken for a still image, by ending. Moving GIFs are video.
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I"}
+
+
+class ImageSource:
+    """One image, or all images below a folder in the order of their paths.
+
+    Each frame's `source` is the image's path below the folder (its name for a single image), its time is its place in
+    the order, in seconds. An image that cannot be read gives no frame; it is listed in `problems`.
+
+    Args:
+        path: an image or a folder.
+
+    Raises:
+        SourceError: the image cannot be read, or there is no image in the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._root = path if path.is_dir() else path.parent
+        self._paths = sorted(_images_below(path)) if path.is_dir() else [path]
+        self._problems: list[str] = []
+        self._exits: dict[str, None] = {}
+        if not self._paths:
+            raise SourceError(f"{path} holds no image ({', '.join(sorted(ENDINGS))})")
+        if path.is_dir():
+            width, height = 1, 1
+            self._exits |= dict.fromkeys(_others_below(path))
+        else:
+            height, width = self._read(path).shape[:2]
+        self.info = StreamInfo(
+            name=path.name,
+            width=width,
+            height=height,
+            frames=len(self._paths),
+            rate=Fraction(1),
+            dropped=tuple(self._exits),
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        """One frame an image."""
+        for index, path in enumerate(self._paths):
+            try:
+                image = self._read(path)
+            except SourceError as error:
+                self._problems.append(str(error))
+                continue
+            yield Frame(image, pts=index, time_base=Fraction(1), source=str(path.relative_to(self._root)))
+
+    def problems(self) -> tuple[str, ...]:
+        """Images that could not be read."""
+        return tuple(self._problems)
+
+    def side_exits(self) -> tuple[str, ...]:
+        """Files that are no images, and pictures in images beside the main one."""
+        return tuple(self._exits)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def _read(self, path: Path) -> Image:
+        try:
+            with Pillow.open(path) as picture:
+                if getattr(picture, "n_frames", 1) > 1:
+                    self._exits[f"{path.name}: further pictures in the file"] = None
+                return to_rgb(picture)
+        except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+            # Pillow raises SyntaxError for broken PNG and TIFF structures.
+            raise SourceError(f"{path} cannot be read as an image: {error}") from error
+
+
+def to_rgb(picture: Pillow.Image) -> Image:
+    """An opened image as upright uint8 RGB (height, width, 3), in sRGB if it carries a colour profile.
+
+    Raises:
+        OSError: the image data is broken or ends early.
+    """
+    picture.load()
+    profile = picture.info.get("icc_profile")
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in _SIXTEEN_BIT:
+        grey = (np.asarray(upright, np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    rgb = upright.convert("RGB") if upright.mode != "CMYK" or not profile else upright
+    if profile:
+        try:
+            rgb = (
+                ImageCms.profileToProfile(
+                    rgb,
+                    ImageCms.ImageCmsProfile(BytesIO(profile)),
+                    ImageCms.createProfile("sRGB"),
+                    outputMode="RGB",
+                )
+                or rgb
+            )
+        except (ImageCms.PyCMSError, OSError):
+            # A broken profile is no reason not to look: the plain values are what most programs show.
+            rgb = rgb.convert("RGB")
+    return np.array(rgb.convert("RGB"), np.uint8)
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+
+
+def _others_below(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix.lower() not in ENDINGS:
+            yield f"{path.relative_to(folder)} (not an image)"

@@ -1,0 +1,117 @@
+"""Stitch: writes the anonymized pixels of regions into a copy of the frame. The only place that writes pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from stream import geometry
+from stream.frame import Image
+from stream.generators.classical import Fill
+from stream.regions import Kind, Regions
+
+Shape = Literal["box", "ellipse"]
+
+
+def covered_boxes(regions: Regions, margin: float, shape: Shape) -> geometry.Floats:
+    """The boxes that are covered for these regions, (N, 4), before clipping to the frame.
+
+    An ellipse is the one inside the grown box; where the margin alone would let the corners of the region's
+    own box show, it grows until it runs through them (half axes times the square root of two).
+    """
+    if shape == "ellipse":
+        margin = max(margin, (math.sqrt(2) - 1) / 2)
+    return geometry.grow(regions.boxes, margin)
+
+
+def stitch(
+    image: Image,
+    regions: Regions,
+    fills: Mapping[Kind, Fill],
+    *,
+    margin: float = 0.0,
+    shape: Shape = "box",
+) -> Image:
+    """A copy of `image` in which every region is covered.
+
+    Regions are covered in ascending order of area, each from the picture as already stitched, so that a
+    larger region never brings back what a smaller one hid.
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        regions: what to cover.
+        fills: the anonymizer of each kind.
+        margin: every side moves out by this share of the region's width or height.
+        shape: the box, or the ellipse inside it.
+
+    Raises:
+        KeyError: a region's kind has no anonymizer.
+    """
+    out = image.copy()
+    height, width = out.shape[:2]
+    grown = covered_boxes(regions, margin, shape)
+    pixels = geometry.to_pixels(grown, width, height)
+    for index in np.argsort(geometry.area(grown), kind="stable"):
+        x0, y0, x1, y1 = (int(v) for v in pixels[index])
+        fill = fills[Kind(int(regions.kinds[index]))]
+        if x1 <= x0 or y1 <= y0:
+            continue
+        patch = out[y0:y1, x0:x1]
+        filled = fill(np.ascontiguousarray(patch))
+        if shape == "ellipse":
+            inside = _ellipse(grown[index], x0, y0, x1, y1)
+            patch[inside] = filled[inside]
+        else:
+            patch[...] = filled
+    return out
+
+
+def _ellipse(
+    box: geometry.Floats, x0: int, y0: int, x1: int, y1: int
+) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Which pixels of the patch x0..x1, y0..y1 an ellipse inscribed in `box` touches."""
+    cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    # A pixel is touched if its nearest point is inside; half a pixel more on each axis is that, rounded outwards.
+    rx, ry = (box[2] - box[0]) / 2 + 0.75, (box[3] - box[1]) / 2 + 0.75
+    xs = (np.arange(x0, x1) + 0.5 - cx) / rx
+    ys = (np.arange(y0, y1) + 0.5 - cy) / ry
+    return np.asarray(ys[:, None] ** 2 + xs[None] ** 2 <= 1.0)
+
+
+def draw_regions(image: Image, regions: Regions, *, margin: float = 0.0, shape: Shape = "box") -> Image:
+    """A copy of an **anonymized** picture with the covered regions drawn on it.
+
+    Args:
+        image: uint8 RGB, already stitched.
+        regions: what was covered.
+        margin: as given to `stitch`.
+        shape: as given to `stitch`.
+    """
+    out = np.ascontiguousarray(image.copy())
+    height, width = out.shape[:2]
+    thickness = max(1, round(min(height, width) / 360))
+    for box, kind, origin, score, track in zip(
+        geometry.to_pixels(covered_boxes(regions, margin, shape), width, height),
+        regions.kinds,
+        regions.origins,
+        regions.scores,
+        regions.track_ids,
+        strict=True,
+    ):
+        x0, y0, x1, y1 = (int(v) for v in box)
+        if x1 <= x0 or y1 <= y0:
+            continue
+        colour = _ORIGIN_COLOURS[int(origin)]
+        cv2.rectangle(out, (x0, y0), (x1 - 1, y1 - 1), colour, thickness)
+        name = Kind(int(kind)).label + (f" {int(track)}" if track >= 0 else "")
+        label = f"{name} {float(score):.2f}"
+        cv2.putText(out, label, (x0, max(10, y0 - 4)), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
+    return out
+
+
+#: Green detected, orange held, blue looked ahead, magenta by hand.
+_ORIGIN_COLOURS = ((0, 220, 0), (255, 150, 0), (60, 130, 255), (255, 0, 255))
