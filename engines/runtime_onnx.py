@@ -7,6 +7,7 @@ not load, and when a run fails. Both are switched off or checked here: what was 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,12 @@ def _load_libraries(ort: Any, device: Device) -> None:
     if device == "cpu":
         return
     if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+        # It prints what it does not find, and standard output may be a stream of frames.
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            ort.preload_dlls()
+        if text := " ".join(printed.getvalue().split()):
+            log.warning("ONNX Runtime: %s", text)
     if device == "tensorrt":
         # Where it is not installed as a wheel the system's libraries may do; creation tells.
         with contextlib.suppress(ImportError):
@@ -159,14 +165,11 @@ class OnnxRuntime(Runtime):
                     f"{path} cannot be loaded by ONNX Runtime ({text}); build the bundle again"
                 ) from error
             raise RuntimeUnavailableError(
-                f"device {device!r} cannot run {path} ({text}); "
-                "check the driver and libraries, see: standin doctor"
+                f"device {device!r} cannot run {path} ({text}); check the driver and libraries, see: standin doctor"
             ) from error
         self._provider = require_active(device, session.get_providers())
         _require_names(path, "inputs", [t.name for t in graph.inputs], [t.name for t in session.get_inputs()])
-        _require_names(
-            path, "outputs", [t.name for t in graph.outputs], [t.name for t in session.get_outputs()]
-        )
+        _require_names(path, "outputs", [t.name for t in graph.outputs], [t.name for t in session.get_outputs()])
         self._session: Any = session
         self._names = [tensor.name for tensor in graph.outputs]
         log.info("%s runs on %s", path.name, self._provider)
@@ -185,9 +188,7 @@ class OnnxRuntime(Runtime):
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             text = " ".join(str(error).split())
             shapes = ", ".join(f"{name} {feeds[name].shape}" for name in sorted(feeds))
-            raise RuntimeFailedError(
-                f"{self._graph.file} failed on {self._provider} with {shapes}: {text}"
-            ) from error
+            raise RuntimeFailedError(f"{self._graph.file} failed on {self._provider} with {shapes}: {text}") from error
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
 
     def close(self) -> None:

@@ -81,9 +81,7 @@ class Store:
             UsageError: It cannot be a bundle's name.
         """
         if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r} cannot be a bundle's name; expected lower-case letters, digits, '.', '_', '-'"
-            )
+            raise UsageError(f"{name!r} cannot be a bundle's name; expected lower-case letters, digits, '.', '_', '-'")
         return self.root / "bundles" / name
 
     def open(self, name: str) -> Bundle:

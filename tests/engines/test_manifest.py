@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engines.errors import BundleError, BundleSchemaError
+from engines.manifest import SCHEMA_VERSION, parse_manifest
+from tests.engines.helpers import tiny_draft
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    made = tiny_draft().model_dump(mode="json") | {"files": {"detector.onnx": "a" * 64}}
+    return made | changes
+
+
+def message(raw: str | bytes) -> str:
+    with pytest.raises(BundleError) as caught:
+        parse_manifest(raw)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_manifest_survives_writing_and_reading() -> None:
+    manifest = parse_manifest(json.dumps(fields()))
+    assert parse_manifest(manifest.model_dump_json()) == manifest
+    assert manifest.graphs["detector"].inputs[0].shape == ("N", 2, "w")
+
+
+def test_a_newer_schema_is_named_and_asks_for_an_update() -> None:
+    raw = json.dumps(fields(schema_version=SCHEMA_VERSION + 1, something_new=1))
+    with pytest.raises(BundleSchemaError, match=f"schema version {SCHEMA_VERSION + 1}.*update standin"):
+        parse_manifest(raw)
+
+
+def test_an_older_schema_is_refused() -> None:
+    with pytest.raises(BundleSchemaError, match="schema version 0"):
+        parse_manifest(json.dumps(fields(schema_version=0)))
+
+
+@pytest.mark.parametrize("version", [None, "1", True, 1.0])
+def test_a_schema_version_that_is_no_whole_number_is_refused(version: object) -> None:
+    assert "schema_version" in message(json.dumps(fields(schema_version=version)))
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", "[" * 100_000])
+def test_what_is_not_json_is_a_bundle_error(raw: str | bytes) -> None:
+    assert "not JSON" in message(raw)
+
+
+def test_json_that_is_no_object_is_a_bundle_error() -> None:
+    assert "schema_version" in message("[]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"unknown": 1}, "unknown"),
+        ({"licence": ""}, "licence"),
+        ({"task": "guessing"}, "task"),
+        ({"kinds": []}, "kinds"),
+        ({"name": "../up"}, "name"),
+        ({"files": {"detector.onnx": "A" * 64}}, "files"),
+        ({"files": {"detector.onnx": "a" * 63}}, "files"),
+        ({"files": {"other.onnx": "a" * 64}}, "detector.onnx"),
+        ({"graphs": {}}, "graphs"),
+    ],
+)
+def test_a_wrong_field_is_named_in_one_line(changes: dict[str, Any], field: str) -> None:
+    assert field in message(json.dumps(fields(**changes)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "/etc/passwd",
+        "a/../b",
+        "a//b",
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a\\..\\b",
+        "C:x",
+        "a\n",
+        "bundle.json",
+    ],
+)
+def test_a_file_name_that_could_leave_the_bundle_is_refused(name: str) -> None:
+    files = {"detector.onnx": "a" * 64, name: "b" * 64}
+    assert "files" in message(json.dumps(fields(files=files)))
+    graphs = fields()["graphs"]
+    graphs["detector"]["file"] = name
+    assert "graphs.detector.file" in message(json.dumps(fields(graphs=graphs, files=files)))
+
+
+def test_a_file_in_a_folder_of_the_bundle_is_accepted() -> None:
+    files = {"detector.onnx": "a" * 64, "plans/a_b-1.plan": "b" * 64}
+    assert "plans/a_b-1.plan" in parse_manifest(json.dumps(fields(files=files))).files
+
+
+def test_a_tensor_declared_twice_is_refused() -> None:
+    graphs = fields()["graphs"]
+    graphs["detector"]["outputs"] *= 2
+    assert "twice" in message(json.dumps(fields(graphs=graphs)))

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.bundle import Bundle
+from engines.errors import BundleError, RuntimeFailedError, TensorError, UsageError
+from engines.manifest import Tensor
+from engines.runtime import check_feeds, open_runtime
+
+X = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+N = np.array([10, 20], dtype=np.int64)
+
+
+def test_named_arrays_go_in_and_come_out(tiny: Bundle) -> None:
+    with open_runtime(tiny) as runtime:
+        assert runtime.device == "cpu"
+        assert runtime.provider == "CPUExecutionProvider"
+        assert [tensor.name for tensor in runtime.inputs] == ["x", "n"]
+        assert [tensor.name for tensor in runtime.outputs] == ["y"]
+        result = runtime.run({"x": X, "n": N})
+    assert list(result) == ["y"]
+    np.testing.assert_array_equal(result["y"], 2 * X + N[:, None, None])
+
+
+def test_arrays_that_are_not_contiguous_are_read_right(tiny: Bundle) -> None:
+    wide = np.zeros((2, 2, 6), dtype=np.float32)
+    wide[..., ::2] = X
+    with open_runtime(tiny, threads=1, spinning=True) as runtime:
+        result = runtime.run({"x": wide[..., ::2], "n": N})
+    np.testing.assert_array_equal(result["y"], 2 * X + N[:, None, None])
+
+
+@pytest.mark.parametrize(
+    ("feeds", "text"),
+    [
+        ({"x": X}, "missing: n"),
+        ({"x": X, "n": N, "z": N}, "unknown: z"),
+        ({}, "inputs given: none"),
+        ({"x": X.astype(np.float64), "n": N}, "'x' is float64, expected float32"),
+        ({"x": X.astype(">f4"), "n": N}, "'x' is >f4, expected float32"),
+        ({"x": X, "n": [1, 2]}, "'n' is a list, expected a numpy array of int64"),
+        ({"x": X[0], "n": N}, "3 dimensions"),
+        ({"x": X[:, :1], "n": N}, "has 1 in dimension 1"),
+        ({"x": X, "n": N[:1]}, "N = 1 in .*'x' has N = 2"),
+        ({"x": X[:0], "n": N[:0]}, "nothing in dimension 0"),
+    ],
+)
+def test_arrays_that_do_not_fit_the_manifest_are_refused(tiny: Bundle, feeds: Any, text: str) -> None:
+    with open_runtime(tiny) as runtime, pytest.raises(TensorError, match=text) as caught:
+        runtime.run(feeds)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_one_dimension_name_twice_in_a_tensor_must_agree() -> None:
+    square = (Tensor(name="a", dtype="uint8", shape=("s", "s"), meaning=""),)
+    check_feeds(square, {"a": np.zeros((2, 2), np.uint8)})
+    with pytest.raises(TensorError, match="s = 3"):
+        check_feeds(square, {"a": np.zeros((2, 3), np.uint8)})
+
+
+def test_a_closed_runtime_says_so_and_may_be_closed_again(tiny: Bundle) -> None:
+    runtime = open_runtime(tiny)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(RuntimeFailedError, match="closed"):
+        runtime.run({"x": X, "n": N})
+
+
+def test_wrong_options_are_usage_errors(tiny: Bundle) -> None:
+    with pytest.raises(UsageError, match="cpu, cuda, tensorrt"):
+        open_runtime(tiny, device="gpu")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least 1"):
+        open_runtime(tiny, threads=0)
+
+
+def test_an_unknown_graph_is_named(tiny: Bundle) -> None:
+    with pytest.raises(BundleError, match="'heads'"):
+        open_runtime(tiny, "heads")

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engines import store as store_module
+from engines.bundle import Bundle, write_bundle
+from engines.errors import (
+    BundleError,
+    BundleMissingError,
+    BundleTamperedError,
+    DownloadError,
+    HashMismatchError,
+    UsageError,
+)
+from engines.registry import Artefact
+from engines.store import Store, home
+from tests.engines.helpers import Request, Site, broken_after, tiny_draft, whole
+
+#: What another process does: pull `tiny` from a URL into a store, and say what it got.
+PULL = """
+import sys
+from pathlib import Path
+
+from engines.store import Store
+from tests.engines.test_store import copy_recipe, described
+url, sha256, size, root = sys.argv[1:]
+artefact = described(url, sha256, int(size))
+print(Store(Path(root), known={"tiny": artefact}, recipes={"tiny": copy_recipe}).pull("tiny").digest)
+"""
+
+
+def copy_recipe(published: Path, artefact: Artefact, folder: Path) -> Bundle:
+    """A recipe that takes the published file as the graph."""
+    return write_bundle(folder, tiny_draft(artefact.name), {"detector.onnx": published})
+
+
+def described(url: str, sha256: str, size: int) -> Artefact:
+    site = Site(url, b"")
+    return site.artefact(sha256=sha256, size=size)
+
+
+def store_for(site: Site, root: Path) -> Store:
+    return Store(root, known={"tiny": site.artefact()}, recipes={"tiny": copy_recipe})
+
+
+def start(site: Site, root: Path) -> subprocess.Popen[str]:
+    artefact = site.artefact()
+    arguments = [site.url, artefact.sha256, str(artefact.size), str(root)]
+    command = [sys.executable, "-W", "error", "-c", PULL, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def left_over(root: Path) -> list[str]:
+    """Files in the store that are neither a bundle's nor a lock."""
+    names = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()]
+    return sorted(name for name in names if not name.startswith(("bundles/tiny/", "locks/")))
+
+
+def test_home_is_the_environments_or_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(tmp_path / "x"))
+    assert home() == tmp_path / "x"
+    monkeypatch.delenv("STANDIN_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert home() == tmp_path / "standin"
+
+
+def test_a_pulled_bundle_is_intact_and_leaves_nothing_else(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path)
+    assert store.installed() == ()
+    bundle = store.pull("tiny")
+    assert bundle.path == store.path("tiny") == tmp_path / "bundles" / "tiny"
+    assert bundle.file("detector.onnx").read_bytes() == site.content
+    assert store.installed() == ("tiny",)
+    assert store.open("tiny") == bundle
+    assert left_over(tmp_path) == []
+
+
+def test_an_intact_bundle_is_not_fetched_again_unless_forced(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path)
+    first = store.pull("tiny")
+    assert store.pull("tiny") == first
+    assert len(site.requests) == 1
+    assert store.pull("tiny", force=True) == first
+    assert len(site.requests) == 2
+    assert left_over(tmp_path) == []
+
+
+def test_what_is_not_installed_says_how_to_install_it(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match="run: standin engines pull tiny"):
+        store_for(site, tmp_path).open("tiny")
+
+
+@pytest.mark.parametrize("name", ["tinny", "../tiny", "", "/tmp", "Tiny", "a b"])
+def test_a_name_that_is_not_known_is_a_usage_error(site: Site, tmp_path: Path, name: str) -> None:
+    store = store_for(site, tmp_path)
+    with pytest.raises(UsageError):
+        store.open(name)
+    with pytest.raises(UsageError):
+        store.pull(name)
+    assert site.requests == []
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "manifest", "empty"])
+def test_a_damaged_bundle_is_an_error_to_open_and_replaced_by_a_pull(site: Site, tmp_path: Path, damage: str) -> None:
+    store = store_for(site, tmp_path)
+    bundle = store.pull("tiny")
+    graph = bundle.file("detector.onnx")
+    if damage == "change":
+        graph.write_bytes(b"changed")
+    elif damage == "remove":
+        graph.unlink()
+    elif damage == "manifest":
+        (bundle.path / "bundle.json").write_text("{}")
+    else:
+        shutil.rmtree(bundle.path)
+        bundle.path.mkdir()
+    with pytest.raises(BundleError, match="standin engines pull tiny"):
+        store.open("tiny")
+    assert store.pull("tiny") == bundle
+    assert store.open("tiny") == bundle
+    assert left_over(tmp_path) == []
+
+
+def test_a_changed_file_is_a_tampered_bundle(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path)
+    store.pull("tiny").file("detector.onnx").write_bytes(b"changed")
+    with pytest.raises(BundleTamperedError, match=r"detector\.onnx"):
+        store.open("tiny")
+
+
+def test_another_source_must_have_the_same_hash(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "right").write_bytes(site.content)
+    (tmp_path / "wrong").write_bytes(bytes(len(site.content)))
+    store = store_for(site, tmp_path / "store")
+    with pytest.raises(HashMismatchError):
+        store.pull("tiny", source=str(tmp_path / "wrong"))
+    assert store.installed() == ()
+    store.pull("tiny", source=str(tmp_path / "right"))
+    assert store.installed() == ("tiny",)
+    assert site.requests == []
+
+
+def test_a_recipe_that_fails_installs_nothing(site: Site, tmp_path: Path) -> None:
+    def fails(published: Path, artefact: Artefact, folder: Path) -> Bundle:
+        write_bundle(folder, tiny_draft(), {"detector.onnx": b"half"})
+        raise BundleError("no parity")
+
+    store = Store(tmp_path, known={"tiny": site.artefact()}, recipes={"tiny": fails})
+    with pytest.raises(BundleError, match="no parity"):
+        store.pull("tiny")
+    assert store.installed() == ()
+    assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_a_failed_forced_pull_keeps_the_old_bundle(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path)
+    old = store.pull("tiny")
+    site.answers = [lambda request: request.reply(404, b"")]
+    with pytest.raises(DownloadError):
+        store.pull("tiny", force=True)
+    assert store.open("tiny") == old
+
+
+def test_a_store_that_cannot_be_written_says_what_to_set(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BundleError, match="STANDIN_HOME"):
+        store_for(site, tmp_path / "file").pull("tiny")
+
+
+def test_processes_that_pull_at_once_download_once(site: Site, tmp_path: Path) -> None:
+    processes = [start(site, tmp_path) for _ in range(4)]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, results
+    assert len({out for out, _ in results}) == 1
+    assert len(site.requests) == 1
+    assert left_over(tmp_path) == []
+
+
+def test_a_process_killed_in_a_download_leaves_no_bundle_and_the_next_pull_works(site: Site, tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def hanging(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(site.content)))
+        request.end_headers()
+        request.wfile.write(site.content[:200_000])
+        request.wfile.flush()
+        released.wait(60)
+
+    site.answers = [hanging, whole]
+    process = start(site, tmp_path)
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size > 50_000 for p in tmp_path.glob("downloads/.tiny.*.part")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    released.set()
+    store = store_for(site, tmp_path)
+    assert store.installed() == ()
+    assert not (tmp_path / "downloads" / "tiny").exists()
+    assert store.pull("tiny").file("detector.onnx").read_bytes() == site.content
+    assert left_over(tmp_path) == []
+
+
+def test_a_process_killed_while_building_leaves_no_bundle(site: Site, tmp_path: Path) -> None:
+    stale = tmp_path / "bundles" / ".tiny.abc" / "new"
+    stale.mkdir(parents=True)
+    (stale / "detector.onnx").write_bytes(b"half")
+    store = store_for(site, tmp_path)
+    assert store.installed() == ()
+    store.pull("tiny")
+    assert left_over(tmp_path) == []
+
+
+def test_a_broken_connection_does_not_fail_a_pull(site: Site, tmp_path: Path) -> None:
+    site.answers = [broken_after(100_000), whole]
+    store_for(site, tmp_path).pull("tiny")
+    assert len(site.requests) == 2
+
+
+def test_every_known_artefact_has_a_recipe() -> None:
+    recipes = store_module._recipes()
+    assert {artefact.build for artefact in Store(Path("x")).known.values()} <= set(recipes)
+
+
+def test_an_artefact_of_other_bytes_is_refused_by_the_centerface_recipe(tmp_path: Path) -> None:
+    known = Store(tmp_path).known["centerface"]
+    fake = tmp_path / "fake"
+    fake.write_bytes(b"\xff\xffnot a network")
+    with pytest.raises(HashMismatchError):
+        Store(tmp_path / "store").pull("centerface", source=str(fake))
+    with pytest.raises(BundleError, match="not an ONNX file"):
+        store_module._recipes()["centerface"](fake, known, tmp_path / "out")

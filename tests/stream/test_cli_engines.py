@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from engines.bundle import Bundle, write_bundle
+from engines.errors import BundleMissingError, BundleTamperedError, HashMismatchError, UsageError
+from stream.cli_engines import app
+from tests.engines.helpers import doubler, tiny_draft
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty default store, in a folder whose name is markup to rich."""
+    root = tmp_path / "[red]store[/]"
+    monkeypatch.setenv("STANDIN_HOME", str(root))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+@pytest.fixture
+def tiny(store: Path) -> Bundle:
+    return write_bundle(store / "bundles" / "tiny", tiny_draft(), {"detector.onnx": doubler()})
+
+
+def output(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_list_shows_known_bundles_with_licence_and_state(store: Path) -> None:
+    text = output("list")
+    assert str(store) in text
+    row = next(line for line in text.splitlines() if "centerface" in line)
+    for word in ("face", "MIT", "7.3 MB", "no", "CenterFace"):
+        assert word in row
+
+
+def test_list_shows_installed_bundles_that_are_not_in_the_registry(tiny: Bundle) -> None:
+    row = next(line for line in output("list").splitlines() if "tiny" in line)
+    assert "yes" in row
+    assert "not in the registry" in row
+
+
+def test_list_shows_damage(tiny: Bundle) -> None:
+    tiny.file("detector.onnx").write_bytes(b"changed")
+    row = next(line for line in output("list").splitlines() if "tiny" in line)
+    assert "damaged" in row
+
+
+def test_inspect_shows_everything_that_the_manifest_says(tiny: Bundle) -> None:
+    text = output("inspect", "tiny")
+    for word in ("x", "float32", "N, 2, w", "2 x + n", "MIT", tiny.digest, *tiny.manifest.files.values()):
+        assert word in text
+    assert "not measured" in text
+    assert str(tiny.path) in text
+
+
+def test_inspect_writes_json(tiny: Bundle) -> None:
+    data = json.loads(output("inspect", str(tiny.path), "--json"))
+    assert data["digest"] == tiny.digest
+    assert data["manifest"] == tiny.manifest.model_dump(mode="json")
+
+
+def test_verify_says_ok_for_a_name_or_a_folder(tiny: Bundle, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "here", tiny_draft(), {"detector.onnx": doubler()})
+    for which in ("tiny", str(tiny.path), "./here", "here"):
+        assert output("verify", which) == "ok\n"
+
+
+def test_verify_names_the_changed_file(tiny: Bundle) -> None:
+    tiny.file("detector.onnx").write_bytes(b"changed")
+    with pytest.raises(BundleTamperedError, match=r"detector\.onnx") as caught:
+        output("verify", "tiny")
+    assert caught.value.exit_code == 1
+
+
+def test_what_is_not_there_is_told_apart(store: Path) -> None:
+    with pytest.raises(BundleMissingError, match="standin engines pull centerface"):
+        output("verify", "centerface")
+    with pytest.raises(UsageError, match="did you mean 'centerface'"):
+        output("verify", "centreface")
+    with pytest.raises(BundleMissingError, match="not a folder"):
+        output("verify", "./nothing")
+
+
+def test_pull_refuses_a_source_with_other_bytes(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "fake.onnx").write_bytes(b"fake")
+    with pytest.raises(HashMismatchError):
+        output("pull", "centerface", "--source", str(tmp_path / "fake.onnx"))
+    assert not (store / "bundles" / "centerface").exists()
+
+
+def test_pull_refuses_an_unknown_name(store: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean"):
+        output("pull", "[/]centerface")
+
+
+def test_pull_of_an_installed_bundle_says_where_it_is(centerface: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(centerface.path.parent.parent))
+    assert output("pull", "centerface") == f"centerface: installed in {centerface.path} (licence: MIT)\n"
+
+
+def test_help_names_every_command() -> None:
+    text = output("--help")
+    for command in ("list", "pull", "inspect", "verify"):
+        assert command in text

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from engines.bundle import write_bundle
+from engines.errors import RuntimeUnavailableError
+from engines.store import Store
+from stream import doctor
+from stream.doctor import Check
+from tests.engines.helpers import doubler, tiny_draft
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    found = {check.name: check for check in checks}
+    assert len(found) == len(checks)
+    return found
+
+
+def test_everything_is_looked_at(tmp_path: Path) -> None:
+    found = by_name(doctor.collect(Store(tmp_path)))
+    names = {"Python", "standin", "NumPy", "OpenCV", "PyAV", "ONNX Runtime", "NVIDIA GPU", "TensorRT", "GStreamer"}
+    assert names | {"store", "bundle centerface", "encoder libx264"} <= set(found)
+    assert "CPUExecutionProvider" in found["ONNX Runtime"].detail
+    assert "FFmpeg" in found["PyAV"].detail
+    assert found["bundle centerface"].status == "missing"
+    assert found["bundle centerface"].todo == "standin engines pull centerface"
+    for check in found.values():
+        assert check.detail
+        assert check.status == "ok" or check.todo
+
+
+def test_encoders_are_opened_and_not_only_looked_up() -> None:
+    found = by_name(doctor.check_encoders(["libx264", "ffv1", "no_such", "aac"]))
+    assert found["encoder libx264"].status == "ok"
+    assert found["encoder libx264"].needed
+    assert found["encoder ffv1"].status == "ok"
+    assert "does not have it" in found["encoder no_such"].detail
+    assert found["encoder aac"].detail == "not a video encoder"
+
+
+def test_a_probe_that_crashes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ENCODER_PROBE", "import os, sys; sys.stderr.write('broken'); os.abort()")
+    check = doctor.check_encoders(["libx264"])[0]
+    assert check.status == "missing"
+    assert "broken" in check.detail
+    assert doctor.exit_code([check]) == 1
+
+
+def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.5)
+    code = "import time; print('first', flush=True); time.sleep(60)"
+    status, out, err = doctor.run_probe([sys.executable, "-c", code])
+    assert status == -1
+    assert "did not finish" in err
+    assert out in ("", "first\n")
+
+
+def test_a_command_that_does_not_start_is_reported() -> None:
+    assert doctor.run_probe(["/no/such/command"]) == (-1, "", "No such file or directory")
+
+
+def test_two_builds_of_onnx_runtime_are_a_warning() -> None:
+    found = by_name(doctor.check_onnxruntime(lambda name: "1.20"))
+    assert found["ONNX Runtime builds"].status == "warn"
+    assert "uninstall both" in found["ONNX Runtime builds"].todo
+    alone = by_name(doctor.check_onnxruntime(lambda name: "1" if name == "onnxruntime" else None))
+    assert "ONNX Runtime builds" not in alone
+
+
+def test_without_onnx_runtime_the_default_run_is_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise RuntimeUnavailableError("not there; pip install it")
+
+    monkeypatch.setattr(doctor, "import_onnxruntime", missing)
+    checks = doctor.check_onnxruntime()
+    assert doctor.exit_code(checks) == 1
+    assert checks[0].todo == "not there; pip install it"
+
+
+def test_a_gpu_is_reported_as_the_driver_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA X, 550.1, 24 MiB'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert doctor.check_gpu() == [Check("NVIDIA GPU", "ok", "NVIDIA X, 550.1, 24 MiB")]
+    tool.write_text("#!/bin/sh\necho 'no devices were found' >&2; exit 6\n")
+    assert doctor.check_gpu()[0].status == "missing"
+    assert doctor.check_gpu()[0].detail == "no devices were found"
+
+
+def test_no_gpu_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    checks = doctor.check_gpu()
+    assert checks[0].status == "missing"
+    assert "only needed for --device cuda" in checks[0].todo
+    assert doctor.exit_code(checks) == 0
+
+
+def test_tensorrt_is_found_by_any_of_its_package_names() -> None:
+    found = doctor.check_tensorrt(lambda name: "10.1" if name == "tensorrt-cu12" else None)
+    assert found == [Check("TensorRT", "ok", "tensorrt-cu12 10.1")]
+    assert doctor.check_tensorrt(lambda name: None)[0].status == "missing"
+
+
+def test_the_store_shows_damaged_bundles(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    bundle = write_bundle(store.path("centerface"), tiny_draft("centerface"), {"detector.onnx": doubler()})
+    assert by_name(doctor.check_store(store))["bundle centerface"].status == "ok"
+    bundle.file("detector.onnx").write_bytes(b"changed")
+    check = by_name(doctor.check_store(store))["bundle centerface"]
+    assert check.status == "warn"
+    assert "detector.onnx" in check.detail
+
+
+def test_a_store_that_does_not_exist_yet_is_judged_by_the_folder_above(tmp_path: Path) -> None:
+    check = doctor.check_store(Store(tmp_path / "a" / "b"))[0]
+    assert check.name == "store"
+    assert "GB free" in check.detail
+    (tmp_path / "file").write_bytes(b"")
+    assert doctor.check_store(Store(tmp_path / "file" / "x"))[0].status == "warn"
+
+
+def rendered(checks: list[Check]) -> str:
+    text = io.StringIO()
+    doctor.render(checks, Console(file=text, width=120))
+    return text.getvalue()
+
+
+def test_the_table_ends_with_what_prevents_a_run() -> None:
+    checks = [
+        Check("a", "ok", "1.0"),
+        Check("[b]", "missing", "gone [/x]", "get it", needed=True),
+        Check("c", "missing", "no", "x"),
+    ]
+    text = rendered(checks)
+    assert "gone [/x]" in text
+    assert text.endswith("Standin cannot run here yet: [b].\n")
+    assert doctor.exit_code(checks) == 1
+    assert "Everything" in rendered(checks[::2])
+    assert doctor.exit_code(checks[::2]) == 0
+
+
+def test_the_command_prints_and_returns_the_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(tmp_path))
+    assert doctor.doctor_command() == 0
+    assert "libx264" in capsys.readouterr().out
