@@ -92,7 +92,7 @@ def check_feeds(tensors: Sequence[Tensor], feeds: Mapping[str, Array]) -> None:
 class Runtime(ABC):
     """One graph of a bundle, ready to run on one device.
 
-    A runtime may be used from one thread at a time. It is a context manager that closes itself.
+    `run` may be called from several threads at once. A runtime is a context manager that closes itself.
     """
 
     def __init__(self, graph: Graph, device: Device) -> None:

@@ -60,7 +60,8 @@ class SingleStageDetector:
     def _regions(self, out: dict[str, Any], view: View, frame: Frame) -> Regions:
         count = int(out["count"][0])
         boxes, scores, classes = out["boxes"][0, :count], out["scores"][0, :count], out["classes"][0, :count]
-        if float(out["floor"][0]) >= self._threshold:
+        # Negated, as below: a NaN must not pass as "small enough".
+        if not float(out["floor"][0]) < self._threshold:
             raise DetectionError(f"{self._name} found more candidates than it can weigh; some may be missing")
         # Not "scores >= threshold": a NaN would fall through that comparison and pass as "nothing found".
         kept = ~(scores < self._threshold)

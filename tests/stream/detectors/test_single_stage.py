@@ -1,0 +1,166 @@
+"""Detectors whose whole answer is in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage import data
+
+from engines.bundle import Bundle, write_bundle
+from engines.errors import DetectionError
+from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
+from engines.runtime import Runtime, open_runtime
+from stream.detectors.single_stage import SingleStageDetector
+from stream.frame import Frame, Image
+from stream.regions import Kind
+
+_MOST = 6
+
+
+def _graph() -> Graph:
+    return Graph(
+        file="detector.onnx",
+        inputs=(
+            Tensor(name="image", dtype="float32", shape=("N", 3, "h", "w"), meaning="picture"),
+            Tensor(name="image_size", dtype="int64", shape=("N", 2), meaning="height and width before padding"),
+        ),
+        outputs=(Tensor(name="boxes", dtype="float32", shape=("N", "M", 4), meaning="places"),),
+    )
+
+
+class _Canned(Runtime):
+    """A runtime that always gives the same answer, and keeps what it was fed."""
+
+    def __init__(self, boxes: list[list[float]], scores: list[float], changes: Mapping[str, Any] | None = None) -> None:
+        super().__init__(_graph(), "cpu")
+        count = len(boxes)
+        padded = np.zeros((1, _MOST, 4), np.float32)
+        padded[0, :count] = np.array(boxes, np.float32).reshape(-1, 4)
+        weights = np.zeros((1, _MOST), np.float32)
+        weights[0, :count] = scores
+        self.answer = {
+            "boxes": padded,
+            "scores": weights,
+            "classes": np.zeros((1, _MOST), np.int64),
+            "count": np.array([count], np.int64),
+            "floor": np.zeros(1, np.float32),
+        } | dict(changes or {})
+        self.feeds: Mapping[str, Any] = {}
+
+    @property
+    def provider(self) -> str:
+        return "canned"
+
+    def _run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self.feeds = feeds
+        return self.answer
+
+    def close(self) -> None:
+        self.answer = {}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    draft = ManifestDraft(
+        name="canned",
+        task="detection",
+        family="test",
+        kinds=("face", "plate"),
+        graphs={"detector": _graph()},
+        normalisation=Normalisation(colour="rgb", mean=(10, 20, 30), std=(2, 4, 5), multiple=32),
+        licence="MIT",
+        provenance=Provenance(artefact="canned", source="code", sha256="0" * 64, homepage="https://example.org"),
+        exporter="test",
+    )
+    return write_bundle(tmp_path / "canned", draft, {"detector.onnx": b"never opened"})
+
+
+def _frame(width: int = 100, height: int = 60, **changes: Any) -> Frame:
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0], picture[..., 1], picture[..., 2] = 50, 100, 230
+    return Frame(picture, **changes)
+
+
+def _detector(bundle: Bundle, runtime: Runtime, *, longest: int = 1280) -> SingleStageDetector:
+    return SingleStageDetector(bundle, runtime, longest=longest, threshold=0.2)
+
+
+def test_the_network_gets_the_normalised_padded_picture_and_its_size(bundle: Bundle) -> None:
+    runtime = _Canned([], [])
+    regions = _detector(bundle, runtime).detect(_frame())
+    assert len(regions) == 0
+    image = runtime.feeds["image"]
+    assert image.shape == (1, 3, 64, 128)
+    assert image.dtype == np.float32
+    assert runtime.feeds["image_size"].tolist() == [[60, 100]]
+    assert image[0, :, 0, 0].tolist() == [20.0, 20.0, 40.0]
+
+
+def test_boxes_come_back_in_pixels_of_the_frame(bundle: Bundle) -> None:
+    runtime = _Canned([[10, 5, 20, 15]], [0.9])
+    regions = _detector(bundle, runtime, longest=50).detect(_frame())
+    np.testing.assert_allclose(regions.boxes, [[20, 10, 40, 30]])
+    assert regions.scores.tolist() == pytest.approx([0.9])
+
+
+def test_boxes_come_back_in_stored_pixels_where_pixels_are_not_square(bundle: Bundle) -> None:
+    runtime = _Canned([[10, 5, 20, 15]], [0.9])
+    regions = _detector(bundle, runtime).detect(_frame(pixel_aspect=Fraction(2)))
+    np.testing.assert_allclose(regions.boxes, [[5, 5, 10, 15]])
+
+
+def test_what_is_under_the_threshold_is_left_out(bundle: Bundle) -> None:
+    runtime = _Canned([[0, 0, 9, 9], [10, 0, 19, 9], [20, 0, 29, 9]], [0.9, 0.2, 0.19])
+    assert _detector(bundle, runtime).detect(_frame()).boxes[:, 0].tolist() == [0, 10]
+
+
+def test_classes_become_the_kinds_that_the_manifest_names(bundle: Bundle) -> None:
+    classes = np.array([[1, 0, 0, 0, 0, 0]], np.int64)
+    runtime = _Canned([[0, 0, 9, 9], [10, 0, 19, 9]], [0.9, 0.8], {"classes": classes})
+    assert _detector(bundle, runtime).detect(_frame()).kinds.tolist() == [Kind.PLATE, Kind.FACE]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": np.full((1, _MOST), 2, np.int64)}, "class"),
+        ({"classes": np.full((1, _MOST), -1, np.int64)}, "class"),
+        ({"floor": np.array([0.2], np.float32)}, "more candidates"),
+        ({"floor": np.array([np.nan], np.float32)}, "more candidates"),
+        ({"scores": np.full((1, _MOST), np.nan, np.float32)}, "finite"),
+        ({"boxes": np.full((1, _MOST, 4), np.nan, np.float32)}, "finite"),
+    ],
+)
+def test_an_answer_that_cannot_be_trusted_is_an_error(bundle: Bundle, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(DetectionError, match=says):
+        _detector(bundle, _Canned([[0, 0, 9, 9]], [0.9], changes)).detect(_frame())
+
+
+@pytest.fixture
+def astronaut() -> Image:
+    return np.ascontiguousarray(data.astronaut())  # type: ignore[no-untyped-call]
+
+
+def test_centerface_finds_the_astronaut(centerface: Bundle, astronaut: Image) -> None:
+    with open_runtime(centerface) as runtime:
+        regions = SingleStageDetector(centerface, runtime, longest=1280, threshold=0.5).detect(Frame(astronaut))
+    assert len(regions) == 1
+    x0, y0, x1, y1 = regions.boxes[0]
+    assert 150 < x0 < 200 < 240 < x1 < 290
+    assert 40 < y0 < 100 < 150 < y1 < 230
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (33, 31), (1279, 721)])
+def test_centerface_takes_frames_of_any_size(centerface: Bundle, astronaut: Image, size: tuple[int, int]) -> None:
+    with open_runtime(centerface) as runtime:
+        detector = SingleStageDetector(centerface, runtime, longest=1280, threshold=0.2)
+        height, width = size
+        tiled = np.tile(astronaut, (2, 3, 1))[:height, :width]
+        regions = detector.detect(Frame(np.ascontiguousarray(tiled)))
+    assert (regions.boxes[:, 0] < width).all()
+    assert (regions.boxes[:, 1] < height).all()
