@@ -5,8 +5,8 @@ at least 95 % of its area lies under what the run's report says was covered. For
 frames that differ from a control run with nothing to cover (any 16x16 block by more than 12 levels on average).
 
 The second table bins the reference faces by their size in the detector's view (square root of the area, in pixels) when
-whole frames are looked at smaller and smaller, at the default threshold and without tracker: it is what the default of
-`--detect-size` rests on.
+whole frames are looked at smaller and smaller, at the default threshold and without tracker: it is what the default
+of `--detect-size` rests on. The third enlarges one face until it fills the frame.
 
     python benchmarks/recall.py CLIP...
 """
@@ -22,9 +22,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from skimage import data
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import Boxes, covered_share, face_detector, frames_of, reference_boxes, save
@@ -52,8 +54,9 @@ def main() -> None:
         clips.append(_whole_run(clip, reference))
         sightings += _smaller_views(clip, reference)
     bins = _binned(sightings)
-    path = save("recall", {"clips": clips, "views": bins, "costs": _costs(options.clips[0])})
-    _print(clips, bins)
+    large = _large_faces()
+    path = save("recall", {"clips": clips, "views": bins, "costs": _costs(options.clips[0]), "large_faces": large})
+    _print(clips, bins, large)
     print(path)
 
 
@@ -141,7 +144,26 @@ def _costs(clip: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _print(clips: list[dict[str, Any]], bins: list[dict[str, Any]]) -> None:
+def _large_faces() -> list[dict[str, float]]:
+    """Share of a face's box that is covered as it fills more and more of a 1280x720 frame."""
+    photograph = np.ascontiguousarray(data.astronaut())  # type: ignore[no-untyped-call]
+    detector = face_detector(longest=1280, threshold=RunSettings().threshold)
+    (face,) = detector.detect(Frame(photograph)).boxes
+    centre, high = (face[:2] + face[2:]) / 2, face[3] - face[1]
+    rows = []
+    for wanted in (20, 50, 100, 200, 300, 400, 500, 600, 700, 900):
+        scale = wanted / high
+        shift = np.array([640, 360]) - centre * scale
+        matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)
+        picture = cv2.warpAffine(photograph, matrix, (1280, 720), flags=cv2.INTER_AREA, borderValue=(128, 128, 128))
+        shown = np.clip(face * scale + np.tile(shift, 2), 0, [1280, 720, 1280, 720])
+        found = geometry.grow(detector.detect(Frame(np.asarray(picture, np.uint8))).boxes, RunSettings().margin)
+        rows.append({"face_px": wanted, "covered": round(covered_share(shown, list(found)), 4)})
+    detector.close()
+    return rows
+
+
+def _print(clips: list[dict[str, Any]], bins: list[dict[str, Any]], large: list[dict[str, float]]) -> None:
     console = Console()
     table = Table("clip", "frames", "reference boxes", "covered", "frames with regions", "frames changed")
     for row in clips:
@@ -152,6 +174,10 @@ def _print(clips: list[dict[str, Any]], bins: list[dict[str, Any]]) -> None:
     table = Table("face in the view, px", "reference faces", "found")
     for row in bins:
         table.add_row(f"{row['from']} to {row['to']}", str(row["faces"]), f"{row['found']:.1%}")
+    console.print(table)
+    table = Table("face in a 1280x720 frame, px high", "its box covered")
+    for face in large:
+        table.add_row(f"{face['face_px']:g}", f"{face['covered']:.1%}")
     console.print(table)
 
 

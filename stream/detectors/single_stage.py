@@ -9,14 +9,22 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.errors import DetectionError
 from engines.runtime import Runtime
+from stream import geometry
 from stream.detectors.base import check_detections
 from stream.detectors.view import View, make_view
 from stream.frame import Frame
 from stream.regions import Kind, Regions
 
+#: CenterFace's boxes stop growing at about 500 pixels (benchmarks/recall.py, "large faces"): a face that fills more of
+#: the view gets a box on a part of it. From this size on, a second look at a quarter of the size has the say.
+_LARGE = 320
+_COARSE = 4
+
 
 class SingleStageDetector:
-    """Runs a detection bundle on whole frames.
+    """Runs a detection bundle on whole frames: once at the view's size, and once small for what is very large.
+
+    `detect` keeps nothing between calls and may be called from several threads at once.
 
     Args:
         bundle: task `detection`; its manifest names the kinds and the normalisation.
@@ -39,8 +47,14 @@ class SingleStageDetector:
         Raises:
             DetectionError: numbers that no working detector gives, or more candidates than the graph can weigh.
         """
-        view = make_view(frame, longest=self._longest, multiple=self._normalisation.multiple)
-        return self._regions(self._run(view), view, frame)
+        fine = self._look(frame, self._longest)
+        shown = min(self._longest, max(frame.width, frame.height))
+        if shown <= 2 * _LARGE:
+            # Nothing in such a view can be too large for the network.
+            return fine
+        coarse = self._look(frame, shown // _COARSE)
+        limit = _LARGE * max(frame.width, frame.height) / shown
+        return _with_large(fine, coarse[(coarse.boxes[:, 2:] - coarse.boxes[:, :2]).max(axis=1) >= limit])
 
     def reset(self) -> None:
         """Nothing to forget: every frame is looked at whole."""
@@ -48,6 +62,10 @@ class SingleStageDetector:
     def close(self) -> None:
         """Release the runtime."""
         self._runtime.close()
+
+    def _look(self, frame: Frame, longest: int) -> Regions:
+        view = make_view(frame, longest=longest, multiple=self._normalisation.multiple)
+        return self._regions(self._run(view), view, frame)
 
     def _run(self, view: View) -> dict[str, Any]:
         return self._runtime.run(
@@ -74,3 +92,21 @@ class SingleStageDetector:
         regions = Regions.of(boxes, Kind.FACE, scores=scores)
         regions.kinds[:] = self._kinds[found]
         return regions
+
+
+def _with_large(fine: Regions, coarse: Regions) -> Regions:
+    """Both looks united: where they mean the same thing, one region that holds both boxes.
+
+    They mean the same thing if the kinds agree and most of the smaller box lies inside the other one.
+    """
+    boxes, left = fine.boxes.copy(), np.ones(len(coarse), bool)
+    for index, box in enumerate(coarse.boxes):
+        low = np.maximum(boxes[:, :2], box[:2])
+        high = np.minimum(boxes[:, 2:], box[2:])
+        shared = np.maximum(high - low, 0).prod(axis=1)
+        smaller = np.minimum(geometry.area(boxes), geometry.area(box))
+        same = (shared >= 0.7 * smaller) & (fine.kinds == coarse.kinds[index])
+        boxes[same] = geometry.union_box(boxes[same], np.broadcast_to(box, (int(same.sum()), 4)))
+        left[index] = not same.any()
+    grown = Regions(boxes, fine.kinds, fine.scores, fine.track_ids, fine.origins)
+    return Regions.concatenate([grown, coarse[left]])

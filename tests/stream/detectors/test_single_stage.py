@@ -7,16 +7,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from skimage import data
 
+from benchmarks.common import covered_share
 from engines.bundle import Bundle, write_bundle
 from engines.errors import DetectionError
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
 from engines.runtime import Runtime, open_runtime
 from stream.detectors.single_stage import SingleStageDetector
 from stream.frame import Frame, Image
+from stream.geometry import grow
 from stream.regions import Kind
 
 _MOST = 6
@@ -164,3 +167,24 @@ def test_centerface_takes_frames_of_any_size(centerface: Bundle, astronaut: Imag
         regions = detector.detect(Frame(np.ascontiguousarray(tiled)))
     assert (regions.boxes[:, 0] < width).all()
     assert (regions.boxes[:, 1] < height).all()
+
+
+@pytest.mark.parametrize("high", [200, 400, 600, 900])
+def test_a_face_is_covered_however_much_of_the_frame_it_fills(centerface: Bundle, astronaut: Image, high: int) -> None:
+    with open_runtime(centerface) as runtime:
+        detector = SingleStageDetector(centerface, runtime, longest=1280, threshold=0.2)
+        (face,) = detector.detect(Frame(astronaut)).boxes
+        scale = high / float(face[3] - face[1])
+        picture = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        left, top = (max(0, int(v * scale) - 200) for v in face[:2])
+        shown = np.asarray(picture[top : top + 720, left : left + 1280], np.uint8)
+        visible = np.clip(face * scale - [left, top, left, top], 0, [shown.shape[1], shown.shape[0]] * 2)
+        found = grow(detector.detect(Frame(np.ascontiguousarray(shown))).boxes, 0.2)
+    assert len(found)
+    assert max(covered_share(visible, [box]) for box in found) >= 0.95
+
+
+def test_two_faces_side_by_side_stay_two_regions(centerface: Bundle, astronaut: Image) -> None:
+    pair = np.ascontiguousarray(np.concatenate([astronaut, astronaut[:, ::-1]], axis=1))
+    with open_runtime(centerface) as runtime:
+        assert len(SingleStageDetector(centerface, runtime, longest=1280, threshold=0.5).detect(Frame(pair))) == 2
