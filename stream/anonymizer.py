@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -16,15 +17,19 @@ from engines.runtime import open_runtime
 from engines.store import Store, home
 from stream.config import AnonymizerSettings, find_preset, make_settings
 from stream.deadline import DeadlineRunner, HungError
-from stream.detectors.base import Detector
+from stream.detectors.base import Detector, check_detections
 from stream.detectors.single_stage import SingleStageDetector
-from stream.follow import Followed, Follower, Look
+from stream.follow import Followed, Follower, Look, one_line
 from stream.frame import Frame, Image, flat_image
 from stream.generators import classical
 from stream.generators.classical import Fill
 from stream.manual import ManualRegions, read_manual_regions
 from stream.regions import Kind, Regions
 from stream.stitch import stitch
+from stream.tracker import Tracker
+
+#: More frames side by side cost memory and delay, and gain nothing over threads that share a frame.
+_MOST_PARALLEL = 4
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +65,12 @@ class Anonymizer:
         fills: the anonymizer of each kind.
         settings: margins, hold, lookahead and the like.
         manual: regions given by hand.
-        bundles: the bundles that the detectors run, for reports.
+        bundles: the bundles that the detectors run.
+        make_tracker: gives a tracker that holds for so many frames.
+        parallel: how many frames `look` may be called for at once; a pipeline does.
 
     Raises:
-        UsageError: a region given by hand has a kind for which there is no anonymizer.
+        UsageError: nothing would find a region, or a kind that will be found or is given by hand has no anonymizer.
     """
 
     def __init__(
@@ -74,16 +81,24 @@ class Anonymizer:
         *,
         manual: ManualRegions | None = None,
         bundles: Sequence[Bundle] = (),
+        make_tracker: Callable[[int], Tracker] = Tracker,
+        parallel: int = 1,
     ) -> None:
         self.settings = settings or AnonymizerSettings()
         self.bundles = tuple(bundles)
+        self.parallel = parallel
         self._detectors = tuple(detectors)
         self._fills = dict(fills)
         self._manual = manual
-        missing = (manual.kinds if manual else set()) - set(self._fills)
-        if missing:
+        self._make_tracker = make_tracker
+        if not self._detectors and manual is None:
+            raise UsageError(
+                "an anonymizer needs a detector, or regions given by hand: else every frame would pass raw"
+            )
+        found = {Kind.of(name) for bundle in self.bundles for name in bundle.manifest.kinds}
+        if missing := (found | (manual.kinds if manual else set())) - set(self._fills):
             names = ", ".join(kind.label for kind in sorted(missing))
-            raise UsageError(f"the regions file holds regions for which no anonymizer is set: {names}")
+            raise UsageError(f"no anonymizer is set for regions of these kinds: {names}")
         self._detect_runner = DeadlineRunner("detection", self.settings.deadline)
         self._cover_runner = DeadlineRunner("anonymization", self.settings.deadline)
         self._complaints = _OncePerSecond()
@@ -108,21 +123,31 @@ class Anonymizer:
         return cls.from_settings(chosen, store=store)
 
     @classmethod
-    def from_settings(cls, settings: AnonymizerSettings, *, store: Store | None = None) -> Anonymizer:
-        """As `open`, from settings that are already checked."""
+    def from_settings(
+        cls, settings: AnonymizerSettings, *, store: Store | None = None, side_by_side: bool = False
+    ) -> Anonymizer:
+        """As `open`, from settings that are already checked.
+
+        Args:
+            settings: of the run.
+            store: where bundles are, None for the user's own.
+            side_by_side: whether the cores look at several frames at once rather than share one. That gives more
+                frames per second (threads need not wait for each other), and each of them later.
+        """
         store = store or Store(home())
+        parallel, threads = _share_cores(settings) if side_by_side else (1, settings.threads)
         manual = read_manual_regions(settings.regions) if settings.regions else None
         bundles = [store.open(name) for name in find_preset(settings.preset).detectors]
         detectors = [
             SingleStageDetector(
                 bundle,
-                open_runtime(bundle, "detector", device=settings.device, threads=settings.threads),
+                open_runtime(bundle, "detector", device=settings.device, threads=threads),
                 longest=settings.detect_size,
                 threshold=settings.threshold,
             )
             for bundle in bundles
         ]
-        return cls(detectors, make_fills(settings), settings, manual=manual, bundles=bundles)
+        return cls(detectors, make_fills(settings), settings, manual=manual, bundles=bundles, parallel=parallel)
 
     @property
     def tracks_begun(self) -> int:
@@ -145,7 +170,7 @@ class Anonymizer:
         return self.cover(followed)
 
     def iterate(self, frames: Iterable[Frame]) -> Iterator[Anonymized]:
-        """Anonymize a whole stream; frames come back in order, `lookahead` frames late.
+        """Anonymize a whole stream; frames come back in order, with `lookahead` set that many and one more late.
 
         Raises:
             StreamStoppedError: a frame failed and `on_failure` is `stop`.
@@ -161,17 +186,19 @@ class Anonymizer:
     def look(self, frame: Frame) -> Look:
         """Stage 1: detect. A failure is noted, not raised: the frame is then withheld in stage 3."""
         if frame.damaged is not None:
-            return self._failed(frame, frame.damaged)
+            return Look(frame, Regions.empty(), failure=frame.damaged)
         try:
-            parts = [self._detect_runner.call(partial(detector.detect, frame)) for detector in self._detectors]
+            return Look(frame, self._detect_runner.call(partial(self._detect, frame)))
         except HungError:
             raise
         except Exception as error:  # noqa: BLE001  whatever went wrong, the frame was not looked at
-            return self._failed(frame, f"detection failed: {_reason(error)}")
-        return Look(frame, Regions.concatenate(parts))
+            return Look(frame, Regions.empty(), failure=f"detection failed: {one_line(error)}")
 
     def follow(self, look: Look) -> list[Followed]:
-        """Stage 2: name, hold, look ahead. Gives the frames that are complete by now, in order."""
+        """Stage 2: name, hold, look ahead. Gives the frames that are complete by now, in order.
+
+        A failure is noted, not raised: the frames that it concerns are then withheld in stage 3.
+        """
         return self._follower.push(look)
 
     def finish(self) -> list[Followed]:
@@ -193,8 +220,8 @@ class Anonymizer:
             except HungError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever went wrong, the picture may be raw
-                reason = f"anonymization failed: {_reason(error)}"
-                self._complain(reason)
+                reason = f"anonymization failed: {one_line(error)}"
+        self._complain(reason)
         if self.settings.on_failure == "stop":
             raise StreamStoppedError(f"stopped at {followed.frame.time:.3f} s: {reason}")
         flat = followed.frame.with_image(flat_image(followed.frame.image.shape))
@@ -222,6 +249,12 @@ class Anonymizer:
     ) -> None:
         self.close()
 
+    def _detect(self, frame: Frame) -> Regions:
+        """All detectors within one deadline; an answer that none of them can mean counts as none."""
+        regions = Regions.concatenate([detector.detect(frame) for detector in self._detectors])
+        check_detections(regions.boxes, regions.scores, frame.width, frame.height)
+        return regions
+
     def _stitch(self, followed: Followed) -> Image:
         return stitch(
             followed.frame.image,
@@ -232,16 +265,27 @@ class Anonymizer:
         )
 
     def _new_follower(self) -> Follower:
-        return Follower(hold=self.settings.hold, lookahead=self.settings.lookahead, manual=self._manual)
-
-    def _failed(self, frame: Frame, reason: str) -> Look:
-        self._complain(reason)
-        return Look(frame, Regions.empty(), failure=reason)
+        return Follower(
+            hold=self.settings.hold,
+            lookahead=self.settings.lookahead,
+            manual=self._manual,
+            make_tracker=self._make_tracker,
+        )
 
     def _complain(self, reason: str) -> None:
         if suppressed := self._complaints.due():
             more = f" ({suppressed - 1} more since the last message)" if suppressed > 1 else ""
             _log.warning("frame withheld: %s%s", reason, more)
+
+
+def _share_cores(settings: AnonymizerSettings) -> tuple[int, int | None]:
+    """How many frames are looked at side by side, and how many threads each gets."""
+    if settings.device != "cpu":
+        # The device has its own queue; more frames there wait longer and finish no sooner.
+        return 1, settings.threads
+    cores = settings.threads or len(os.sched_getaffinity(0))
+    parallel = min(_MOST_PARALLEL, cores)
+    return parallel, cores // parallel
 
 
 def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:
@@ -252,11 +296,6 @@ def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:
         "mask": lambda: classical.mask_out(settings.mask_colour),
     }[settings.face]()
     return dict.fromkeys(Kind, fill)
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
 
 
 class _OncePerSecond:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class ChannelClosedError(Exception):
-    """The other side is gone: nothing that is put would ever be taken."""
+    """The channel was ended or its taker has given up: nothing that is put would ever be taken."""
 
 
 class Channel(Generic[T]):
@@ -19,11 +19,18 @@ class Channel(Generic[T]):
 
     Args:
         size: how many items may wait.
+        weigh: the weight of an item, where they differ.
+        capacity: what the waiting items may weigh together; a single one may always wait, however heavy.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, *, weigh: Callable[[T], float] = lambda _: 0.0, capacity: float = float("inf")
+    ) -> None:
         self._items: deque[T] = deque()
         self._size = size
+        self._weigh = weigh
+        self._capacity = capacity
+        self._weight = 0.0
         self._changed = threading.Condition()
         self._ended = False
         self._error: BaseException | None = None
@@ -33,17 +40,19 @@ class Channel(Generic[T]):
         """Wait for room and add an item.
 
         Raises:
-            ChannelClosedError: the taker has given up.
+            ChannelClosedError: the taker has given up, or the channel was ended.
         """
+        weight = self._weigh(item)
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._size or self._abandoned)
-            if self._abandoned:
+            self._changed.wait_for(lambda: self._has_room(weight) or self._abandoned or self._ended)
+            if self._abandoned or self._ended:
                 raise ChannelClosedError
             self._items.append(item)
+            self._weight += weight
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No item comes any more; what waits is still taken."""
+        """No item comes any more; what waits is still taken. Any thread may call it."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -60,6 +69,7 @@ class Channel(Generic[T]):
         with self._changed:
             self._abandoned = True
             self._items.clear()
+            self._weight = 0.0
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
@@ -72,6 +82,10 @@ class Channel(Generic[T]):
                         raise self._error
                     return
                 item = self._items.popleft()
+                self._weight -= self._weigh(item)
                 self._changed.notify_all()
             yield item
             del item
+
+    def _has_room(self, weight: float) -> bool:
+        return not self._items or (len(self._items) < self._size and self._weight + weight <= self._capacity)

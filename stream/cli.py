@@ -11,8 +11,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Literal
+from types import FrameType, TracebackType
+from typing import Annotated, Any, Literal, Self
 
 import typer
 from rich.console import Console
@@ -38,29 +38,44 @@ app = typer.Typer(
 app.add_typer(cli_engines.app, name="engines")
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_WITHHELD = 3
 EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point of the console script."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = _errors()
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=errors, show_time=False, show_path=False, markup=False)],
     )
     try:
-        app()
+        code = app(standalone_mode=False)
     except StandinError as error:
-        errors.print(f"standin: {error}", markup=False)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("standin: interrupted; nothing was left under the output's name", markup=False)
-        sys.exit(EXIT_INTERRUPTED)
+        _say(errors, str(error))
+        code = error.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
-        sys.exit(EXIT_FAILED)
+        code = EXIT_FAILED
+    except OSError as error:
+        _say(errors, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        code = EXIT_FAILED
+    except Exception as error:
+        # Typer's own complaints about the command line; where their base class lives depends on its release.
+        if not hasattr(error, "format_message"):
+            raise
+        code = EXIT_USAGE
+        # Empty where it has printed the help instead.
+        if text := error.format_message():
+            _say(errors, text.replace("Value error, ", ""))
+    sys.exit(code or 0)
+
+
+def _say(errors: Console, text: str) -> None:
+    """Whatever went wrong is one line for the user."""
+    errors.print(f"standin: {' '.join(text.split())}", markup=False)
 
 
 def _version(value: bool) -> None:
@@ -87,7 +102,9 @@ def _default(name: str) -> str:
 
 @app.command("run")
 def run_command(
-    input_path: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, an image or a folder of images.")],
+    input_path: Annotated[
+        Path, typer.Argument(metavar="INPUT", readable=False, help="A video, an image or a folder of images.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The result: a file, or a folder for a folder.")],
     preset: Annotated[str | None, typer.Option(help=f"Which engines run. {_default('preset')}")] = None,
     face: Annotated[Method | None, typer.Option(help=f"How faces are covered. {_default('face')}")] = None,
@@ -107,7 +124,8 @@ def run_command(
         int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")
     ] = None,
     lookahead: Annotated[
-        int | None, typer.Option(help=f"Frames of delay that cover late detections. {_default('lookahead')}")
+        int | None,
+        typer.Option(help=f"Frames before its first detection in which a face is covered. {_default('lookahead')}"),
     ] = None,
     detect_size: Annotated[
         int | None, typer.Option(help=f"Longer side that detectors see, in pixels. {_default('detect_size')}")
@@ -150,18 +168,13 @@ def run_command(
     settings = make_settings(RunSettings, values | given, origin="options")
     console = Console(stderr=True, quiet=quiet)
 
-    def begin(info: StreamInfo, pipeline: Pipeline) -> None:
-        progress.start(info)
-        _stop_on_signals(pipeline, console)
+    with _Signals(console) as signals, RunProgress(console) as progress:
 
-    with RunProgress(console) as progress:
-        result = run(
-            input_path,
-            output,
-            settings,
-            on_start=begin,
-            on_frame=progress.advance,
-        )
+        def begin(info: StreamInfo, pipeline: Pipeline) -> None:
+            progress.start(info)
+            signals.stop = pipeline.stop
+
+        result = run(input_path, output, settings, on_start=begin, on_frame=progress.advance)
     render_summary(console, result, output)
     raise typer.Exit(_exit_code(result))
 
@@ -177,26 +190,50 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in RunSettings.model_fields and value is not None}
 
 
-def _stop_on_signals(pipeline: Pipeline, console: Console) -> None:
-    """Ctrl-C and SIGTERM finish the file; a second one gives it up."""
+class _Signals:
+    """Ctrl-C and SIGTERM finish the file; a second one, or one before there is a file, gives up.
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
+    Attributes:
+        stop: what finishes the file, None before there is one.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._before: dict[int, Any] = {}
+        self.stop: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
         for which in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(which, signal.default_int_handler)
-        console.print("finishing the file; press Ctrl-C again to give it up")
-        pipeline.stop()
+            self._before[which] = signal.signal(which, self._handle)
+        return self
 
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, handle)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for which, handler in self._before.items():
+            signal.signal(which, handler)
+        if isinstance(error, KeyboardInterrupt):
+            _say(_errors(), "interrupted; the output is not there, or as it was")
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        stop, self.stop = self.stop, None
+        if stop is None:
+            raise KeyboardInterrupt
+        self._console.print("finishing the file; press Ctrl-C again to give it up")
+        stop()
+
+
+def _errors() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def _exit_code(result: RunResult) -> int:
     summary = result.summary
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = _errors()
     for problem in result.problems:
-        errors.print(f"standin: {problem}", markup=False)
+        _say(errors, problem)
     if summary.stopped is not None:
-        errors.print(f"standin: {summary.stopped}", markup=False)
+        _say(errors, summary.stopped)
     if summary.stopped is not None or result.problems:
         return EXIT_FAILED
     if summary.interrupted:

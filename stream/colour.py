@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -14,6 +14,9 @@ from stream.frame import Image, Transfer
 #: constant luminance) is treated like untagged pictures, BT.601, both ways, so that pixels survive the round trip.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _DEFAULT_MATRIX = 5
+#: Limited to full range and back, for grey, which swscale takes for full range whatever the tag says.
+_EXPAND = ((np.arange(256) - 16) * 255 / 219).round().clip(0, 255).astype(np.uint8)
+_REDUCE = (16 + np.arange(256) * 219 / 255).round().astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class ColourTags:
     def of(cls, frame: av.VideoFrame) -> ColourTags:
         """The tags of a decoded frame."""
         colour_range = int(frame.color_range)
-        if frame.format.name.startswith("yuvj"):
+        if _is_jpeg(frame.format.name):
             # The deprecated "j" formats say by their name what the tag may leave out.
             colour_range = int(ColorRange.JPEG)
         return cls(colour_range, int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
@@ -73,19 +76,32 @@ class ToRgb:
             width=self._width,
             height=self._height,
             format="rgb24",
+            src_colorspace=_MATRICES.get(int(frame.colorspace), _DEFAULT_MATRIX) if not frame.format.is_rgb else None,
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        return np.asarray(rgb.to_ndarray(), np.uint8)
+        image = np.asarray(rgb.to_ndarray(), np.uint8)
+        return np.asarray(_EXPAND[image], np.uint8) if _is_limited_grey(frame.format.name, frame.color_range) else image
 
 
 class FromRgb:
-    """RGB to frames of an encoder's pixel format."""
+    """RGB to frames of an encoder's pixel format.
+
+    Args:
+        pix_fmt: of the encoder.
+        tags: of the input.
+
+    Attributes:
+        tags: what the frames are tagged with: the input's, as far as the pixel format leaves a choice.
+    """
 
     def __init__(self, pix_fmt: str, tags: ColourTags) -> None:
         self._reformatter = VideoReformatter()
         self._pix_fmt = pix_fmt
-        self._tags = tags
+        # JPEG is full range and BT.601 by definition, whatever the input was.
+        self.tags = (
+            replace(tags, colour_range=int(ColorRange.JPEG), matrix=_DEFAULT_MATRIX) if _is_jpeg(pix_fmt) else tags
+        )
 
     def __call__(self, image: Image) -> av.VideoFrame:
         """A tagged frame without any side data of the input's.
@@ -93,14 +109,24 @@ class FromRgb:
         Args:
             image: uint8 RGB (height, width, 3), full range.
         """
+        if _is_limited_grey(self._pix_fmt, self.tags.colour_range):
+            image = np.asarray(_REDUCE[image], np.uint8)
         rgb = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
         frame = self._reformatter.reformat(
             rgb,
             format=self._pix_fmt,
-            dst_colorspace=_MATRICES.get(self._tags.matrix, _DEFAULT_MATRIX),
+            dst_colorspace=_MATRICES.get(self.tags.matrix, _DEFAULT_MATRIX),
             # Untagged means limited range to every decoder.
-            dst_color_range=self._tags.colour_range or int(ColorRange.MPEG),
+            dst_color_range=self.tags.colour_range or int(ColorRange.MPEG),
             threads=1,
         )
-        self._tags.write_to(frame)
+        self.tags.write_to(frame)
         return frame
+
+
+def _is_jpeg(pix_fmt: str) -> bool:
+    return pix_fmt.startswith("yuvj")
+
+
+def _is_limited_grey(pix_fmt: str, colour_range: int) -> bool:
+    return pix_fmt.startswith("gray") and colour_range == int(ColorRange.MPEG)

@@ -75,7 +75,7 @@ class AnonymizerSettings(BaseModel):
         shape: what is covered of a region.
         margin: every side of a region moves out by this share of its width or height.
         hold: frames for which a track that misses detections stays covered.
-        lookahead: frames of delay by which a late first detection is carried back.
+        lookahead: frames before its first detection in which a face is covered; costs as many and one more of delay.
         detect_size: the longer side of the picture that detectors see is limited to this many pixels.
         threshold: score from which a detection counts.
         deadline: seconds that a stage may take for one frame.
@@ -98,7 +98,7 @@ class AnonymizerSettings(BaseModel):
     lookahead: int = Field(default=5, ge=0, le=1_000)
     detect_size: int = Field(default=1280, ge=32, le=16_384)
     threshold: float = Field(default=0.2, ge=0.02, le=1)
-    deadline: float = Field(default=30.0, gt=0)
+    deadline: float = Field(default=30.0, gt=0, le=86_400)
     on_failure: OnFailure = "withhold"
     regions: Path | None = None
 
@@ -129,8 +129,8 @@ class RunSettings(AnonymizerSettings):
     report: Path | None = None
     contact_sheet: Path | None = None
     show_regions: bool = False
-    start: float | None = Field(default=None, ge=0)
-    end: float | None = Field(default=None, gt=0)
+    start: float | None = Field(default=None, ge=0, le=1e7)
+    end: float | None = Field(default=None, gt=0, le=1e7)
 
     @model_validator(mode="after")
     def _check_order(self) -> RunSettings:
@@ -163,7 +163,7 @@ def make_settings(kind: type[S], values: Mapping[str, Any], *, origin: str = "se
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][:1])
         given = f", got {first['input']!r}" if field else ""
-        message = first["msg"].removeprefix("Value error, ")
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
         raise UsageError(f"{origin}: {field + ': ' if field else ''}{message}{given}") from error
     find_preset(settings.preset)
     return settings

@@ -91,12 +91,9 @@ class ContactSheet:
         Raises:
             SinkError: it cannot be written.
         """
-        sheet = self.render()
+        _, data = cv2.imencode(".png", cv2.cvtColor(self.render(), cv2.COLOR_RGB2BGR))
         target = Target(path, overwrite=overwrite)
         try:
-            ok, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-            if not ok:
-                raise SinkError(f"cannot encode the contact sheet {path}")
             target.temporary.write_bytes(data.tobytes())
         except OSError as error:
             target.discard()

@@ -32,22 +32,29 @@ class _Job(Generic[T]):
             self._error = error
         self._done.set()
 
-    def wait(self, seconds: float) -> T:
-        if not self._done.wait(seconds):
-            raise DeadlineError(f"no answer within {seconds:g} s")
+    def wait(self, seconds: float) -> bool:
+        """Whether the call has ended by then."""
+        return self._done.wait(seconds)
+
+    def result(self) -> T:
+        """What the call returned; raises what it raised."""
         if self._error is not None:
             raise self._error
         return self._result
 
 
+_Inbox = queue.SimpleQueue[_Job[Any] | None]
+
+
 class DeadlineRunner:
-    """Runs calls one after the other in a thread of its own, and stops waiting for those that hang.
+    """Runs calls in threads of its own, and stops waiting for those that hang.
 
     A native call that hangs cannot be cancelled: its thread is left behind (it is a daemon, so the process can
     still end) and the next call gets a new one. After `patience` misses in a row, `HungError` ends the run.
+    Several threads may call at once; each call then has a thread to itself.
 
     Args:
-        name: of the stage, for messages and for the thread.
+        name: of the stage, for messages and for the threads.
         seconds: the deadline of every call.
         patience: how many calls in a row may miss it.
     """
@@ -56,8 +63,9 @@ class DeadlineRunner:
         self._name = name
         self._seconds = seconds
         self._patience = patience
+        self._lock = threading.Lock()
         self._misses = 0
-        self._inbox: queue.SimpleQueue[_Job[Any] | None] | None = None
+        self._idle: list[_Inbox] = []
 
     def call(self, function: Callable[[], T]) -> T:
         """The function's result.
@@ -67,32 +75,47 @@ class DeadlineRunner:
             HungError: the same for the `patience`-th time in a row.
             Exception: whatever the function raised.
         """
+        inbox = self._worker()
         job = _Job(function)
-        if self._inbox is None:
-            self._inbox = queue.SimpleQueue()
-            threading.Thread(target=_work, args=(self._inbox,), name=f"standin-{self._name}", daemon=True).start()
-        self._inbox.put(job)
-        try:
-            result = job.wait(self._seconds)
-        except DeadlineError as error:
-            self.close()
-            self._misses += 1
-            if self._misses >= self._patience:
-                raise HungError(
-                    f"{self._name} gave no answer within {self._seconds:g} s, {self._misses} times in a row"
-                ) from error
-            raise DeadlineError(f"{self._name} gave no answer within {self._seconds:g} s") from error
-        self._misses = 0
-        return result
+        inbox.put(job)
+        if not job.wait(self._seconds):
+            # Left behind; it ends if its call ever returns.
+            inbox.put(None)
+            raise self._missed()
+        self._give_back(inbox)
+        return job.result()
 
     def close(self) -> None:
-        """Let the thread end once its call returns."""
-        if self._inbox is not None:
-            self._inbox.put(None)
-            self._inbox = None
+        """Let the threads end."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for inbox in idle:
+            inbox.put(None)
+
+    def _worker(self) -> _Inbox:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        inbox: _Inbox = queue.SimpleQueue()
+        threading.Thread(target=_work, args=(inbox,), name=f"standin-{self._name}", daemon=True).start()
+        return inbox
+
+    def _give_back(self, inbox: _Inbox) -> None:
+        with self._lock:
+            self._misses = 0
+            self._idle.append(inbox)
+
+    def _missed(self) -> DeadlineError | HungError:
+        with self._lock:
+            self._misses += 1
+            misses = self._misses
+        missed = f"{self._name} gave no answer within {self._seconds:g} s"
+        if misses >= self._patience:
+            return HungError(f"{missed}, {misses} times in a row")
+        return DeadlineError(missed)
 
 
-def _work(inbox: queue.SimpleQueue[_Job[Any] | None]) -> None:
+def _work(inbox: _Inbox) -> None:
     while (job := inbox.get()) is not None:
         job.run()
         # Or the last frame would stay alive until the next one comes.

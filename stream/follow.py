@@ -1,14 +1,16 @@
 """Follower: from what was detected in each frame to what is covered in it.
 
 The regions of a frame are all detections, all held and all looked-ahead regions and those given by hand. With
-`lookahead`, frames wait until the detections of as many later frames are known: a track that begins is carried
-back, and a track that comes back after a gap is covered on the way between its two ends.
+`lookahead`, frames wait until the detections of as many later frames are known, and of one more, since the speed of a
+track is known only with its second detection: a track that begins is carried back, and a track that comes back after a
+gap is covered on the way between its two ends.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ class Look:
     failure: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Followed:
     """A frame with all its regions, ready to be covered.
 
@@ -58,10 +60,11 @@ class Followed:
 @dataclass(slots=True)
 class _Waiting:
     look: Look
-    parts: list[Regions] = field(default_factory=list)
+    parts: list[Regions]
+    failure: str | None = None
 
     def done(self) -> Followed:
-        return Followed(self.look.frame, Regions.concatenate(self.parts), self.look.failure)
+        return Followed(self.look.frame, Regions.concatenate(self.parts), self.failure)
 
 
 class Follower:
@@ -69,42 +72,58 @@ class Follower:
 
     Args:
         hold: frames for which a missed track is kept.
-        lookahead: frames by which the output lags behind, to cover what is detected late.
+        lookahead: frames before its first detection in which a track is covered; the output lags behind by one more.
         manual: regions given by hand.
+        make_tracker: gives a tracker that holds for so many frames.
     """
 
-    def __init__(self, *, hold: int, lookahead: int, manual: ManualRegions | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        hold: int,
+        lookahead: int,
+        manual: ManualRegions | None = None,
+        make_tracker: Callable[[int], Tracker] = Tracker,
+    ) -> None:
         self._hold = hold
-        self._lookahead = lookahead
+        self._lag = lookahead + 1 if lookahead else 0
         self._manual = manual
-        self._tracker = Tracker(hold)
+        self._make_tracker = make_tracker
+        self._tracker = make_tracker(hold)
         self._waiting: deque[_Waiting] = deque()
         self._size: tuple[int, int] | None = None
-        self._tracks_of_earlier_sizes = 0
+        self._tracks_of_earlier_ones = 0
+        self._blind = 0
+        self._blind_because = ""
 
     @property
     def tracks_begun(self) -> int:
         """How many tracks there were so far."""
-        return self._tracks_of_earlier_sizes + self._tracker.tracks_begun
+        return self._tracks_of_earlier_ones + self._tracker.tracks_begun
 
     def push(self, look: Look) -> list[Followed]:
-        """Take the next frame; give the frames (none or one, more when the size changes) that are complete."""
+        """Take the next frame; give the frames (none or one, more when the size changes) that are complete.
+
+        Where following itself fails, tracks are lost that the waiting frames and the next `hold` frames would have been
+        covered by, so all these frames are withheld.
+        """
         done: list[Followed] = []
         size = (look.frame.width, look.frame.height)
-        if size != self._size:
+        if self._size is not None and size != self._size:
             # Places in frames of another size mean nothing here.
             done = self.flush()
-            self._tracks_of_earlier_sizes += self._tracker.tracks_begun
-            self._tracker = Tracker(self._hold)
-            self._size = size
-        step = self._tracker.step(look.detections, *size)
-        for sighting in step.sightings:
-            self._cover_earlier(sighting)
-        entry = _Waiting(look, [step.regions])
-        if self._manual is not None:
-            entry.parts.append(self._manual.at(look.frame.time))
+            self._begin_again()
+        self._size = size
+        try:
+            entry = self._join(look, *size)
+        except Exception as error:  # noqa: BLE001  whatever went wrong, something may be left uncovered
+            self._lose_tracks(f"tracking failed: {one_line(error)}")
+            entry = _Waiting(look, [look.detections])
+        if self._blind:
+            self._blind -= 1
+            entry.failure = entry.failure or self._blind_because
         self._waiting.append(entry)
-        while len(self._waiting) > self._lookahead:
+        while len(self._waiting) > self._lag:
             done.append(self._waiting.popleft().done())
         return done
 
@@ -114,6 +133,26 @@ class Follower:
         self._waiting.clear()
         return done
 
+    def _join(self, look: Look, width: int, height: int) -> _Waiting:
+        step = self._tracker.step(look.detections, width, height)
+        for sighting in step.sightings:
+            self._cover_earlier(sighting)
+        entry = _Waiting(look, [step.regions], look.failure)
+        if self._manual is not None:
+            entry.parts.append(self._manual.at(look.frame.time))
+        return entry
+
+    def _begin_again(self) -> None:
+        self._tracks_of_earlier_ones += self._tracker.tracks_begun
+        self._tracker = self._make_tracker(self._hold)
+
+    def _lose_tracks(self, reason: str) -> None:
+        self._begin_again()
+        for waiting in self._waiting:
+            waiting.failure = waiting.failure or reason
+        # This frame and those in which the lost tracks would have been held.
+        self._blind, self._blind_because = self._hold + 1, reason
+
     def _cover_earlier(self, sighting: Sighting) -> None:
         """Add a sighting's region to the waiting frames before it, as far as it was missed there."""
         waiting = len(self._waiting)
@@ -122,7 +161,7 @@ class Follower:
             return
         if sighting.hits == 2:
             # Only now its speed is known: carried back again from its first detection, with that speed.
-            speed = _centre_shift(sighting.previous, sighting.box) / np.float32(sighting.gap)
+            speed = geometry.shift(sighting.previous, sighting.box) / np.float32(sighting.gap)
             self._carry_back(sighting, sighting.previous, speed, newest=waiting - 1 - sighting.gap)
         for missed in range(1, min(sighting.gap, waiting + 1)):
             between = geometry.interpolate(sighting.box, sighting.previous, missed / sighting.gap)
@@ -138,7 +177,7 @@ class Follower:
         """Cover `box` in the waiting frames from index `newest` back, moved against its speed."""
         for steps, index in enumerate(range(newest, -1, -1), start=1):
             moved = geometry.union_box(box, box - speed * np.float32(steps))
-            self._add(index, sighting, geometry.grow(moved, _growth(steps)))
+            self._add(index, sighting, geometry.grow_like(moved, box, _growth(steps)))
 
     def _add(self, index: int, sighting: Sighting, box: npt.NDArray[np.float32]) -> None:
         frame = self._waiting[index].look.frame
@@ -155,11 +194,10 @@ class Follower:
         )
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, as one line that is never empty."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _growth(frames: int) -> float:
     return min(_LARGEST_GROWTH, _GROWTH_PER_FRAME * frames)
-
-
-def _centre_shift(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """How far the centre moved, as (dx, dy, dx, dy)."""
-    shift = (second[:2] + second[2:] - first[:2] - first[2:]) / 2
-    return np.asarray(np.concatenate([shift, shift]), np.float32)

@@ -16,16 +16,34 @@ def grow(boxes: npt.ArrayLike, margin: float) -> Floats:
         boxes: (N, 4).
         margin: 0.2 makes a box 1.4 times as wide and as high.
     """
+    return grow_like(boxes, boxes, margin)
+
+
+def grow_like(boxes: npt.ArrayLike, models: npt.ArrayLike, margin: float) -> Floats:
+    """Move every side outwards by `margin` times the width or height of the model's box, (N, 4).
+
+    Args:
+        boxes: (N, 4).
+        models: (N, 4), one for each box.
+        margin: 0.2 makes a box wider by 0.4 times the model's width, and higher likewise.
+    """
     array = np.asarray(boxes, np.float32).reshape(-1, 4)
-    sides = (array[:, 2:] - array[:, :2]) * np.float32(margin)
+    model = np.asarray(models, np.float32).reshape(-1, 4)
+    sides = (model[:, 2:] - model[:, :2]) * np.float32(margin)
     return np.concatenate([array[:, :2] - sides, array[:, 2:] + sides], axis=1)
+
+
+def shift(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> Floats:
+    """How far the centre of one box (4,) lies from that of another, as (dx, dy, dx, dy) to be added to boxes."""
+    moved = (second[:2] + second[2:] - first[:2] - first[2:]) / 2
+    return np.asarray(np.concatenate([moved, moved]), np.float32)
 
 
 def to_pixels(boxes: npt.ArrayLike, width: int, height: int) -> Ints:
     """The whole pixels that boxes touch, inside the frame.
 
-    Rounds outwards, so that no pixel that a box touches is left out. A box outside the frame comes back
-    empty (x0 == x1 or y0 == y1).
+    Rounds outwards, so that no pixel that a box touches is left out; a box without area still touches the pixel that
+    it lies on. A box outside the frame comes back empty (x0 == x1 or y0 == y1).
 
     Args:
         boxes: (N, 4).
@@ -34,9 +52,10 @@ def to_pixels(boxes: npt.ArrayLike, width: int, height: int) -> Ints:
     """
     array = np.asarray(boxes, np.float64).reshape(-1, 4)
     limits = np.array([width, height], np.float64)
-    low = np.clip(np.floor(array[:, :2]), 0, limits)
-    high = np.clip(np.ceil(array[:, 2:]), 0, limits)
-    return np.concatenate([low, np.maximum(high, low)], axis=1).astype(np.int64)
+    first = np.floor(array[:, :2])
+    low = np.clip(first, 0, limits)
+    high = np.clip(np.maximum(np.ceil(array[:, 2:]), first + 1), 0, limits)
+    return np.concatenate([low, high], axis=1).astype(np.int64)
 
 
 def area(boxes: npt.ArrayLike) -> Floats:

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,24 +17,32 @@ from stream.regions import Kind, Origin, Regions
 _COLUMNS = ("start", "end", "x0", "y0", "x1", "y1", "kind")
 
 
+#: Far outside of any frame, and still told apart in float32.
+Place = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
 class ManualRegion(BaseModel):
     """One region given by hand.
 
     Attributes:
         start: seconds from which it counts, None for the beginning.
         end: seconds up to which it counts (inclusive), None for the end.
-        x0, y0, x1, y1: pixels of the upright picture, x1 and y1 exclusive.
+        x0: pixels of the upright picture.
+        y0: as x0.
+        x1: as x0, exclusive.
+        y1: as x0, exclusive.
         kind: person, face or plate.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start: float | None = None
-    end: float | None = None
-    x0: float = Field(allow_inf_nan=False)
-    y0: float = Field(allow_inf_nan=False)
-    x1: float = Field(allow_inf_nan=False)
-    y1: float = Field(allow_inf_nan=False)
+    # NaN would compare false with every time and silently switch the region off.
+    start: float | None = Field(default=None, allow_inf_nan=False)
+    end: float | None = Field(default=None, allow_inf_nan=False)
+    x0: Place
+    y0: Place
+    x1: Place
+    y1: Place
     kind: str = "face"
 
     @model_validator(mode="after")
@@ -79,7 +87,7 @@ def read_manual_regions(path: Path) -> ManualRegions:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the regions file {path}: {error}") from error
-    rows = _from_json(path, text) if text.lstrip().startswith("[") else _from_csv(path, text)
+    rows = _from_json(path, text) if text.lstrip().startswith(("[", "{")) else _from_csv(path, text)
     entries = []
     for place, row in rows:
         try:
@@ -87,7 +95,8 @@ def read_manual_regions(path: Path) -> ManualRegions:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "entry"
-            raise UsageError(f"{path}, {place}: {field}: {first['msg']}") from error
+            message = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{path}, {place}: {field}: {message}") from error
     return ManualRegions(entries)
 
 
@@ -96,6 +105,8 @@ def _from_json(path: Path, text: str) -> Iterable[tuple[str, Any]]:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise UsageError(f"{path} must hold a JSON list of regions, got one object")
     return [(f"entry {number}", row) for number, row in enumerate(rows, start=1)]
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,7 +19,7 @@ from engines.errors import StreamStoppedError
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.channel import Channel, ChannelClosedError
 from stream.deadline import HungError
-from stream.follow import Look
+from stream.follow import Followed, Look
 from stream.frame import Frame
 from stream.regions import Kind, Origin
 from stream.sinks.base import Sink
@@ -26,9 +28,13 @@ from stream.sources.base import Source
 T = TypeVar("T")
 
 STAGES = ("decode", "detect", "anonymize", "encode")
-#: Frames of about this many bytes may wait in each queue, but at least one and at most eight frames.
+#: Frames of this many bytes may wait in each queue, but at least one and at most eight frames.
 _QUEUE_BYTES = 48 * 2**20
 _LONGEST_QUEUE = 8
+#: What stages get to end when the last one has: a call into a codec or a network cannot be cut short.
+_SECONDS_TO_END = 5.0
+#: So many reasons are counted apart; messages may hold numbers that differ in every frame.
+_MOST_REASONS = 20
 
 Observer = Callable[[Anonymized], None]
 
@@ -49,7 +55,7 @@ class Summary:
         seconds: wall time of the run without start-up.
         busy: seconds that each stage worked (not waited).
         stopped: why the run ended before its input did, None if it did not.
-        interrupted: whether it was asked to end.
+        interrupted: whether it was asked to end, and did before its input.
     """
 
     frames: int = 0
@@ -82,7 +88,10 @@ class Summary:
         self.manual += item.regions.count(Origin.MANUAL)
         if item.withheld is not None:
             self.withheld += 1
-            self.reasons[item.withheld] = self.reasons.get(item.withheld, 0) + 1
+            reason = item.withheld
+            if reason not in self.reasons and len(self.reasons) >= _MOST_REASONS:
+                reason = "other reasons"
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
 class Pipeline:
@@ -91,7 +100,7 @@ class Pipeline:
     Args:
         source: of raw frames.
         anonymizer: covers them; it is reset first.
-        sink: takes anonymized frames. Closed at the end, aborted on an error.
+        sink: takes anonymized frames. Closed at the end, aborted on an error and where there is no frame.
         observers: each sees every anonymized frame after it was written.
         mark: changes the anonymized picture before it is written (`--show-regions`), never the raw one.
     """
@@ -111,23 +120,27 @@ class Pipeline:
         self._observers = tuple(observers)
         self._mark = mark
         self._stop = threading.Event()
+        self._exhausted = False
+        #: Whether the source was still being read when the run had ended; it must not be closed then.
+        self.reading = False
         self._summary = Summary()
-        size = max(1, min(_LONGEST_QUEUE, _QUEUE_BYTES // (source.info.width * source.info.height * 3 or 1)))
-        self._frames: Channel[Frame] = Channel(size)
-        self._looks: Channel[Look] = Channel(size)
-        self._done: Channel[Anonymized] = Channel(size)
+        self._clocks = {stage: _Clock(self._summary.busy, stage) for stage in STAGES}
+        self._frames: Channel[Frame] = Channel(_LONGEST_QUEUE, weigh=_frame_bytes, capacity=_QUEUE_BYTES)
+        self._looks: Channel[Look] = Channel(_LONGEST_QUEUE, weigh=_look_bytes, capacity=_QUEUE_BYTES)
+        self._done: Channel[Anonymized] = Channel(_LONGEST_QUEUE, weigh=_done_bytes, capacity=_QUEUE_BYTES)
 
     def stop(self) -> None:
         """Read no further frame, finish what is under way and end. May be called from a signal handler."""
-        self._summary.interrupted = True
         self._stop.set()
+        # The next stage need not wait for a source that may never give another frame.
+        self._frames.end()
 
     def run(self) -> Summary:
         """Run to the end of the source.
 
         Returns:
-            What was done. If `on_failure` is `stop` and a frame failed, the output ends before it, `Summary.stopped`
-            says why.
+            What was done. If `on_failure` is `stop` and a frame failed, or a stage has stopped answering, the output
+            ends before that frame and `Summary.stopped` says why.
 
         Raises:
             StandinError: the source or the sink failed; nothing is left under the output's final name.
@@ -142,19 +155,23 @@ class Pipeline:
         for worker in workers:
             worker.start()
         try:
-            self._encode()
-        except (StreamStoppedError, HungError) as error:
-            # What is there is whole and anonymized, so it is kept.
-            self._summary.stopped = str(error)
-            self._sink.close()
+            try:
+                self._encode()
+            except (StreamStoppedError, HungError) as error:
+                # What is there is whole and anonymized, so it is kept.
+                self._summary.stopped = str(error)
+            self._finish()
         except BaseException:
             self._sink.abort()
             raise
         finally:
             for channel in (self._frames, self._looks, self._done):
                 channel.abandon()
+            patience = time.monotonic() + _SECONDS_TO_END
             for worker in workers:
-                worker.join(timeout=5)
+                worker.join(timeout=max(0.0, patience - time.monotonic()))
+            self.reading = workers[0].is_alive()
+        self._summary.interrupted = self._stop.is_set() and not self._exhausted
         self._summary.seconds = time.perf_counter() - began
         self._summary.tracks = self._anonymizer.tracks_begun - tracks_before
         return self._summary
@@ -165,28 +182,41 @@ class Pipeline:
                 if self._stop.is_set():
                     return
                 yield frame
+                del frame
+            self._exhausted = True
 
         _feed(frames(), self._frames)
 
     def _detect(self) -> None:
-        def looks() -> Iterator[Look]:
-            for frame in self._frames:
-                with self._clock("detect"):
-                    look = self._anonymizer.look(frame)
-                yield look
+        def look(frame: Frame) -> Look:
+            with self._clock("detect"):
+                return self._anonymizer.look(frame)
 
-        _feed(looks(), self._looks, upstream=self._frames)
+        _feed(_side_by_side(look, self._frames, self._anonymizer.parallel), self._looks)
 
     def _cover(self) -> None:
         def covered() -> Iterator[Anonymized]:
+            for followed in self._followed():
+                with self._clock("anonymize"):
+                    item = self._anonymizer.cover(followed)
+                yield item
+                del followed, item
+
+        _feed(covered(), self._done)
+
+    def _followed(self) -> Iterator[Followed]:
+        try:
             for look in self._looks:
                 with self._clock("anonymize"):
-                    items = [self._anonymizer.cover(f) for f in self._anonymizer.follow(look)]
-                yield from items
-            for followed in self._anonymizer.finish():
-                yield self._anonymizer.cover(followed)
-
-        _feed(covered(), self._done, upstream=self._looks)
+                    complete = self._anonymizer.follow(look)
+                del look
+                while complete:
+                    yield complete.pop(0)
+        except HungError:
+            # Detection is dead, but the frames that wait here were looked at.
+            yield from self._anonymizer.finish()
+            raise
+        yield from self._anonymizer.finish()
 
     def _encode(self) -> None:
         for item in self._done:
@@ -196,11 +226,18 @@ class Pipeline:
             self._summary.add(item)
             for observer in self._observers:
                 observer(marked)
+            del item, marked
+
+    def _finish(self) -> None:
         with self._clock("encode"):
-            self._sink.close()
+            if self._summary.frames:
+                self._sink.close()
+            else:
+                # A video without a frame is none, and must not replace an older output.
+                self._sink.abort()
 
     def _clock(self, stage: str) -> _Clock:
-        return _Clock(self._summary.busy, stage)
+        return self._clocks[stage]
 
     def _timed(self, stage: str, items: Iterator[T]) -> Iterator[T]:
         while True:
@@ -210,33 +247,71 @@ class Pipeline:
                 except StopIteration:
                     return
             yield item
+            del item
+
+
+def _frame_bytes(frame: Frame) -> int:
+    return frame.image.nbytes
+
+
+def _look_bytes(look: Look) -> int:
+    return look.frame.image.nbytes
+
+
+def _done_bytes(item: Anonymized) -> int:
+    return item.image.nbytes
 
 
 class _Clock:
-    """Adds the time inside a `with` block to a stage's total. Each stage has one thread, so nothing is locked."""
+    """Adds the time in which a stage works, on one frame or on several, to its total."""
 
     def __init__(self, totals: dict[str, float], stage: str) -> None:
         self._totals = totals
         self._stage = stage
+        self._lock = threading.Lock()
+        self._working = 0
+        self._began = 0.0
 
     def __enter__(self) -> None:
-        self._began = time.perf_counter()
+        with self._lock:
+            if not self._working:
+                self._began = time.perf_counter()
+            self._working += 1
 
     def __exit__(self, *_: object) -> None:
-        self._totals[self._stage] += time.perf_counter() - self._began
+        with self._lock:
+            self._working -= 1
+            if not self._working:
+                self._totals[self._stage] += time.perf_counter() - self._began
 
 
-def _feed(items: Iterable[T], channel: Channel[T], *, upstream: Channel[Frame] | Channel[Look] | None = None) -> None:
-    """Put all items into a channel, and end it, fail it or give up as the case may be."""
+def _side_by_side(function: Callable[[Frame], Look], frames: Iterable[Frame], workers: int) -> Iterator[Look]:
+    """`map`, in order, with so many calls under way at a time."""
+    if workers == 1:
+        yield from map(function, frames)
+        return
+    under_way: deque[Future[Look]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="standin-look") as pool:
+        for frame in frames:
+            under_way.append(pool.submit(function, frame))
+            del frame
+            while len(under_way) >= workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _feed(items: Iterable[T], channel: Channel[T]) -> None:
+    """Put all items into a channel, and end it, fail it or give up as the case may be.
+
+    Stages before this one need not be told: the last stage abandons all channels when the end or the error arrives.
+    """
     try:
         for item in items:
             channel.put(item)
     except ChannelClosedError:
-        pass
+        return
     except BaseException as error:  # noqa: BLE001  carried to the last stage, which raises it in the caller's thread
         channel.fail(error)
     else:
         channel.end()
-        return
-    if upstream is not None:
-        upstream.abandon()

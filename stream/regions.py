@@ -83,10 +83,12 @@ class Regions:
             array = getattr(self, name)
             if array.dtype != dtype:
                 raise ValueError(f"Regions.{name} must be {np.dtype(dtype)}, got {array.dtype}")
-            if len(array) != count:
-                raise ValueError(f"Regions.{name} has {len(array)} entries, boxes has {count}")
+            if len(array) != count or (name != "boxes" and array.ndim != 1):
+                raise ValueError(f"Regions.{name} has shape {array.shape}, boxes has {self.boxes.shape}")
         if not np.isfinite(self.boxes).all():
             raise ValueError("Regions.boxes must be finite")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("Regions.scores must be finite")
         if (self.boxes[:, 2:] < self.boxes[:, :2]).any():
             raise ValueError("Regions.boxes must have x1 >= x0 and y1 >= y0")
 

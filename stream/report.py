@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
 from pathlib import Path
 from typing import IO, Any
 
+from engines.errors import SinkError
 from stream import geometry
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import RunSettings
@@ -30,19 +32,16 @@ class ReportWriter:
         path: of the report.
         settings: of the run.
         info: of the input.
-        anonymizer: whose bundles are named.
-        overwrite: replace an existing file.
+        anonymizer: whose bundles are named, and whose margin and shape say what was covered.
 
     Raises:
         SinkError: the report cannot be created.
     """
 
-    def __init__(
-        self, path: Path, settings: RunSettings, info: StreamInfo, anonymizer: Anonymizer, *, overwrite: bool
-    ) -> None:
-        self._settings = settings
+    def __init__(self, path: Path, settings: RunSettings, info: StreamInfo, anonymizer: Anonymizer) -> None:
+        self._covering = anonymizer.settings
         self._name = info.name
-        self._target = Target(path, overwrite=overwrite)
+        self._target = Target(path, overwrite=settings.overwrite)
         self._file: IO[str] = self._target.temporary.open("w", encoding="utf-8")
         head = {
             "schema_version": SCHEMA_VERSION,
@@ -53,12 +52,16 @@ class ReportWriter:
                 {"name": b.manifest.name, "sha256": b.digest, "licence": b.manifest.licence} for b in anonymizer.bundles
             ],
         }
-        self._file.write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [')
+        self._write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [')
         self._first = True
 
     def add(self, item: Anonymized) -> None:
-        """Write one frame's entry."""
-        self._file.write(("\n  " if self._first else ",\n  ") + json.dumps(self._entry(item)))
+        """Write one frame's entry.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        self._write(("\n  " if self._first else ",\n  ") + json.dumps(self._entry(item)))
         self._first = False
 
     def close(self, summary: Summary, problems: tuple[str, ...], dropped: tuple[str, ...]) -> None:
@@ -83,18 +86,32 @@ class ReportWriter:
             "problems": list(problems),
             "dropped": list(dropped),
         }
-        self._file.write(f'\n ],\n "summary": {json.dumps(tail)}\n}}\n')
-        self._file.close()
+        self._write(f'\n ],\n "summary": {json.dumps(tail)}\n}}\n')
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failed(error) from error
         self._target.commit()
 
     def abort(self) -> None:
-        """Leave nothing behind."""
-        self._file.close()
+        """Leave nothing behind; harmless after `close`."""
+        # What it still holds back cannot be written for the very reason for which it is given up.
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._target.discard()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.write(text)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> SinkError:
+        return SinkError(f"cannot write the report {self._target.path}: {error.strerror or error}")
 
     def _entry(self, item: Anonymized) -> dict[str, Any]:
         frame, regions = item.frame, item.regions
-        grown = covered_boxes(regions, self._settings.margin, self._settings.shape)
+        grown = covered_boxes(regions, self._covering.margin, self._covering.shape)
         boxes = geometry.to_pixels(grown, frame.width, frame.height)
         entry: dict[str, Any] = {
             "pts": frame.pts,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.errors import SourceError, UsageError
 from stream.anonymizer import Anonymized, Anonymizer
-from stream.config import RunSettings
+from stream.config import AnonymizerSettings, RunSettings
 from stream.contact_sheet import ContactSheet
 from stream.pipeline import Observer, Pipeline, Summary
 from stream.report import ReportWriter
@@ -21,6 +21,9 @@ from stream.sources.base import Source, StreamInfo
 from stream.sources.images import ENDINGS, ImageSource
 from stream.sources.video import VideoSource
 from stream.stitch import draw_regions
+
+#: Names that nobody gives to a folder of images.
+_FILE_ENDINGS = ENDINGS | {".avi", ".gif", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".ogv", ".ts", ".webm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +69,20 @@ def run(
     still = _is_still(source_path)
     settings = _for_stills(settings) if still else settings
     _check_paths(source_path, output, settings, still=still)
+    pipeline: Pipeline | None = None
     with contextlib.ExitStack() as stack:
-        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings))
+        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings, side_by_side=True))
         source = _open_source(source_path, settings, still=still)
-        stack.callback(source.close)
+        stack.callback(lambda: None if pipeline and pipeline.reading else source.close())
         report = None
         if settings.report is not None:
-            report = ReportWriter(settings.report, settings, source.info, covering, overwrite=settings.overwrite)
+            report = ReportWriter(settings.report, settings, source.info, covering)
             stack.callback(report.abort)
         sheet = ContactSheet() if settings.contact_sheet else None
         observers = [o for o in (on_frame, report and report.add, sheet and sheet.add) if o]
         sink = _open_sink(source_path, output, source.info, settings, still=still)
         stack.callback(sink.abort)
-        mark = _marker(settings) if settings.show_regions else None
+        mark = _marker(covering.settings) if settings.show_regions else None
         pipeline = Pipeline(source, covering, sink, observers=observers, mark=mark)
         if on_start is not None:
             on_start(source.info, pipeline)
@@ -91,8 +95,12 @@ def run(
 
 
 def _is_still(path: Path) -> bool:
-    if not path.exists():
-        raise UsageError(f"no such file or folder: {path}")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"no such file or folder: {path}") from error
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
     return path.is_dir() or path.suffix.lower() in ENDINGS
 
 
@@ -105,7 +113,10 @@ def _for_stills(settings: RunSettings) -> RunSettings:
 
 
 def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bool) -> None:
-    if not source.is_dir():
+    if source.is_dir():
+        if output.suffix.lower() in _FILE_ENDINGS:
+            raise UsageError(f"the input {source} is a folder, so the output {output.name!r} must be one too")
+    else:
         check_target(output, overwrite=settings.overwrite, inputs=(source,))
     if still != (output.suffix.lower() in ENDINGS) and not source.is_dir():
         expected = "an image" if still else "a video"
@@ -117,6 +128,10 @@ def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bo
         check_target(path, overwrite=settings.overwrite, inputs=(source,))
         if path.resolve() == output.resolve():
             raise UsageError(f"{option} and the output are the same file: {path}")
+    if settings.contact_sheet and settings.contact_sheet.suffix.lower() != ".png":
+        raise UsageError(
+            f"--contact-sheet writes PNG, so its name must end in .png, got {settings.contact_sheet.name!r}"
+        )
     if settings.report and settings.contact_sheet and settings.report.resolve() == settings.contact_sheet.resolve():
         raise UsageError(f"--report and --contact-sheet are the same file: {settings.report}")
 
@@ -147,7 +162,7 @@ def _open_sink(source: Path, output: Path, info: StreamInfo, settings: RunSettin
     )
 
 
-def _marker(settings: RunSettings) -> Callable[[Anonymized], Anonymized]:
+def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     def mark(item: Anonymized) -> Anonymized:
         drawn = draw_regions(item.image, item.regions, margin=settings.margin, shape=settings.shape)
         return replace(item, frame=item.frame.with_image(drawn))

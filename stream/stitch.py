@@ -50,6 +50,7 @@ def stitch(
 
     Raises:
         KeyError: a region's kind has no anonymizer.
+        ValueError: an anonymizer did not return pixels like those that it was given.
     """
     out = image.copy()
     height, width = out.shape[:2]
@@ -62,6 +63,9 @@ def stitch(
             continue
         patch = out[y0:y1, x0:x1]
         filled = fill(np.ascontiguousarray(patch))
+        if not isinstance(filled, np.ndarray) or filled.shape != patch.shape or filled.dtype != np.uint8:
+            # Otherwise numpy would broadcast or wrap around, and nobody would notice.
+            raise ValueError(f"an anonymizer must return uint8 pixels of shape {patch.shape}")
         if shape == "ellipse":
             inside = _ellipse(grown[index], x0, y0, x1, y1)
             patch[inside] = filled[inside]
@@ -73,10 +77,10 @@ def stitch(
 def _ellipse(
     box: geometry.Floats, x0: int, y0: int, x1: int, y1: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """Which pixels of the patch x0..x1, y0..y1 an ellipse inscribed in `box` touches."""
-    cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    # A pixel is touched if its nearest point is inside; half a pixel more on each axis is that, rounded outwards.
-    rx, ry = (box[2] - box[0]) / 2 + 0.75, (box[3] - box[1]) / 2 + 0.75
+    """Which pixels of the patch x0..x1, y0..y1 the ellipse inscribed in `box` covers, rounded outwards."""
+    cx, cy = (float(box[0]) + float(box[2])) / 2, (float(box[1]) + float(box[3])) / 2
+    # The centre of a pixel whose corner touches the ellipse is up to sqrt(0.5) pixels outside; a little more is taken.
+    rx, ry = float(box[2] - box[0]) / 2 + 0.75, float(box[3] - box[1]) / 2 + 0.75
     xs = (np.arange(x0, x1) + 0.5 - cx) / rx
     ys = (np.arange(y0, y1) + 0.5 - cy) / ry
     return np.asarray(ys[:, None] ** 2 + xs[None] ** 2 <= 1.0)

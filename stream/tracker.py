@@ -8,8 +8,9 @@ mutable motion model; all three are dealt with here.
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from stream.regions import Kind, Origin, Regions
 _MODEL_WIDTH = 1000.0
 #: A held region grows by this share of its size with every frame that its track is missed ...
 _GROWTH_PER_MISS = 0.04
+#: ... by this where the track was seen only once, so that nobody knows where it goes (a quick walk near the camera) ...
+_GROWTH_WITHOUT_SPEED = 0.25
 #: ... up to this.
 _LARGEST_GROWTH = 0.5
 
@@ -39,7 +42,8 @@ class Track:
         score: of its last detection.
         misses: frames since that detection.
         hits: how many detections it had.
-        predicted: (4,) where it should be now.
+        speed: (4,) by which its box moved per frame between its last two detections, 0 before the second.
+        predicted: (4,) where motpy expects it now, None where it cannot say.
     """
 
     id: int
@@ -48,6 +52,7 @@ class Track:
     score: float
     misses: int = 0
     hits: int = 1
+    speed: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
     predicted: npt.NDArray[np.float32] | None = None
 
 
@@ -154,8 +159,8 @@ class _KindTracker:
             dt=1 / 25,
             model_spec=model,
             matching_fn=self._match,
-            # A new track starts with one miss already, hence the two.
-            tracker_kwargs={"max_staleness": hold + 2},
+            # How long a track lives is decided here: motpy's staleness also grows over gaps that were closed again.
+            tracker_kwargs={"max_staleness": np.inf},
             active_tracks_kwargs={"max_staleness_to_positive_ratio": np.inf, "max_staleness": np.inf},
         )
         self._tracks: dict[str, Track] = {}
@@ -175,6 +180,7 @@ class _KindTracker:
                 track.predicted = place if place is not None and np.isfinite(place).all() else None
             if track.misses > self._hold:
                 del self._tracks[name]
+        self._motpy.trackers = [track for track in self._motpy.trackers if track.id in self._tracks]
         return sightings
 
     def _names(self, boxes: npt.NDArray[np.float32], places: dict[str, npt.NDArray[np.float32]]) -> list[str]:
@@ -189,7 +195,8 @@ class _KindTracker:
                 distances = [float(np.abs(places[candidate] - boxes[index]).sum()) for candidate in fresh]
                 names[index] = fresh.pop(int(np.argmin(distances)))
             else:
-                names[index] = f"unnamed-{index}"
+                # motpy drops tracks whose numbers have gone wrong.
+                names[index] = str(uuid.uuid4())
         return names
 
     def _see(self, name: str, detections: Regions, index: int) -> Sighting:
@@ -200,23 +207,32 @@ class _KindTracker:
             self._tracks[name] = track
             return Sighting(track.id, self._kind, box, score, None, 0, 1)
         sighting = Sighting(track.id, self._kind, box, score, track.box, track.misses + 1, track.hits + 1)
+        track.speed = geometry.shift(track.box, box) / np.float32(sighting.gap)
         track.box, track.score, track.misses, track.hits = box, score, 0, track.hits + 1
         return sighting
 
     def held(self, width: int, height: int) -> Regions:
-        """Tracks that were missed now: their last and their predicted place in one box, grown."""
+        """Tracks that were missed now: the places where they may be, in one box, grown."""
         missed = [track for track in self._tracks.values() if track.misses]
-        boxes = []
-        for track in missed:
-            box = track.box
-            if track.predicted is not None:
-                box = geometry.union_box(box, track.predicted)[0]
-            boxes.append(geometry.grow(box, min(_LARGEST_GROWTH, _GROWTH_PER_MISS * track.misses))[0])
         regions = Regions.of(
-            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array([_held_box(track) for track in missed], np.float32).reshape(-1, 4),
             self._kind,
             scores=np.array([track.score for track in missed], np.float32),
             track_ids=np.array([track.id for track in missed], np.int64),
             origin=Origin.HELD,
         )
         return regions[~geometry.outside(regions.boxes, width, height)]
+
+
+def _held_box(track: Track) -> npt.NDArray[np.float32]:
+    """Last place, place at the last known speed and predicted place in one box, grown.
+
+    The filter behind `predicted` needs some detections before it believes a speed, and smooths a change of it.
+    """
+    box = geometry.union_box(track.box, track.box + track.speed * np.float32(track.misses))
+    if track.predicted is not None:
+        box = geometry.union_box(box, track.predicted)
+    growth = _GROWTH_PER_MISS if track.hits > 1 else _GROWTH_WITHOUT_SPEED
+    # The share is of the region's own size: a long way must not make it grow more.
+    grown = geometry.grow_like(box, track.box, min(_LARGEST_GROWTH, growth * track.misses))
+    return np.asarray(grown[0], np.float32)

@@ -14,6 +14,9 @@ from av.packet import Packet
 
 from engines.errors import SinkError, UsageError
 
+#: FFmpeg writes any codec into a transport stream, but only these are found again.
+_IN_TRANSPORT_STREAMS = {"aac", "aac_latm", "ac3", "eac3", "dts", "mp2", "mp3", "opus", "truehd"}
+
 
 class AudioCopy:
     """Packets of the first audio stream of a file, copied without decoding, up to where the pictures are.
@@ -21,25 +24,31 @@ class AudioCopy:
     Args:
         path: of the input.
         output: to which the stream is added.
+        start: seconds of the input's clock at which the pictures begin.
         shift: seconds that time stamps move back by (what was cut off at the start).
 
     Raises:
         UsageError: the output's container does not take this kind of audio.
     """
 
-    def __init__(self, path: Path, output: OutputContainer, *, shift: Fraction = Fraction(0)) -> None:
+    def __init__(
+        self, path: Path, output: OutputContainer, *, start: Fraction = Fraction(0), shift: Fraction = Fraction(0)
+    ) -> None:
         self._input = av.open(str(path))
         self._output = output
+        self._start = start
         self._shift = shift
         self._next: Packet[AudioStream] | None = None
         streams = self._input.streams.audio
         self._stream: AudioStream | None = streams[0] if streams else None
         if self._stream is None:
             return
+        codec = self._stream.codec_context.codec.canonical_name
         try:
+            if output.format.name == "mpegts" and codec not in _IN_TRANSPORT_STREAMS:
+                raise ValueError("it would become a stream of unknown data")
             self._copy = output.add_stream_from_template(self._stream)
         except (av.error.FFmpegError, ValueError) as error:
-            codec = self._stream.codec_context.name
             self._input.close()
             raise UsageError(
                 f"this output cannot hold {codec} audio: choose another ending, for example .mkv, or --audio drop"
@@ -85,7 +94,8 @@ class AudioCopy:
             for packet in self._input.demux(audio=0):
                 if packet.pts is None or packet.time_base is None:
                     continue
-                if packet.pts * packet.time_base >= self._shift:
+                # Without a cut, what the codec needs to get going lies before the first picture.
+                if not self._shift or packet.pts * packet.time_base >= self._start:
                     yield packet
         except av.error.FFmpegError:
             # The pictures come from the same file, and its own source reports that it ends early.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import cast
 
 import av
 import av.error
 from av.codec import Codec
 from av.codec.codec import UnknownCodecError
+from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 
 from engines.errors import SinkError, UsageError
@@ -30,11 +33,13 @@ class EncoderChoice:
     Attributes:
         codec: its name as PyAV knows it.
         pix_fmt: eight bits a sample.
+        time_base: seconds per unit of the encoder's time stamps: the input's, where the encoder takes it.
         options: private options.
     """
 
     codec: str
     pix_fmt: str
+    time_base: Fraction
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -47,6 +52,7 @@ def choose_encoder(
     codec: str | None = None,
     crf: float | None = None,
     speed: str | None = None,
+    constant_rate: bool = False,
 ) -> EncoderChoice:
     """The encoder for an output.
 
@@ -58,6 +64,7 @@ def choose_encoder(
         codec: wanted by name, None for what suits the ending.
         crf: wanted quality, None for our default.
         speed: wanted preset, None for our default.
+        constant_rate: the container counts frames and has no time stamps.
 
     Raises:
         UsageError: no such encoder, or it has no such option or value.
@@ -66,16 +73,28 @@ def choose_encoder(
     name = codec or _CODECS_BY_ENDING.get(ending, "libx264")
     encoder = _find(name)
     options = _options(encoder, crf=crf, speed=speed)
-    candidates = _pixel_formats(info.pix_fmt, [f.name for f in encoder.video_formats or ()])
+    candidates = _pixel_formats(info.pix_fmt, [f.name for f in encoder.video_formats or ()], name)
+    clocks = _clocks(info, constant_rate=constant_rate)
     reason = "it takes no eight-bit pixel format"
-    for pix_fmt in candidates:
-        problem = _try(name, pix_fmt, options, width, height)
+    for pix_fmt, clock in itertools.product(candidates, clocks):
+        problem = _try(name, pix_fmt, options, (width, height), clock, info.rate)
         if problem is None:
-            return EncoderChoice(name, pix_fmt, options)
+            return EncoderChoice(name, pix_fmt, clock, options)
         reason = problem
-    if (crf is not None or speed is not None) and _try(name, candidates[0], {}, width, height) is None:
+    if (crf is not None or speed is not None) and any(
+        _try(name, pix_fmt, {}, (width, height), clock, info.rate) is None
+        for pix_fmt, clock in itertools.product(candidates, clocks)
+    ):
         raise UsageError(f"{name} does not take crf={crf} with speed={speed}: {reason}")
-    raise SinkError(f"{name} cannot encode {width}x{height} pictures like {info.pix_fmt}: {reason}")
+    rate = f" at {float(info.rate):g} frames per second" if info.rate else ""
+    raise SinkError(f"{name} cannot encode {width}x{height} pictures like {info.pix_fmt}{rate}: {reason}")
+
+
+def _clocks(info: StreamInfo, *, constant_rate: bool) -> list[Fraction]:
+    """Units of time to try, the finest first: some encoders know only few, some only their frame rates."""
+    frames = 1 / (info.rate or Fraction(25))
+    # MPEG-4 counts in at most 65,535 parts of a second.
+    return [frames] if constant_rate else [info.time_base, Fraction(1, 60_000), frames]
 
 
 def _find(name: str) -> Codec:
@@ -114,13 +133,14 @@ def _options(encoder: Codec, *, crf: float | None, speed: str | None) -> dict[st
     return options
 
 
-def _pixel_formats(source: str, offered: Sequence[str]) -> list[str]:
+def _pixel_formats(source: str, offered: Sequence[str], codec: str) -> list[str]:
     """Formats to try, the nearest to the input's first: same subsampling, then finer, then any eight-bit one."""
     shape = VideoFormat(source)
     if shape.is_rgb or shape.has_palette:
         wanted = ["gbrp", "rgb24", "bgr0", "yuv444p", "yuv420p"]
     elif len(shape.components) <= 2:
-        wanted = ["gray", "yuv420p", "yuv444p"]
+        # H.264 and HEVC decoders give grey back as 4:2:0 with another idea of its range.
+        wanted = ["yuv420p", "yuv444p"] if codec.startswith("libx26") else ["gray", "yuv420p", "yuv444p"]
     else:
         ratio = (shape.chroma_width(64), shape.chroma_height(64))
         same = [
@@ -130,15 +150,22 @@ def _pixel_formats(source: str, offered: Sequence[str]) -> list[str]:
         ]
         # Encoders that insist on even sides for 4:2:0 take odd ones in 4:4:4.
         wanted = [*same, "yuv444p", "yuv420p"]
+    if codec == "mjpeg":
+        # JPEG is always full range; anything else needs an option, and most players would show it wrongly.
+        return ["yuvj" + name.removeprefix("yuv") for name in wanted if name in {"yuv420p", "yuv422p", "yuv444p"}]
     ordered = [name for name in dict.fromkeys([*wanted, *_EIGHT_BIT]) if not offered or name in offered]
     return ordered or [name for name in offered if VideoFormat(name).components[0].bits == 8]
 
 
-def _try(name: str, pix_fmt: str, options: dict[str, str], width: int, height: int) -> str | None:
+def _try(
+    name: str, pix_fmt: str, options: dict[str, str], size: tuple[int, int], clock: Fraction, rate: Fraction | None
+) -> str | None:
     """Why an encoder does not open with these settings, None if it does."""
-    context = av.CodecContext.create(name, "w")
-    context.width, context.height, context.pix_fmt = width, height, pix_fmt  # type: ignore[attr-defined]
-    context.time_base = Fraction(1, 25)
+    context = cast("VideoCodecContext", av.CodecContext.create(name, "w"))
+    context.width, context.height = size
+    context.pix_fmt = pix_fmt
+    context.framerate = rate or Fraction(25)
+    context.time_base = clock
     context.options = dict(options)
     try:
         context.open()

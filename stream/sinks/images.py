@@ -11,7 +11,7 @@ from PIL.ExifTags import IFD, Base
 from engines.errors import SinkError, UsageError
 from stream.anonymizer import Anonymized
 from stream.sinks.target import Target, check_target
-from stream.sources.images import ENDINGS
+from stream.sources.images import ENDINGS, images_below
 
 _FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
@@ -21,15 +21,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_deflate"},
 }
-#: EXIF entries that hold, or may hold, pictures or point to them.
-_PICTURE_TAGS = {
-    Base.JpegIFOffset,
-    Base.JpegIFByteCount,
-    Base.MakerNote,
-    Base.UserComment,
-    Base.SubIFDs,
-    0x02BC,
+#: What is kept of the first directory: descriptions only. Everything else there says how the old file was laid out, or
+#: may hold pictures (previews, Photoshop's resources and layers, XMP).
+_KEPT_TAGS = {
+    Base.ImageDescription,
+    Base.Make,
+    Base.Model,
+    Base.Software,
+    Base.DateTime,
+    Base.Artist,
+    Base.HostComputer,
+    Base.Copyright,
 }
+#: Entries of the other directories that hold, or may hold, pictures or point to them.
+_PICTURE_TAGS = {Base.MakerNote, Base.UserComment, Base.ExifInteroperabilityOffset}
+_LONGEST_ENTRY = 1024
 
 
 class ImageSink:
@@ -57,6 +63,9 @@ class ImageSink:
         self._metadata = metadata
         if folder:
             _check_folder(path, inputs)
+            for source in images_below(inputs):
+                # Before any work is done, not in the middle of it.
+                self._check(source.relative_to(inputs))
             try:
                 path.mkdir(exist_ok=True)
             except OSError as error:
@@ -77,8 +86,8 @@ class ImageSink:
         target = Target(target_path, overwrite=self._overwrite)
         try:
             options = dict(_OPTIONS.get(_FORMATS[target_path.suffix.lower()], {}))
-            if self._metadata and item.withheld is None:
-                options["exif"] = self._exif(item.frame.source)
+            if self._metadata and item.withheld is None and (exif := self._exif(item.frame.source)):
+                options["exif"] = exif
             Pillow.fromarray(item.image).save(target.temporary, format=_FORMATS[target_path.suffix.lower()], **options)
         except OSError as error:
             target.discard()
@@ -98,26 +107,36 @@ class ImageSink:
         if not self._folder:
             return self._path
         path = self._path / source
+        self._check(Path(source))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"cannot create the folder {path.parent}: {error.strerror}") from error
-        check_target(path, overwrite=self._overwrite, inputs=(self._inputs / source,))
         return path
 
-    def _exif(self, source: str) -> bytes:
+    def _check(self, source: Path) -> None:
+        path = self._path / source
+        if path.exists():
+            check_target(path, overwrite=self._overwrite, inputs=(self._inputs / source,))
+
+    def _exif(self, source: str) -> bytes | None:
         """The input's EXIF without orientation (the pixels are upright) and without what can hold a picture."""
         with Pillow.open(self._inputs / source if self._folder else self._inputs) as original:
             exif = original.getexif()
-        kept = Pillow.Exif()
-        for tag, value in exif.items():
-            if tag not in _PICTURE_TAGS and tag not in {Base.Orientation, IFD.Exif, IFD.GPSInfo}:
-                kept[tag] = value
-        for ifd in (IFD.Exif, IFD.GPSInfo):
-            entries = {tag: value for tag, value in exif.get_ifd(ifd).items() if tag not in _PICTURE_TAGS}
-            if entries:
-                kept.get_ifd(ifd).update(entries)
-        return kept.tobytes()
+            kept = Pillow.Exif()
+            for tag, value in exif.items():
+                if tag in _KEPT_TAGS and _is_short(value):
+                    kept[tag] = value
+            for ifd in (IFD.Exif, IFD.GPSInfo):
+                found = exif.get_ifd(ifd)
+                entries = {tag: value for tag, value in found.items() if tag not in _PICTURE_TAGS and _is_short(value)}
+                if entries:
+                    kept.get_ifd(ifd).update(entries)
+        return kept.tobytes() if len(kept) else None
+
+
+def _is_short(value: object) -> bool:
+    return not isinstance(value, bytes | str | tuple) or len(value) <= _LONGEST_ENTRY
 
 
 def _check_folder(path: Path, inputs: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import av.error
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.filter import Graph
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engines.errors import SinkError, UsageError
@@ -23,6 +26,18 @@ from stream.sources.base import StreamInfo
 
 #: Containers whose muxer writes a display matrix; elsewhere pictures are stored upright.
 _KEEPS_MATRIX = {"mp4", "mov", "matroska", "webm", "ipod", "3gp", "3g2", "psp"}
+#: Containers without time stamps for presentation, or in which the first must not be negative: B-frames, which are
+#: sent before they are shown, would move all pictures to a later time.
+_NO_REORDERING = {"avi", "mpegts", "mpeg", "vob", "dvd", "svcd", "flv", "asf"}
+#: Containers that count frames.
+_CONSTANT_RATE = {"avi"}
+#: Containers in which the durations of all packets make the duration of the whole.
+_SUMS_DURATIONS = {"mp4", "mov", "ipod", "3gp", "3g2", "psp"}
+_NOT_KEPT = (
+    "METADATA_BLOCK_PICTURE", "COVERART", "DURATION", "NUMBER_OF_", "_STATISTICS_", "BPS", "ENCODER", "MAJOR_BRAND",
+    "MINOR_VERSION", "COMPATIBLE_BRANDS",
+)  # fmt: skip
+_LONGEST_TAG = 4096
 #: AVFieldOrder TT and BB.
 _FIELD_ORDER = {True: 2, False: 3}
 
@@ -61,24 +76,36 @@ class VideoSink:
     ) -> None:
         self._path = path
         self._info = info
-        self._shift = round(Fraction(start or 0) / info.time_base)
+        self._cut = round(Fraction(start or 0) / info.time_base)
+        self._shift = self._cut
         self._graph: Graph | None = None
+        self._last_pts: int | None = None
+        self._begin_pts: int | None = None
+        self._end_pts = 0
+        self._first_dts: int | None = None
+        self._frames = 0
+        self._bytes = 0
         self._target = Target(path, overwrite=overwrite)
         self._container: OutputContainer | None = None
         self._audio: AudioCopy | None = None
         try:
             self._container = self._open()
-            self._keeps_matrix = bool(_KEEPS_MATRIX & set(self._container.format.name.split(",")))
+            self._formats = set(self._container.format.name.split(","))
+            if self._formats & _CONSTANT_RATE:
+                # What counts frames begins with the first: a later begin would become frames without content.
+                self._shift += info.start_pts
+            self._keeps_matrix = bool(_KEEPS_MATRIX & self._formats)
             self._orientation = info.orientation if self._keeps_matrix else type(info.orientation)()
             choice = self._choose(codec, crf, speed)
             self._from_rgb = FromRgb(choice.pix_fmt, info.tags)
             self._stream = self._add_stream(self._container, choice)
             if metadata:
-                self._container.metadata.update(info.metadata)
-                self._stream.metadata.update(info.stream_metadata)
+                self._container.metadata.update(_kept(info.metadata))
+                self._stream.metadata.update(_kept(info.stream_metadata))
             if audio_from is not None:
-                shift = self._shift * info.time_base
-                self._audio = AudioCopy(audio_from, self._container, shift=shift)
+                first = (info.start_pts + self._cut) * info.time_base
+                self._audio = AudioCopy(audio_from, self._container, start=first, shift=self._shift * info.time_base)
+            self._begin(self._container, choice)
             self.encoder = choice
         except BaseException:
             self.abort()
@@ -94,12 +121,18 @@ class VideoSink:
         picture = self._from_rgb(self._orientation.undo(frame.image))
         if self._info.interlaced:
             picture = self._with_fields(picture)
-        picture.pts = frame.pts - self._shift
-        picture.time_base = frame.time_base
-        picture.duration = frame.duration
+        clock = self.encoder.time_base
+        pts = round((frame.pts * frame.time_base - self._shift * self._info.time_base) / clock)
+        # Where the encoder's clock is coarser than the input's, two pictures may fall together.
+        self._last_pts = pts if self._last_pts is None else max(pts, self._last_pts + 1)
+        picture.pts, picture.time_base = self._last_pts, clock
+        picture.duration = round(frame.duration * frame.time_base / clock)
+        self._begin_pts = self._last_pts if self._begin_pts is None else self._begin_pts
+        self._end_pts = max(self._end_pts, self._last_pts + picture.duration)
         self._mux(picture)
         if self._audio is not None:
-            self._audio.write_until(frame.pts * frame.time_base + Fraction(frame.duration) * frame.time_base)
+            shown = frame.duration * frame.time_base or 1 / (self._info.rate or Fraction(25))
+            self._audio.write_until(frame.pts * frame.time_base + shown)
 
     def close(self) -> None:
         """Write what the encoder still holds and put the file in its place.
@@ -110,9 +143,14 @@ class VideoSink:
         container = self._container
         if container is None:
             return
+        if self._last_pts is None:
+            # A video without a picture is of no use to anyone.
+            self.abort()
+            return
         try:
             self._mux(None)
             container.close()
+            self._check()
         except av.error.FFmpegError as error:
             self.abort()
             raise self._failed(error) from error
@@ -152,6 +190,7 @@ class VideoSink:
             codec=codec,
             crf=crf,
             speed=speed,
+            constant_rate=bool(self._formats & _CONSTANT_RATE),
         )
 
     def _stored_size(self) -> tuple[int, int]:
@@ -172,20 +211,44 @@ class VideoSink:
         context = stream.codec_context
         context.width, context.height = self._stored_size()
         context.pix_fmt = choice.pix_fmt
-        context.time_base = stream.time_base = info.time_base
-        context.color_range = info.tags.colour_range
-        context.colorspace = info.tags.matrix
-        context.color_primaries = info.tags.primaries
-        context.color_trc = info.tags.transfer
+        context.time_base = stream.time_base = choice.time_base
+        context.flags |= Flags.frame_duration
+        tags = self._from_rgb.tags
+        context.color_range, context.colorspace = tags.colour_range, tags.matrix
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         if info.pixel_aspect is not None:
             turned = info.orientation.transpose and not self._orientation.transpose
             context.sample_aspect_ratio = 1 / info.pixel_aspect if turned else info.pixel_aspect
         if info.interlaced:
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
             context.field_order = _FIELD_ORDER[info.top_field_first]
+        if self._formats & _NO_REORDERING:
+            context.max_b_frames = 0
         if self._keeps_matrix and info.display_matrix is not None:
             stream.set_display_matrix(info.display_matrix)
         return stream
+
+    def _begin(self, container: OutputContainer, choice: EncoderChoice) -> None:
+        """Write the header now, so that what does not go together is refused before any work is done."""
+        try:
+            container.start_encoding()
+        except (av.error.ArgumentError, av.error.InvalidDataError, av.error.PatchWelcomeError) as error:
+            raise UsageError(
+                f"{self._path.suffix} files cannot hold {choice.codec} with {choice.pix_fmt} pictures of this input"
+                f" ({error.strerror}): choose another --codec or ending"
+            ) from error
+        except av.error.FFmpegError as error:
+            raise self._failed(error) from error
+
+    def _check(self) -> None:
+        """What was written must be there: a cheap look that needs no trust in any layer below."""
+        size = self._target.temporary.stat().st_size
+        if size < self._bytes:
+            raise SinkError(f"cannot write {self._path}: {size} bytes arrived, {self._bytes} were sent. Disk full?")
+        with av.open(str(self._target.temporary)) as container:
+            counted = container.streams.video[0].frames
+        if counted and counted < self._frames:
+            raise SinkError(f"cannot write {self._path}: it holds {counted} of {self._frames} frames")
 
     def _with_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
         """The picture marked as two fields: PyAV cannot set the mark itself, FFmpeg's filter can."""
@@ -196,7 +259,7 @@ class VideoSink:
                 width=picture.width,
                 height=picture.height,
                 format=picture.format,
-                time_base=self._info.time_base,
+                time_base=self.encoder.time_base,
             )
             graph.link_nodes(source, graph.add("setfield", f"mode={mode}"), graph.add("buffersink")).configure()
             self._graph = graph
@@ -204,16 +267,32 @@ class VideoSink:
         marked = self._graph.pull()
         if not isinstance(marked, av.VideoFrame):
             raise SinkError("marking the fields of an interlaced picture failed")
-        self._info.tags.write_to(marked)
+        self._from_rgb.tags.write_to(marked)
         return marked
 
     def _mux(self, picture: av.VideoFrame | None) -> None:
         if self._container is None:
             raise SinkError(f"{self._path} is closed already")
         try:
-            self._container.mux(self._stream.encode(picture))
+            packets = self._stream.encode(picture)
+            if packets and self._first_dts is None:
+                self._first_dts = packets[0].dts
+            if packets and picture is None:
+                self._stretch_last(packets[-1])
+            for packet in packets:
+                self._frames += 1
+                self._bytes += packet.size
+                self._container.mux_one(packet)
         except av.error.FFmpegError as error:
             raise self._failed(error) from error
+
+    def _stretch_last(self, packet: Packet[VideoStream]) -> None:
+        """MP4 is as long as all packets together, and the last one sent need not be the last one shown."""
+        if None in (self._begin_pts, self._first_dts, packet.dts) or not self._formats & _SUMS_DURATIONS:
+            return
+        shown = self._end_pts - cast("int", self._begin_pts)
+        sent = cast("int", packet.dts) - cast("int", self._first_dts)
+        packet.duration = max(packet.duration or 0, shown - sent)
 
     def _failed(self, error: av.error.FFmpegError) -> SinkError:
         return SinkError(f"cannot write {self._path}: {error.strerror}")
@@ -222,3 +301,12 @@ class VideoSink:
         if self._audio is not None:
             self._audio.close()
             self._audio = None
+
+
+def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Tags without those that describe the old file, and without what can hold a picture as text."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if len(value) <= _LONGEST_TAG and not key.upper().startswith(_NOT_KEPT)
+    }

@@ -35,7 +35,7 @@ class ImageSource:
 
     def __init__(self, path: Path) -> None:
         self._root = path if path.is_dir() else path.parent
-        self._paths = sorted(_images_below(path)) if path.is_dir() else [path]
+        self._paths = sorted(images_below(path)) if path.is_dir() else [path]
         self._problems: list[str] = []
         self._exits: dict[str, None] = {}
         if not self._paths:
@@ -81,9 +81,10 @@ class ImageSource:
                 if getattr(picture, "n_frames", 1) > 1:
                     self._exits[f"{path.name}: further pictures in the file"] = None
                 return to_rgb(picture)
-        except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
-            # Pillow raises SyntaxError for broken PNG and TIFF structures.
-            raise SourceError(f"{path} cannot be read as an image: {error}") from error
+        except Exception as error:
+            # For broken files Pillow raises whatever its parsers run into: SyntaxError, struct.error, EOFError, ...
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise SourceError(f"{path} cannot be read as an image: {reason}") from error
 
 
 def to_rgb(picture: Pillow.Image) -> Image:
@@ -116,7 +117,8 @@ def to_rgb(picture: Pillow.Image) -> Image:
     return np.array(rgb.convert("RGB"), np.uint8)
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
+    """Every file that is taken for an image, in no certain order."""
     return (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
 
 

@@ -1,0 +1,183 @@
+"""The anonymizer in somebody else's loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stream
+from engines.bundle import Bundle, write_bundle
+from engines.errors import BundleMissingError, StreamStoppedError, UsageError
+from engines.store import Store
+from stream.anonymizer import Anonymizer, make_fills
+from stream.config import AnonymizerSettings
+from stream.deadline import HungError
+from stream.frame import WITHHELD_LEVEL, Frame
+from stream.manual import ManualRegion, ManualRegions
+from stream.regions import Kind, Regions
+from tests.engines.helpers import doubler, tiny_draft
+from tests.fakes import FILLS, Box, FixedDetector, FunctionDetector, faces, flat_settings, frames, noise
+
+FACE: Box = (20, 10, 40, 34)
+
+
+def test_a_frame_goes_in_and_comes_out_covered() -> None:
+    detector = FixedDetector(FACE)
+    with Anonymizer([detector], FILLS, flat_settings()) as anonymizer:
+        for frame in frames(noise(5)):
+            result = anonymizer.anonymize(frame)
+            expected = frame.image.copy()
+            expected[10:34, 20:40] = 0
+            assert np.array_equal(result.image, expected)
+            assert result.frame.pts == frame.pts
+            assert len(result.regions) == 1
+            assert result.withheld is None
+    assert detector.closed
+
+
+def test_the_input_picture_is_not_written() -> None:
+    frame = frames(noise(1))[0]
+    before = frame.image.copy()
+    with Anonymizer([FixedDetector(FACE)], FILLS, flat_settings()) as anonymizer:
+        anonymizer.anonymize(frame)
+    assert np.array_equal(frame.image, before)
+
+
+def test_frames_cannot_be_given_out_at_once_while_looking_ahead() -> None:
+    with (
+        Anonymizer([FixedDetector(FACE)], FILLS, flat_settings(lookahead=3)) as anonymizer,
+        pytest.raises(UsageError, match=r"needs lookahead=0; use iterate\(\)"),
+    ):
+        anonymizer.anonymize(frames(noise(1))[0])
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_a_whole_stream_may_be_iterated_and_another_one_after_it(lookahead: int) -> None:
+    detector = FixedDetector(FACE)
+    with Anonymizer([detector], FILLS, flat_settings(lookahead=lookahead, hold=5)) as anonymizer:
+        for _ in range(2):
+            assert [item.frame.pts for item in anonymizer.iterate(frames(noise(7)))] == list(range(7))
+        assert list(anonymizer.iterate([])) == []
+        assert anonymizer.tracks_begun == 2
+    assert detector.resets == 3
+
+
+def test_nothing_of_one_stream_is_held_in_the_next() -> None:
+    answers = iter([faces(FACE), faces()])
+    with Anonymizer([FunctionDetector(lambda _: next(answers))], FILLS, flat_settings(hold=9)) as anonymizer:
+        list(anonymizer.iterate(frames(noise(1))))
+        (second,) = anonymizer.iterate(frames(noise(1)))
+    assert len(second.regions) == 0
+
+
+def test_all_detectors_look_and_their_regions_are_united() -> None:
+    both = [FixedDetector(FACE), FixedDetector((0, 0, 5, 5), (50, 40, 60, 48))]
+    with Anonymizer(both, FILLS, flat_settings()) as anonymizer:
+        assert len(anonymizer.anonymize(frames(noise(1))[0]).regions) == 3
+
+
+def test_one_detector_that_fails_is_enough_to_withhold() -> None:
+    def broken(frame: Frame) -> Regions:
+        raise RuntimeError("two\nlines")
+
+    with Anonymizer([FixedDetector(FACE), FunctionDetector(broken)], FILLS, flat_settings()) as anonymizer:
+        result = anonymizer.anonymize(frames(noise(1))[0])
+    assert result.withheld == "detection failed: two lines"
+    assert (result.image == WITHHELD_LEVEL).all()
+
+
+def test_a_damaged_frame_is_withheld_and_nobody_looks_at_it() -> None:
+    detector = FixedDetector(FACE)
+    with Anonymizer([detector], FILLS, flat_settings()) as anonymizer:
+        result = anonymizer.anonymize(Frame(noise(1)[0], damaged="half of it is missing"))
+    assert result.withheld == "half of it is missing"
+    assert detector.looked == 0
+
+
+def test_stopping_at_a_failure_says_where_and_why() -> None:
+    frame = Frame(noise(1)[0], pts=1500, damaged="broken")
+    with (
+        Anonymizer([FixedDetector(FACE)], FILLS, flat_settings(on_failure="stop")) as anonymizer,
+        pytest.raises(StreamStoppedError, match=r"stopped at 1.500 s: broken"),
+    ):
+        anonymizer.anonymize(frame)
+
+
+def test_a_detector_that_hangs_for_good_is_an_error_in_a_loop_too() -> None:
+    for_ever = threading.Event()
+
+    def hang(frame: Frame) -> Regions:
+        for_ever.wait()
+        return faces()
+
+    first, *more = frames(noise(4))
+    with Anonymizer([FunctionDetector(hang)], FILLS, flat_settings(deadline=0.03)) as anonymizer:
+        assert [anonymizer.anonymize(frame).withheld is not None for frame in more] == [True] * 3
+        with pytest.raises(HungError):
+            anonymizer.anonymize(first)
+    for_ever.set()
+
+
+def test_withheld_frames_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.WARNING, logger="stream.anonymizer"),
+        Anonymizer([FixedDetector(FACE)], FILLS, flat_settings()) as anonymizer,
+    ):
+        for image in noise(50):
+            anonymizer.anonymize(Frame(image, damaged="broken"))
+    assert 1 <= len(caplog.records) <= 3
+    assert caplog.records[0].getMessage() == "frame withheld: broken"
+
+
+def test_without_any_detector_every_frame_would_pass_raw_so_that_is_an_error() -> None:
+    with pytest.raises(UsageError, match="needs a detector"):
+        Anonymizer([], FILLS)
+    manual = ManualRegions([ManualRegion(x0=0, y0=0, x1=5, y1=5)])
+    with Anonymizer([], FILLS, flat_settings(), manual=manual) as anonymizer:
+        assert (anonymizer.anonymize(frames(noise(1))[0]).image[:5, :5] == 0).all()
+
+
+def test_a_kind_given_by_hand_without_anonymizer_is_an_error_at_the_start() -> None:
+    manual = ManualRegions([ManualRegion(x0=0, y0=0, x1=5, y1=5, kind="plate")])
+    with pytest.raises(UsageError, match="no anonymizer is set for regions of these kinds: plate"):
+        Anonymizer([FixedDetector(FACE)], {Kind.FACE: FILLS[Kind.FACE]}, manual=manual)
+
+
+def test_a_kind_that_a_bundle_finds_without_anonymizer_is_an_error_at_the_start(tmp_path: Path) -> None:
+    bundle: Bundle = write_bundle(tmp_path / "tiny", tiny_draft(), {"detector.onnx": doubler()})
+    with pytest.raises(UsageError, match="no anonymizer is set for regions of these kinds: face"):
+        Anonymizer([FixedDetector(FACE)], {Kind.PERSON: FILLS[Kind.PERSON]}, bundles=[bundle])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "facez"}, "did you mean 'faces'"),
+        ({"lookahed": 3}, "did you mean 'lookahead'"),
+        ({"margin": -1}, "margin: "),
+    ],
+)
+def test_open_refuses_what_cannot_be_meant(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        Anonymizer.open(store=Store(tmp_path), **settings)
+
+
+def test_open_names_the_command_where_the_bundle_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match="standin engines pull centerface"):
+        Anonymizer.open(store=Store(tmp_path))
+
+
+@pytest.mark.parametrize("method", ["blur", "pixelate", "mask"])
+def test_every_kind_is_covered_by_the_method_for_faces(method: str) -> None:
+    fills = make_fills(AnonymizerSettings.model_validate({"face": method}))
+    assert set(fills) == set(Kind)
+
+
+def test_the_package_offers_what_its_description_shows() -> None:
+    assert {"Anonymizer", "Frame"} <= set(stream.__all__)
+    assert all(hasattr(stream, name) for name in stream.__all__)

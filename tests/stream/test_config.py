@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from engines.errors import UsageError
+from stream.cli import run_command
+from stream.config import PRESETS, AnonymizerSettings, RunSettings, find_preset, make_settings, read_config
+
+
+def test_defaults_are_valid() -> None:
+    assert make_settings(RunSettings, {}) == RunSettings()
+    assert make_settings(AnonymizerSettings, {}) == AnonymizerSettings()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": "face"}, "unknown preset 'face': did you mean 'faces'?"),
+        ({"preset": "zzz"}, "unknown preset 'zzz': choose from faces"),
+        ({"look_ahead": 3}, "settings: unknown setting 'look_ahead': did you mean 'lookahead'?"),
+        ({"xyzzy": 3}, "settings: unknown setting 'xyzzy': choose from audio, "),
+        ({"cells": 9}, "settings: cells: "),
+        ({"face": "blurr"}, "got 'blurr'"),
+        ({"margin": float("nan")}, "settings: margin: "),
+        ({"threshold": 0.0}, "settings: threshold: "),
+        ({"deadline": 0}, "settings: deadline: "),
+        ({"deadline": float("inf")}, "settings: deadline: "),
+        ({"start": float("inf")}, "settings: start: "),
+        ({"end": 1e300}, "settings: end: "),
+        ({"hold": -1}, "settings: hold: "),
+        ({"hold": 2.5}, "settings: hold: "),
+        ({"lookahead": "many"}, "settings: lookahead: "),
+        ({"mask_colour": "black"}, "settings: mask_colour: 'black' is not a colour like #000000, got 'black'"),
+        ({"mask_colour": [1, 2]}, "settings: mask_colour: "),
+        ({"mask_colour": [1, 2, 256]}, "settings: mask_colour: "),
+        ({"start": 5, "end": 5}, "settings: end must be after start"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_that_says_what_to_do(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_settings(RunSettings, values)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["#ff8000", "ff8000", "FF8000"])
+def test_colours_are_written_as_on_the_web(text: str) -> None:
+    assert make_settings(RunSettings, {"mask_colour": text}).mask_colour == (255, 128, 0)
+
+
+def test_dashes_count_as_underscores() -> None:
+    assert make_settings(RunSettings, {"detect-size": 640}).detect_size == 640
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "standin.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_config_file_holds_any_setting(tmp_path: Path) -> None:
+    path = write(tmp_path, 'detect-size = 640\nhold = 3\nmask_colour = "#010203"\noverwrite = true\n')
+    settings = make_settings(RunSettings, read_config(path))
+    assert (settings.detect_size, settings.hold, settings.mask_colour) == (640, 3, (1, 2, 3))
+    assert settings.overwrite
+
+
+def test_an_empty_config_file_changes_nothing(tmp_path: Path) -> None:
+    assert read_config(write(tmp_path, "")) == {}
+
+
+def test_relative_paths_in_a_config_file_are_relative_to_it(tmp_path: Path) -> None:
+    text = 'report = "r.json"\ncontact-sheet = "../sheet.png"\nregions = "/abs/regions.csv"\n'
+    values = read_config(write(tmp_path, text))
+    assert values["report"] == tmp_path / "r.json"
+    assert values["contact_sheet"] == tmp_path / "../sheet.png"
+    assert values["regions"] == Path("/abs/regions.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("threshhold = 0.5", "unknown setting 'threshhold': did you mean 'threshold'?"),
+        ("threshold = 5", "threshold: "),
+        ("threshold = ", "is not valid TOML"),
+        ("[run]\nhold = 3", "unknown setting 'run'"),
+    ],
+)
+def test_a_config_file_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_config(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_config_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(UsageError, match="cannot read the config file"):
+            read_config(path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot read the config file"):
+        read_config(binary)
+
+
+def test_every_preset_is_found_and_says_what_it_is() -> None:
+    assert PRESETS
+    for name in PRESETS:
+        preset = find_preset(name)
+        assert preset.detectors
+        assert preset.about
+
+
+def test_every_setting_is_an_option_and_is_described() -> None:
+    parameters = inspect.signature(run_command).parameters
+    described = (AnonymizerSettings.__doc__ or "") + (RunSettings.__doc__ or "")
+    assert len(RunSettings.model_fields) >= 25
+    for name in RunSettings.model_fields:
+        # Not given must be told apart from given as the default, or a config file could never win over nothing.
+        assert parameters[name].default is None
+        assert f"        {name}: " in described
+
+
+@pytest.mark.parametrize("kind", [AnonymizerSettings, RunSettings])
+def test_settings_cannot_be_changed_afterwards(kind: type[BaseModel]) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        kind().hold = 3  # type: ignore[attr-defined]
