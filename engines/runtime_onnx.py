@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ def import_onnxruntime() -> Any:
     Raises:
         RuntimeUnavailableError: It is not installed, or cannot be loaded.
     """
+    # It reads this when it is loaded, and would keep a device id in the user's home: nobody asked for that.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         ort = import_module("onnxruntime")
     except ImportError as error:

@@ -20,7 +20,7 @@ Fill = Callable[[Image], Image]
 #: A cell never gets smaller than this many pixels: eight cells across an eight pixel face would change nothing.
 _SMALLEST_CELL = 4
 #: Blurring starts from at most this many samples across: what is finer is gone at any useful radius.
-_BLUR_SAMPLES = 48
+_BLUR_SAMPLES = 32
 
 
 def mask_out(colour: tuple[int, int, int]) -> Fill:
