@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -345,3 +346,40 @@ def info_like(image: Image, **changes: Any) -> StreamInfo:
     defaults: dict[str, Any] = {"time_base": Fraction(1, 25), "rate": Fraction(25), "pix_fmt": "yuv420p"}
     height, width = image.shape[:2]
     return StreamInfo("made", width, height, **(defaults | changes))
+
+
+def exif_block(
+    *,
+    orientation: int = 1,
+    make: str = "Fruit",
+    latitude: tuple[int, int, int] = (59, 54, 77),
+    maker_note: bytes = b"",
+    user_comment: bytes = b"",
+    thumbnail: bytes = b"",
+) -> bytes:
+    """An EXIF block (with its `Exif` header) with places, maker note and a thumbnail in its second directory."""
+    name = make.encode() + b"\0"
+    place = b"".join(struct.pack("<II", value, 1) for value in latitude)
+    directories: list[list[tuple[int, int, int, bytes]]] = [
+        [(0x010F, 2, len(name), name), (0x0112, 3, 1, struct.pack("<HH", orientation, 0))],
+        [(0x927C, 7, len(maker_note), maker_note), (0x9286, 7, len(user_comment), user_comment)],
+        [(1, 2, 2, b"N\0\0\0"), (2, 5, 3, place)],
+        [(0x0103, 3, 1, struct.pack("<HH", 6, 0)), (0x0202, 4, 1, struct.pack("<I", len(thumbnail)))],
+    ]
+    # The first directory points to the second and third, and the fourth, the thumbnail's, follows it.
+    sizes = [2 + 12 * (len(entries) + extra) + 4 for entries, extra in zip(directories, (2, 0, 0, 1), strict=True)]
+    starts = [8 + sum(sizes[:index]) for index in range(4)]
+    directories[0] += [(0x8769, 4, 1, struct.pack("<I", starts[1])), (0x8825, 4, 1, struct.pack("<I", starts[2]))]
+    data = thumbnail
+    base = 8 + sum(sizes)
+    directories[3].insert(1, (0x0201, 4, 1, struct.pack("<I", base)))
+    out = b"II*\0" + struct.pack("<I", 8)
+    for number, entries in enumerate(directories):
+        out += struct.pack("<H", len(entries))
+        for tag, kind, count, value in entries:
+            if len(value) > 4:
+                offset, data = base + len(data), data + value
+                value = struct.pack("<I", offset)
+            out += struct.pack("<HHI", tag, kind, count) + value.ljust(4, b"\0")
+        out += struct.pack("<I", starts[3] if number == 0 else 0)
+    return b"Exif\0\0" + out + data

@@ -34,7 +34,7 @@ class AudioCopy:
     def __init__(
         self, path: Path, output: OutputContainer, *, start: Fraction = Fraction(0), shift: Fraction = Fraction(0)
     ) -> None:
-        self._input = av.open(str(path))
+        self._input = av.open(str(path), metadata_errors="replace")
         self._output = output
         self._start = start
         self._shift = shift
@@ -43,9 +43,10 @@ class AudioCopy:
         self._stream: AudioStream | None = streams[0] if streams else None
         if self._stream is None:
             return
-        codec = self._stream.codec_context.codec.canonical_name
+        context = self._stream.codec_context
+        codec = "this kind of" if context is None else context.codec.canonical_name
         try:
-            if output.format.name == "mpegts" and codec not in _IN_TRANSPORT_STREAMS:
+            if context is None or (output.format.name == "mpegts" and codec not in _IN_TRANSPORT_STREAMS):
                 raise ValueError("it would become a stream of unknown data")
             self._copy = output.add_stream_from_template(self._stream)
         except (av.error.FFmpegError, ValueError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from engines.errors import SinkError, UsageError
 from stream.anonymizer import Anonymized
 from stream.sinks.target import Target, check_target
 from stream.sources.images import ENDINGS, images_below
+
+_log = logging.getLogger(__name__)
 
 _FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
@@ -88,10 +92,13 @@ class ImageSink:
             options = dict(_OPTIONS.get(_FORMATS[target_path.suffix.lower()], {}))
             if self._metadata and item.withheld is None and (exif := self._exif(item.frame.source)):
                 options["exif"] = exif
+                # libtiff takes no directories within a directory; Pillow's own writer does, but does not compress.
+                options.pop("compression", None)
             Pillow.fromarray(item.image).save(target.temporary, format=_FORMATS[target_path.suffix.lower()], **options)
-        except OSError as error:
+        except Exception as error:
+            # Pillow's writers raise RuntimeError, ValueError and struct.error as well.
             target.discard()
-            raise SinkError(f"cannot write {target_path}: {error.strerror or error}") from error
+            raise SinkError(f"cannot write {target_path}: {getattr(error, 'strerror', None) or error}") from error
         except BaseException:
             target.discard()
             raise
@@ -121,18 +128,31 @@ class ImageSink:
 
     def _exif(self, source: str) -> bytes | None:
         """The input's EXIF without orientation (the pixels are upright) and without what can hold a picture."""
-        with Pillow.open(self._inputs / source if self._folder else self._inputs) as original:
-            exif = original.getexif()
-            kept = Pillow.Exif()
-            for tag, value in exif.items():
-                if tag in _KEPT_TAGS and _is_short(value):
-                    kept[tag] = value
-            for ifd in (IFD.Exif, IFD.GPSInfo):
-                found = exif.get_ifd(ifd)
-                entries = {tag: value for tag, value in found.items() if tag not in _PICTURE_TAGS and _is_short(value)}
-                if entries:
-                    kept.get_ifd(ifd).update(entries)
-        return kept.tobytes() if len(kept) else None
+        path = self._inputs / source if self._folder else self._inputs
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Pillow.open(path) as original:
+                    return _without_pictures(original.getexif())
+        except Exception as error:  # noqa: BLE001  whatever a broken directory makes Pillow raise
+            _log.warning("%s: its EXIF cannot be read and is not kept: %s", source, error)
+            return None
+
+
+def _without_pictures(exif: Pillow.Exif) -> bytes | None:
+    kept = Pillow.Exif()
+    found = False
+    for tag, value in exif.items():
+        if tag in _KEPT_TAGS and _is_short(value):
+            kept[tag] = value
+            found = True
+    for ifd in (IFD.Exif, IFD.GPSInfo):
+        directory = exif.get_ifd(ifd)
+        entries = {tag: value for tag, value in directory.items() if tag not in _PICTURE_TAGS and _is_short(value)}
+        if entries:
+            kept.get_ifd(ifd).update(entries)
+            found = True
+    return kept.tobytes() if found else None
 
 
 def _is_short(value: object) -> bool:

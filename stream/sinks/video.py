@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,8 @@ from stream.sinks.audio import AudioCopy
 from stream.sinks.encoder import EncoderChoice, choose_encoder
 from stream.sinks.target import Target
 from stream.sources.base import StreamInfo
+
+_log = logging.getLogger(__name__)
 
 #: Containers whose muxer writes a display matrix; elsewhere pictures are stored upright.
 _KEEPS_MATRIX = {"mp4", "mov", "matroska", "webm", "ipod", "3gp", "3g2", "psp"}
@@ -219,6 +222,13 @@ class VideoSink:
         if info.pixel_aspect is not None:
             turned = info.orientation.transpose and not self._orientation.transpose
             context.sample_aspect_ratio = 1 / info.pixel_aspect if turned else info.pixel_aspect
+            if info.pixel_aspect != 1 and self._formats & {"matroska", "webm"} and not _says_aspect(choice.codec):
+                _log.warning(
+                    "%s: %s in this kind of file cannot say that pixels are not square, so players will show the"
+                    " picture too wide or too narrow; an .mp4 file or H.264 can",
+                    self._path.name,
+                    choice.codec,
+                )
         if info.interlaced:
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
             context.field_order = _FIELD_ORDER[info.top_field_first]
@@ -245,7 +255,7 @@ class VideoSink:
         size = self._target.temporary.stat().st_size
         if size < self._bytes:
             raise SinkError(f"cannot write {self._path}: {size} bytes arrived, {self._bytes} were sent. Disk full?")
-        with av.open(str(self._target.temporary)) as container:
+        with av.open(str(self._target.temporary), metadata_errors="replace") as container:
             counted = container.streams.video[0].frames
         if counted and counted < self._frames:
             raise SinkError(f"cannot write {self._path}: it holds {counted} of {self._frames} frames")
@@ -310,3 +320,8 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
         for key, value in metadata.items()
         if len(value) <= _LONGEST_TAG and not key.upper().startswith(_NOT_KEPT)
     }
+
+
+def _says_aspect(codec: str) -> bool:
+    """Whether the encoded pictures themselves hold the pixel aspect (PyAV cannot put it into Matroska's header)."""
+    return any(name in codec for name in ("264", "265", "hevc", "mpeg", "mjpeg"))

@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 #: Decoders that give exactly one picture for every packet, so that a missing one is an error even if none is raised.
 _ONE_EACH = {"vp9", "libdav1d", "av1", "ffv1", "mpeg1video", "mpeg2video"}
+#: No codec holds more pictures back than this; H.264 and HEVC come nearest.
+_DEEPEST_REORDERING = 16
+_MEMORY = 256
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 FAILED = "decoding failed"
@@ -82,14 +85,14 @@ class Decoder:
             context.thread_type = "SLICE"
             if context.name == "h264":
                 context.thread_count = 1
-            # Frames then say which packet they come from, whatever their time stamps are.
-            context.copy_opaque = True
         self._stream = stream
         self._codec = context.name
         self._has_sums = False
         #: By number of the packet: time stamp and duration of pictures that were sent and did not come out yet.
         self._expected: dict[int, tuple[int, int]] = {}
         self._reasons: dict[int, str] = {}
+        #: By time stamp: the numbers of the last packets.
+        self._numbers: dict[int, int] = {}
         #: Whether packets have time stamps; they do, except in raw streams.
         self._timed = False
         self._sent = -1
@@ -115,19 +118,18 @@ class Decoder:
             if self._broken is not None and packet.dts is not None:
                 # No later packet is shown before its own time for decoding.
                 yield from self._give_up(before=packet.dts)
-        if self._broken is not None:
+        if self._broken is not None or self._leading_until is not None:
             yield from self._give_up(before=None)
 
     def _take(self, frame: av.VideoFrame) -> Iterator[Picture | Lost]:
-        number = frame.opaque if isinstance(frame.opaque, int) else None
-        # A concealed picture may bear the number of another packet, so its time counts as well.
-        own = {key for key, (time, _) in self._expected.items() if key == number or time == frame.pts}
+        number = self._number(frame)
+        own = {key for key, (time, _) in self._expected.items() if time == frame.pts}
         overdue = {key for key, (time, _) in self._expected.items() if frame.pts is not None and time < frame.pts} - own
         if overdue and self._broken is None and self._codec in _ONE_EACH:
             self._broken = max(overdue)
         troubled = self._broken is not None or self._leading_until is not None
         damage = self._damage(frame, number)
-        if damage is not None and self._timed:
+        if damage is not None and self._timed and frame.pts is not None:
             self._reasons.update(dict.fromkeys(own, damage))
             # After an error decoders may give pictures in a wrong order; their packets know the right one.
             return
@@ -152,6 +154,15 @@ class Decoder:
             del self._expected[key]
             yield Lost(time, duration, self._reasons.pop(key, FAILED))
 
+    def _number(self, frame: av.VideoFrame) -> int | None:
+        """Of the packet that a frame came from, not more than that where it cannot be known, None if nothing is known.
+
+        PyAV's own way to know this (`opaque`) finds objects by their address, and may free them on a decoder's thread.
+        """
+        if frame.pts is not None:
+            return self._numbers.get(frame.pts)
+        return None if self._timed else self._sent - _DEEPEST_REORDERING
+
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         if packet.size:
             self._note(packet)
@@ -170,7 +181,11 @@ class Decoder:
 
     def _note(self, packet: Packet[VideoStream]) -> None:
         self._sent += 1
-        packet.opaque = self._sent
+        if packet.pts is not None:
+            # Of two packets with one time stamp the earlier counts: a key frame ends less then.
+            self._numbers.setdefault(packet.pts, self._sent)
+            if len(self._numbers) > _MEMORY:
+                del self._numbers[next(iter(self._numbers))]
         if packet.is_keyframe and packet.pts is not None:
             self._key_pts = packet.pts
             if self._sent == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -77,10 +78,13 @@ class ImageSource:
 
     def _read(self, path: Path) -> Image:
         try:
-            with Pillow.open(path) as picture:
-                if getattr(picture, "n_frames", 1) > 1:
-                    self._exits[f"{path.name}: further pictures in the file"] = None
-                return to_rgb(picture)
+            with warnings.catch_warnings():
+                # About details of the metadata; what matters is raised.
+                warnings.simplefilter("ignore")
+                with Pillow.open(path) as picture:
+                    if getattr(picture, "n_frames", 1) > 1:
+                        self._exits[f"{path.name}: further pictures in the file"] = None
+                    return to_rgb(picture)
         except Exception as error:
             # For broken files Pillow raises whatever its parsers run into: SyntaxError, struct.error, EOFError, ...
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -97,7 +101,10 @@ def to_rgb(picture: Pillow.Image) -> Image:
     profile = picture.info.get("icc_profile")
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in _SIXTEEN_BIT:
-        grey = (np.asarray(upright, np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        values = np.asarray(upright, np.int64)
+        # 32-bit integers are used for eight bits as well.
+        shift = 0 if upright.mode == "I" and values.max(initial=0) <= np.iinfo(np.uint8).max else 8
+        grey = (values >> shift).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     rgb = upright.convert("RGB") if upright.mode != "CMYK" or not profile else upright
     if profile:

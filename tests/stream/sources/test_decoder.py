@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import av
+import pytest
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from stream.sources.decoder import CONCEALED, DEPENDENT, FAILED, Decoder, Lost, Picture, ffv1_sums_match
+from tests.media import busy_pictures, write_clip
+
+
+def packets_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize("slices", [4, 9])
+def test_sums_of_ffv1_packets_match_until_a_single_bit_changes(tmp_path: Path, slices: int) -> None:
+    options = {"level": "3", "slices": str(slices), "slicecrc": "1"}
+    for content in packets_of(write_clip(tmp_path / "in.mkv", busy_pictures(3), codec="ffv1", options=options)):
+        assert ffv1_sums_match(content)
+        for place in range(0, len(content), len(content) // 40):
+            changed = bytearray(content)
+            changed[place] ^= 1
+            assert not ffv1_sums_match(bytes(changed))
+        assert not ffv1_sums_match(content[:-1])
+        assert not ffv1_sums_match(content[1:])
+
+
+def test_what_has_no_sums_matches_nothing(tmp_path: Path) -> None:
+    options = {"level": "3", "slicecrc": "0"}
+    clip = write_clip(tmp_path / "in.mkv", busy_pictures(3), codec="ffv1", options=options)
+    assert not any(ffv1_sums_match(content) for content in packets_of(clip))
+    assert not ffv1_sums_match(b"")
+    assert not ffv1_sums_match(bytes(7))
+
+
+@pytest.mark.parametrize("options", [{"level": "3", "slicecrc": "0"}, {"level": "1"}])
+def test_ffv1_without_sums_is_not_called_broken(tmp_path: Path, options: dict[str, str]) -> None:
+    clip = write_clip(tmp_path / "in.mkv", busy_pictures(5), codec="ffv1", options=options)
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        found = list(Decoder(stream).pictures(container.demux(stream)))
+    assert [item.damaged for item in found] == [None] * 5
+
+
+def test_empty_packets_in_the_middle_do_not_end_the_stream(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mkv", busy_pictures(10), options={"bf": "2", "preset": "medium"})
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+
+        def packets() -> list[Packet[VideoStream]]:
+            out: list[Packet[VideoStream]] = []
+            for packet in container.demux(stream):
+                empty = cast("Packet[VideoStream]", Packet())
+                empty.pts, empty.dts, empty.stream = packet.pts, packet.dts, stream
+                out += [packet, empty] if packet.size else [packet]
+            return out
+
+        found = list(Decoder(stream).pictures(packets()))
+    assert len(found) == 10
+    assert all(isinstance(item, Picture) for item in found)
+
+
+def test_a_packet_that_its_container_calls_corrupt_is_damaged_up_to_the_next_key_frame(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mkv", busy_pictures(20), options={"bf": "0"}, gop=10)
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        packets = list(container.demux(stream))
+        packets[4].is_corrupt = True
+        found = list(Decoder(stream).pictures(packets))
+    assert [item.damaged is not None for item in found] == [False] * 4 + [True] * 6 + [False] * 10
+    assert {item.damaged for item in found} <= {None, FAILED, DEPENDENT, CONCEALED}
+    assert all(isinstance(item, Lost) for item in found[4:10])
