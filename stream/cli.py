@@ -155,6 +155,10 @@ def run_command(
     show_regions: Annotated[
         bool | None, typer.Option("--show-regions", help="Draw what was found on the anonymized picture.")
     ] = None,
+    decoding: Annotated[
+        Literal["strict", "lenient"] | None,
+        typer.Option(help=f"Withhold all pictures that may be damaged, or only the worst. {_default('decoding')}"),
+    ] = None,
     start: Annotated[float | None, typer.Option(help="Seconds at which to begin.")] = None,
     end: Annotated[float | None, typer.Option(help="Seconds at which to stop.")] = None,
     config: Annotated[

@@ -116,6 +116,7 @@ class RunSettings(AnonymizerSettings):
         report: write what was covered to this JSON file.
         contact_sheet: write a sheet of anonymized frames to this PNG file.
         show_regions: draw what was found on the anonymized picture.
+        decoding: withhold every picture that may be wrong, or only those that the decoder itself calls damaged.
         start: seconds at which to begin.
         end: seconds at which to stop.
     """
@@ -129,6 +130,7 @@ class RunSettings(AnonymizerSettings):
     report: Path | None = None
     contact_sheet: Path | None = None
     show_regions: bool = False
+    decoding: Literal["strict", "lenient"] = "strict"
     start: float | None = Field(default=None, ge=0, le=1e7)
     end: float | None = Field(default=None, gt=0, le=1e7)
 

@@ -87,7 +87,7 @@ def _rows(result: RunResult, output: Path) -> list[tuple[str, str]]:
     summary = result.summary
     found = ", ".join(f"{count} {kind}" for kind, count in summary.regions.items()) or "none"
     rows = [
-        ("output", str(output)),
+        ("output", str(output) if summary.frames else "none: not a single frame was written"),
         ("frames", f"{summary.frames} ({summary.withheld} withheld)"),
         ("detected", f"{found} in {summary.tracks} tracks"),
         ("held", f"{summary.held}, looked ahead {summary.looked_ahead}, by hand {summary.manual}"),

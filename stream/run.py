@@ -18,6 +18,7 @@ from stream.sinks.images import ImageSink
 from stream.sinks.target import check_target
 from stream.sinks.video import VideoSink
 from stream.sources.base import Source, StreamInfo
+from stream.sources.decoder import DEPENDENT, FAILED
 from stream.sources.images import ENDINGS, ImageSource
 from stream.sources.video import VideoSource
 from stream.stitch import draw_regions
@@ -91,7 +92,7 @@ def run(
             report.close(summary, source.problems(), source.side_exits())
         if sheet is not None and settings.contact_sheet is not None and summary.frames:
             sheet.write(settings.contact_sheet, overwrite=settings.overwrite)
-        return RunResult(summary, source.problems(), source.side_exits(), _notes(source.info))
+        return RunResult(summary, source.problems(), source.side_exits(), _notes(source.info, summary, settings))
 
 
 def _is_still(path: Path) -> bool:
@@ -140,7 +141,7 @@ def _open_source(path: Path, settings: RunSettings, *, still: bool) -> Source:
     if still:
         return ImageSource(path)
     try:
-        return VideoSource(path, start=settings.start, end=settings.end)
+        return VideoSource(path, start=settings.start, end=settings.end, strict=settings.decoding == "strict")
     except PermissionError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
 
@@ -170,7 +171,10 @@ def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     return mark
 
 
-def _notes(info: StreamInfo) -> tuple[str, ...]:
+def _notes(info: StreamInfo, summary: Summary, settings: RunSettings) -> tuple[str, ...]:
+    notes = []
     if info.bits > 8:
-        return (f"the input has {info.bits} bits a sample; the output has 8",)
-    return ()
+        notes.append(f"the input has {info.bits} bits a sample; the output has 8")
+    if settings.decoding == "strict" and {FAILED, DEPENDENT} & set(summary.reasons):
+        notes.append("if the file plays without damage elsewhere, --decoding lenient withholds fewer pictures")
+    return tuple(notes)

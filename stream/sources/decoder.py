@@ -74,14 +74,17 @@ class Decoder:
 
     Args:
         stream: freshly opened or sought.
+        strict: whether the codec reports whatever it could conceal. Some cameras write streams that break the rules in
+            harmless places, which a strict decoder refuses from there on.
     """
 
-    def __init__(self, stream: VideoStream) -> None:
+    def __init__(self, stream: VideoStream, *, strict: bool = True) -> None:
         context = stream.codec_context
         if not context.is_open:
-            # Report what would otherwise be concealed. With frame threads errors belong to no certain packet, and
-            # H.264's decoder may even hang after one; its slice threads switch its own error marks off.
-            context.options = {**context.options, "err_detect": "crccheck+explode"}
+            if strict:
+                context.options = {**context.options, "err_detect": "crccheck+explode"}
+            # With frame threads errors belong to no certain packet, and H.264's decoder may even hang after one; its
+            # slice threads switch its own error marks off.
             context.thread_type = "SLICE"
             if context.name == "h264":
                 context.thread_count = 1

@@ -50,13 +50,17 @@ class VideoSource:
         path: of the file.
         start: seconds from the beginning at which to start, None for the beginning.
         end: seconds from the beginning at which to stop, None for the end.
+        strict: whether pictures count as damaged where the decoder could conceal the damage.
 
     Raises:
         SourceError: the file is not a video, has no video stream or no frame that can be decoded.
     """
 
-    def __init__(self, path: Path, *, start: float | None = None, end: float | None = None) -> None:
+    def __init__(
+        self, path: Path, *, start: float | None = None, end: float | None = None, strict: bool = True
+    ) -> None:
         self._path = path
+        self._strict = strict
         self._container = _open(path)
         self._exits: dict[str, None] = {}
         self._problems: list[str] = []
@@ -82,7 +86,7 @@ class VideoSource:
         last: int | None = None
         end = 0
         step = self._step()
-        for item in Decoder(self._stream).pictures(self._packets()):
+        for item in Decoder(self._stream, strict=self._strict).pictures(self._packets()):
             pts = item.pts
             if pts is None:
                 pts = self.info.start_pts if last is None else last + step
@@ -116,7 +120,7 @@ class VideoSource:
     def _first(self) -> tuple[int, av.VideoFrame]:
         """The time stamp at which pictures begin, and the first that can be decoded."""
         begin: int | None = None
-        for item in Decoder(self._stream).pictures(self._read()):
+        for item in Decoder(self._stream, strict=self._strict).pictures(self._read()):
             begin = item.pts if begin is None else begin
             if isinstance(item, Picture):
                 return begin or 0, item.frame

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -75,3 +76,28 @@ def test_a_packet_that_its_container_calls_corrupt_is_damaged_up_to_the_next_key
     assert [item.damaged is not None for item in found] == [False] * 4 + [True] * 6 + [False] * 10
     assert {item.damaged for item in found} <= {None, FAILED, DEPENDENT, CONCEALED}
     assert all(isinstance(item, Lost) for item in found[4:10])
+
+
+@pytest.mark.parametrize(("strict", "damaged"), [(True, 9), (False, 0)])
+def test_harmless_breaches_of_the_rules_count_only_for_a_strict_decoder(
+    tmp_path: Path, strict: bool, damaged: int
+) -> None:
+    clip = write_clip(tmp_path / "in.mkv", busy_pictures(10), options={"bf": "0", "preset": "veryfast"})
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+
+        def packets() -> Iterator[Packet[VideoStream]]:
+            for number, packet in enumerate(container.demux(stream)):
+                if number == 0 or not packet.size:
+                    yield packet
+                    continue
+                # A supplemental message that claims 32 bytes and has two, as some cameras write them.
+                message = b"\x06\x01\x20\x00\x80"
+                sloppy = cast("Packet[VideoStream]", Packet(len(message).to_bytes(4, "big") + message + bytes(packet)))
+                sloppy.pts, sloppy.dts, sloppy.duration = packet.pts, packet.dts, packet.duration
+                sloppy.time_base, sloppy.stream = packet.time_base, stream
+                yield sloppy
+
+        found = list(Decoder(stream, strict=strict).pictures(packets()))
+    assert len(found) == 10
+    assert sum(item.damaged is not None for item in found) == damaged
