@@ -43,8 +43,8 @@ CODECS: Mapping[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-def read(path: Path, **span: float) -> tuple[list[Frame], VideoSource]:
-    source = VideoSource(path, **span)
+def read(path: Path, *, start: float | None = None, end: float | None = None) -> tuple[list[Frame], VideoSource]:
+    source = VideoSource(path, start=start, end=end)
     frames = list(source)
     source.close()
     return frames, source
