@@ -97,7 +97,8 @@ def _root(
 
 def _default(name: str) -> str:
     value = RunSettings.model_fields[name].default
-    return f"[default: {value}]"
+    # Round brackets: square ones would be markup, and vanish.
+    return f"(default: {value})"
 
 
 @app.command("run")
@@ -112,14 +113,14 @@ def run_command(
     blur_radius: Annotated[
         float | None, typer.Option(help=f"Of blur, as a share of the region. {_default('blur_radius')}")
     ] = None,
-    mask_colour: Annotated[str | None, typer.Option(help="Of mask, like #000000. [default: black]")] = None,
+    mask_colour: Annotated[str | None, typer.Option(help="Of mask, like #000000. (default: black)")] = None,
     shape: Annotated[Shape | None, typer.Option(help=f"What is covered. {_default('shape')}")] = None,
     margin: Annotated[
         float | None,
         typer.Option(help=f"Every side of a region moves out by this share. {_default('margin')}"),
     ] = None,
     device: Annotated[Device | None, typer.Option(help=f"Where engines run. {_default('device')}")] = None,
-    threads: Annotated[int | None, typer.Option(help="For the engines. [default: one per core]")] = None,
+    threads: Annotated[int | None, typer.Option(help="For the engines. (default: one per core)")] = None,
     hold: Annotated[
         int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")
     ] = None,
@@ -140,7 +141,7 @@ def run_command(
         OnFailure | None, typer.Option(help=f"What to do with frames that fail. {_default('on_failure')}")
     ] = None,
     regions: Annotated[Path | None, typer.Option(help="CSV or JSON with regions to cover in any case.")] = None,
-    codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has. [default: by OUTPUT]")] = None,
+    codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has. (default: by OUTPUT)")] = None,
     crf: Annotated[float | None, typer.Option(help="Quality of the encoder; lower is better.")] = None,
     speed: Annotated[str | None, typer.Option(help="Preset of the encoder, like veryfast.")] = None,
     audio: Annotated[
