@@ -234,6 +234,15 @@ class Anonymizer:
         for detector in self._detectors:
             detector.reset()
 
+    def prepare(self, width: int, height: int) -> None:
+        """Let the engines do what they do at their first run, before a stream of frames of this size begins.
+
+        Raises:
+            StandinError: an engine cannot run on such frames.
+        """
+        for detector in self._detectors:
+            detector.prepare(width, height, self.parallel)
+
     def close(self) -> None:
         """Release the engines."""
         self._detect_runner.close()

@@ -85,6 +85,9 @@ def run(
         stack.callback(sink.abort)
         mark = _marker(covering.settings) if settings.show_regions else None
         pipeline = Pipeline(source, covering, sink, observers=observers, mark=mark)
+        if not source_path.is_dir():
+            # Images in a folder have sizes of their own.
+            covering.prepare(source.info.width, source.info.height)
         if on_start is not None:
             on_start(source.info, pipeline)
         summary = pipeline.run()

@@ -127,6 +127,9 @@ class FunctionDetector:
     def reset(self) -> None:
         self.resets += 1
 
+    def prepare(self, width: int, height: int, parallel: int) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

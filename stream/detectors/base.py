@@ -30,6 +30,19 @@ class Detector(Protocol):
         """Forget whatever is remembered of earlier frames: the next one belongs to another stream."""
         ...
 
+    def prepare(self, width: int, height: int, parallel: int) -> None:
+        """Get ready for frames of this size: what engines do at their first run has no deadline here.
+
+        Args:
+            width: of the frames, in pixels.
+            height: of the frames, in pixels.
+            parallel: how many calls of `detect` will be under way at a time.
+
+        Raises:
+            StandinError: the engine cannot run on such frames.
+        """
+        ...
+
     def close(self) -> None:
         """Release what the detector holds."""
         ...

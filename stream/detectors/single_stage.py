@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from engines.runtime import Runtime
 from stream import geometry
 from stream.detectors.base import check_detections
 from stream.detectors.view import View, make_view
-from stream.frame import Frame
+from stream.frame import Frame, flat_image
 from stream.regions import Kind, Regions
 
 #: CenterFace's boxes stop growing at about 500 pixels (benchmarks/recall.py, "large faces"): a face that fills more of
@@ -58,6 +59,13 @@ class SingleStageDetector:
 
     def reset(self) -> None:
         """Nothing to forget: every frame is looked at whole."""
+
+    def prepare(self, width: int, height: int, parallel: int) -> None:
+        """Run on as many flat frames at once as will be under way, so that memory is taken and plans are built now."""
+        frame = Frame(flat_image((height, width, 3)))
+        with ThreadPoolExecutor(parallel) as pool:
+            for run in [pool.submit(self.detect, frame) for _ in range(parallel)]:
+                run.result()
 
     def close(self) -> None:
         """Release the runtime."""

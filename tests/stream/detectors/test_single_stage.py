@@ -54,6 +54,7 @@ class _Canned(Runtime):
             "floor": np.zeros(1, np.float32),
         } | dict(changes or {})
         self.feeds: Mapping[str, Any] = {}
+        self.runs = 0
 
     @property
     def provider(self) -> str:
@@ -61,6 +62,7 @@ class _Canned(Runtime):
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         self.feeds = feeds
+        self.runs += 1
         return self.answer
 
     def close(self) -> None:
@@ -102,6 +104,19 @@ def test_the_network_gets_the_normalised_padded_picture_and_its_size(bundle: Bun
     assert image.dtype == np.float32
     assert runtime.feeds["image_size"].tolist() == [[60, 100]]
     assert image[0, :, 0, 0].tolist() == [20.0, 20.0, 40.0]
+
+
+def test_preparing_runs_on_flat_frames_of_the_size_to_come(bundle: Bundle) -> None:
+    runtime = _Canned([], [])
+    _detector(bundle, runtime).prepare(100, 60, parallel=3)
+    assert runtime.runs == 3
+    assert runtime.feeds["image_size"].tolist() == [[60, 100]]
+
+
+def test_an_engine_that_cannot_run_is_noticed_before_the_first_frame(bundle: Bundle) -> None:
+    runtime = _Canned([[0, 0, 9, 9]], [0.9], {"scores": np.full((1, _MOST), np.nan, np.float32)})
+    with pytest.raises(DetectionError):
+        _detector(bundle, runtime).prepare(100, 60, parallel=1)
 
 
 def test_boxes_come_back_in_pixels_of_the_frame(bundle: Bundle) -> None:
