@@ -89,7 +89,7 @@ class Anonymizer:
         self.parallel = parallel
         self._detectors = tuple(detectors)
         self._fills = dict(fills)
-        self._manual = manual
+        self.manual = manual
         self._make_tracker = make_tracker
         if not self._detectors and manual is None:
             raise UsageError(
@@ -277,7 +277,7 @@ class Anonymizer:
         return Follower(
             hold=self.settings.hold,
             lookahead=self.settings.lookahead,
-            manual=self._manual,
+            manual=self.manual,
             make_tracker=self._make_tracker,
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from engines.errors import UsageError
+from engines.errors import StandinError, UsageError
 from stream.frame import Image
 
 _WIDTH, _HEIGHT, _RATE, _FRAMES = 640, 480, 25, 100
@@ -27,7 +27,11 @@ _WIDTH, _HEIGHT, _RATE, _FRAMES = 640, 480, 25, 100
 
 def main() -> None:
     """Entry point of `python -m stream.demo`."""
-    typer.run(_demo)
+    try:
+        typer.run(_demo)
+    except StandinError as error:
+        Console(stderr=True, soft_wrap=True).print(f"standin: {error}", markup=False)
+        sys.exit(error.exit_code)
 
 
 def _demo(
@@ -57,7 +61,7 @@ def _demo(
 
 def _standin(*arguments: str, check: bool = True) -> int:
     """The same command line that users have."""
-    code = subprocess.run([sys.executable, "-m", "stream.cli", *arguments], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", "stream", *arguments], check=False).returncode
     if check and code:
         raise typer.Exit(code)
     return code
@@ -113,7 +117,10 @@ def write_before_after(source: Path, result: Path, target: Path) -> Path:
     Only for the demo's own clip: its photograph is public, other raw pictures never go to disk.
     """
     moments = (0, _FRAMES // 2, _FRAMES - 10)
-    rows = [np.concatenate([_pictures(path)[index] for index in moments], axis=1) for path in (source, result)]
+    rows = []
+    for path in (source, result):
+        pictures = _pictures(path)
+        rows.append(np.concatenate([pictures[index] for index in moments], axis=1))
     sheet = cv2.resize(np.concatenate(rows), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(target), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     return target

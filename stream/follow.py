@@ -139,7 +139,7 @@ class Follower:
             self._cover_earlier(sighting)
         entry = _Waiting(look, [step.regions], look.failure)
         if self._manual is not None:
-            entry.parts.append(self._manual.at(look.frame.time))
+            entry.parts.append(self._manual.at(look.frame.elapsed))
         return entry
 
     def _begin_again(self) -> None:

@@ -37,6 +37,7 @@ class Frame:
         duration: in units of `time_base`, 0 where unknown.
         pixel_aspect: width over height of one pixel of `image` (1 for square pixels).
         transfer: how code values relate to light.
+        begin: `pts` at which its stream begins; hand-made regions count their time from there, as players do.
         damaged: why the picture could not be decoded; such a frame is always withheld.
     """
 
@@ -47,6 +48,7 @@ class Frame:
     duration: int = 0
     pixel_aspect: Fraction = Fraction(1)
     transfer: Transfer = Transfer.NORMAL
+    begin: int = 0
     damaged: str | None = field(default=None)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,11 @@ class Frame:
     def time(self) -> float:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since its stream began."""
+        return float((self.pts - self.begin) * self.time_base)
 
     def with_image(self, image: Image) -> Frame:
         """The same frame with another picture of the same size.

@@ -25,8 +25,8 @@ class ManualRegion(BaseModel):
     """One region given by hand.
 
     Attributes:
-        start: seconds from which it counts, None for the beginning.
-        end: seconds up to which it counts (inclusive), None for the end.
+        start: seconds from the beginning of the clip from which it counts, None for the beginning.
+        end: seconds from the beginning of the clip up to which it counts (inclusive), None for the end.
         x0: pixels of the upright picture.
         y0: as x0.
         x1: as x0, exclusive.
@@ -63,6 +63,7 @@ class ManualRegions:
         self._ends = np.array([np.inf if e.end is None else e.end for e in entries], np.float64)
         self._regions = Regions.of([(e.x0, e.y0, e.x1, e.y1) for e in entries], Kind.FACE, origin=Origin.MANUAL)
         self._regions.kinds[:] = [Kind.of(e.kind) for e in entries]
+        self._applied = np.zeros(len(entries), bool)
 
     def __len__(self) -> int:
         return len(self._regions)
@@ -74,7 +75,14 @@ class ManualRegions:
 
     def at(self, time: float) -> Regions:
         """The regions that count at this time, in seconds. Half a millisecond of slack meets written-out times."""
-        return self._regions[(self._starts - 5e-4 <= time) & (time <= self._ends + 5e-4)]
+        now = (self._starts - 5e-4 <= time) & (time <= self._ends + 5e-4)
+        self._applied |= now
+        return self._regions[now]
+
+    @property
+    def never_applied(self) -> int:
+        """How many regions have not counted at any time so far."""
+        return int((~self._applied).sum())
 
 
 def read_manual_regions(path: Path) -> ManualRegions:

@@ -11,6 +11,7 @@ from engines.errors import SourceError, UsageError
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import AnonymizerSettings, RunSettings
 from stream.contact_sheet import ContactSheet
+from stream.manual import ManualRegions
 from stream.pipeline import Observer, Pipeline, Summary
 from stream.report import ReportWriter
 from stream.sinks.base import Sink
@@ -25,6 +26,10 @@ from stream.stitch import draw_regions
 
 #: Names that nobody gives to a folder of images.
 _FILE_ENDINGS = ENDINGS | {".avi", ".gif", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".ogv", ".ts", ".webm"}
+
+
+#: Bytes of frames that may wait for later ones.
+_MOST_WAITING = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ def run(
 
     Raises:
         UsageError: input, output or settings cannot be meant.
-        StandinError: it cannot be done; nothing is left under the output's final name.
+        StandinError: it cannot be done; nothing is left under the output's final name. Where only the report or the
+            contact sheet cannot be written, the finished output stays.
     """
     still = _is_still(source_path)
     settings = _for_stills(settings) if still else settings
@@ -81,6 +87,7 @@ def run(
             stack.callback(report.abort)
         sheet = ContactSheet() if settings.contact_sheet else None
         observers = [o for o in (on_frame, report and report.add, sheet and sheet.add) if o]
+        _check_lookahead(source.info, covering.settings.lookahead)
         sink = _open_sink(source_path, output, source.info, settings, still=still)
         stack.callback(sink.abort)
         mark = _marker(covering.settings) if settings.show_regions else None
@@ -95,7 +102,9 @@ def run(
             report.close(summary, source.problems(), source.side_exits())
         if sheet is not None and settings.contact_sheet is not None and summary.frames:
             sheet.write(settings.contact_sheet, overwrite=settings.overwrite)
-        return RunResult(summary, source.problems(), source.side_exits(), _notes(source.info, summary, settings))
+        return RunResult(
+            summary, source.problems(), source.side_exits(), _notes(source.info, summary, settings, covering.manual)
+        )
 
 
 def _is_still(path: Path) -> bool:
@@ -166,6 +175,16 @@ def _open_sink(source: Path, output: Path, info: StreamInfo, settings: RunSettin
     )
 
 
+def _check_lookahead(info: StreamInfo, lookahead: int) -> None:
+    """Frames that wait for later ones wait in memory, uncompressed."""
+    frame = info.width * info.height * 3
+    if lookahead * frame > _MOST_WAITING:
+        raise UsageError(
+            f"lookahead={lookahead} keeps {lookahead * frame / 2**30:.1f} GiB of {info.width}x{info.height} frames in "
+            f"memory; use at most {_MOST_WAITING // frame}"
+        )
+
+
 def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     def mark(item: Anonymized) -> Anonymized:
         drawn = draw_regions(item.image, item.regions, margin=settings.margin, shape=settings.shape)
@@ -174,8 +193,10 @@ def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     return mark
 
 
-def _notes(info: StreamInfo, summary: Summary, settings: RunSettings) -> tuple[str, ...]:
+def _notes(info: StreamInfo, summary: Summary, settings: RunSettings, manual: ManualRegions | None) -> tuple[str, ...]:
     notes = []
+    if manual is not None and manual.never_applied:
+        notes.append(f"{manual.never_applied} of {len(manual)} regions given by hand lie outside the clip's time")
     if info.bits > 8:
         notes.append(f"the input has {info.bits} bits a sample; the output has 8")
     if settings.decoding == "strict" and {FAILED, DEPENDENT} & set(summary.reasons):

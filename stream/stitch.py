@@ -98,8 +98,10 @@ def draw_regions(image: Image, regions: Regions, *, margin: float = 0.0, shape: 
     out = np.ascontiguousarray(image.copy())
     height, width = out.shape[:2]
     thickness = max(1, round(min(height, width) / 360))
-    for box, kind, origin, score, track in zip(
-        geometry.to_pixels(covered_boxes(regions, margin, shape), width, height),
+    covered = covered_boxes(regions, margin, shape)
+    for grown, box, kind, origin, score, track in zip(
+        covered,
+        geometry.to_pixels(covered, width, height),
         regions.kinds,
         regions.origins,
         regions.scores,
@@ -110,7 +112,11 @@ def draw_regions(image: Image, regions: Regions, *, margin: float = 0.0, shape: 
         if x1 <= x0 or y1 <= y0:
             continue
         colour = _ORIGIN_COLOURS[int(origin)]
-        cv2.rectangle(out, (x0, y0), (x1 - 1, y1 - 1), colour, thickness)
+        if shape == "ellipse":
+            centre, size = (grown[:2] + grown[2:]) / 2, grown[2:] - grown[:2]
+            cv2.ellipse(out, (centre.tolist(), size.tolist(), 0.0), colour, thickness)
+        else:
+            cv2.rectangle(out, (x0, y0), (x1 - 1, y1 - 1), colour, thickness)
         name = Kind(int(kind)).label + (f" {int(track)}" if track >= 0 else "")
         label = f"{name} {float(score):.2f}"
         cv2.putText(out, label, (x0, max(10, y0 - 4)), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)

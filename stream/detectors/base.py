@@ -19,7 +19,7 @@ class Detector(Protocol):
     """Finds regions in single frames; keeps no identity over time (that is the tracker's)."""
 
     def detect(self, frame: Frame) -> Regions:
-        """All regions of this frame, in its pixels.
+        """All regions of this frame, in its pixels. May be called from several threads at once.
 
         Raises:
             DetectionError: the answer cannot be trusted, so the frame counts as not looked at.
@@ -58,7 +58,8 @@ def check_detections(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.floa
         height: of the frame, in pixels.
 
     Raises:
-        DetectionError: a number is not finite, a box is inside out or absurdly large, or a score is not in 0..1.
+        DetectionError: a number is not finite, a box is inside out, absurdly large or outside the frame, or a score is
+            not in 0..1.
     """
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise DetectionError("the detector returned numbers that are not finite")
@@ -67,5 +68,7 @@ def check_detections(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.floa
         raise DetectionError("the detector returned a box without area")
     if (sides > _LARGEST * max(width, height, 32)).any():
         raise DetectionError(f"the detector returned a box over {_LARGEST:g} times the frame's size")
+    if ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= np.array([width, height], np.float32))).any():
+        raise DetectionError("the detector returned a box outside the frame")
     if ((scores < 0) | (scores > 1)).any():
         raise DetectionError("the detector returned a score outside 0 to 1")

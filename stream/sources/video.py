@@ -23,7 +23,7 @@ from engines.errors import SourceError
 from stream.colour import ColourTags, ToRgb
 from stream.frame import Frame, flat_image
 from stream.orientation import Orientation
-from stream.sources.base import StreamInfo
+from stream.sources.base import StreamInfo, file_url
 from stream.sources.decoder import Decoder, Lost, Picture
 
 #: AVFieldOrder: top or bottom field coded first (TT, BB), and displayed first where that differs (TB, BT).
@@ -156,6 +156,7 @@ class VideoSource:
         return Frame(
             image=np.asarray(image, np.uint8),
             pts=pts,
+            begin=info.start_pts,
             time_base=info.time_base,
             source=info.name,
             duration=item.duration,
@@ -214,8 +215,9 @@ class VideoSource:
         if self._problems:
             return
         base = self.info.time_base
-        # Matroska counts from zero, others from the first picture.
-        came = (end - (0 if "matroska" in self._container.format.name else self.info.start_pts)) * base
+        # MP4 counts from the first picture. Matroska, NUT and ASF count from zero, and of others it is not certain.
+        begin = self.info.start_pts if "mov" in self._container.format.name.split(",") else min(0, self.info.start_pts)
+        came = (end - begin) * base
         promised = _duration(self._container, self._stream)
         slack = max(3 * self._step() * base, min(Fraction(1), promised / 50))
         if came + slack < promised:
@@ -226,7 +228,7 @@ class VideoSource:
 
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(file_url(path), metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{path} cannot be opened as video: {reason}. Is it a video file, and complete?") from error

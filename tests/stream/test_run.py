@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from engines.errors import SinkError, SourceError, UsageError
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import RunSettings
 from stream.frame import Frame
+from stream.manual import ManualRegion, ManualRegions
 from stream.pipeline import Pipeline
 from stream.regions import Regions
-from stream.run import RunResult, run
+from stream.run import RunResult, _check_lookahead, run
 from stream.sources.base import StreamInfo
 from tests.fakes import (
     FILLS,
@@ -31,6 +33,7 @@ from tests.fakes import (
     read_pictures,
     write_lossless,
 )
+from tests.media import write_clip
 
 FACE: Box = (20, 10, 40, 34)
 COUNT = 10
@@ -190,3 +193,41 @@ def test_an_image_gives_an_image(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot read"):
         run(tmp_path / ("x" * 300), tmp_path / "out.mkv", RunSettings(), anonymizer=covering())
+
+
+def test_times_of_regions_by_hand_count_from_the_beginning_of_the_clip(tmp_path: Path) -> None:
+    late = write_clip(
+        tmp_path / "late.mkv",
+        noise(COUNT),
+        time_base=Fraction(1, 1000),
+        times=[5000 + 100 * index for index in range(COUNT)],
+    )
+    by_hand = ManualRegions([ManualRegion(start=0.2, end=0.4, x0=20, y0=10, x1=40, y1=34)])
+    for start, counts in ((None, [0, 0, 1, 1, 1, 0, 0, 0, 0, 0]), (0.3, [1, 1, 0, 0, 0, 0, 0])):
+        found: list[int] = []
+        settings = RunSettings.model_validate({"start": start, "overwrite": True})
+        result = run(
+            late,
+            tmp_path / "out.mkv",
+            settings,
+            anonymizer=Anonymizer([], FILLS, flat_settings(), manual=by_hand),
+            on_frame=lambda item, found=found: found.append(len(item.regions)),  # type: ignore[misc]
+        )
+        assert found == counts
+        assert result.notes == ()
+
+
+def test_regions_by_hand_that_never_apply_are_pointed_out(clip: Path, tmp_path: Path) -> None:
+    entries = [ManualRegion(start=at, x0=20, y0=10, x1=40, y1=34) for at in (0, 90_000)]
+    anonymizer = Anonymizer([], FILLS, flat_settings(), manual=ManualRegions(entries))
+    assert go(clip, tmp_path / "out.mkv", anonymizer).notes == (
+        "1 of 2 regions given by hand lie outside the clip's time",
+    )
+
+
+def test_a_lookahead_that_does_not_fit_into_memory_is_refused_with_what_would(clip: Path, tmp_path: Path) -> None:
+    info = StreamInfo(name="big", width=7680, height=4320)
+    with pytest.raises(UsageError, match=r"use at most 21$"):
+        _check_lookahead(info, 1000)
+    _check_lookahead(info, 21)
+    assert go(clip, tmp_path / "out.mkv", covering(lookahead=1000)).summary.frames == COUNT
