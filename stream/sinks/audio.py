@@ -13,6 +13,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 
 from engines.errors import SinkError, UsageError
+from stream.sources.base import file_url
 
 #: FFmpeg writes any codec into a transport stream, but only these are found again.
 _IN_TRANSPORT_STREAMS = {"aac", "aac_latm", "ac3", "eac3", "dts", "mp2", "mp3", "opus", "truehd"}
@@ -34,7 +35,7 @@ class AudioCopy:
     def __init__(
         self, path: Path, output: OutputContainer, *, start: Fraction = Fraction(0), shift: Fraction = Fraction(0)
     ) -> None:
-        self._input = av.open(str(path), metadata_errors="replace")
+        self._input = av.open(file_url(path), metadata_errors="replace")
         self._output = output
         self._start = start
         self._shift = shift

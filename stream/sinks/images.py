@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL.ExifTags import IFD, Base
 from engines.errors import SinkError, UsageError
 from stream.anonymizer import Anonymized
 from stream.sinks.target import Target, check_target
-from stream.sources.images import ENDINGS, images_below
+from stream.sources.images import ENDINGS, FORMATS, images_below
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class ImageSink:
 
     def _check(self, source: Path) -> None:
         path = self._path / source
-        if path.exists():
+        if os.path.lexists(path):
             check_target(path, overwrite=self._overwrite, inputs=(self._inputs / source,))
 
     def _exif(self, source: str) -> bytes | None:
@@ -132,7 +133,7 @@ class ImageSink:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with Pillow.open(path) as original:
+                with Pillow.open(path, formats=FORMATS) as original:
                     return _without_pictures(original.getexif())
         except Exception as error:  # noqa: BLE001  whatever a broken directory makes Pillow raise
             _log.warning("%s: its EXIF cannot be read and is not kept: %s", source, error)

@@ -19,14 +19,20 @@ from av.video.stream import VideoStream
 
 from engines.errors import SinkError, UsageError
 from stream.anonymizer import Anonymized
-from stream.colour import FromRgb
+from stream.colour import ColourTags, FromRgb
 from stream.sinks.audio import AudioCopy
 from stream.sinks.encoder import EncoderChoice, choose_encoder
 from stream.sinks.target import Target
-from stream.sources.base import StreamInfo
+from stream.sources.base import StreamInfo, file_url
 
 _log = logging.getLogger(__name__)
 
+#: Muxers that write one file and nothing beside it, unlike those for playlists and for pictures by number.
+_ONE_FILE = {
+    "mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", "matroska", "webm", "avi", "mpegts", "mpeg",
+    "vob", "svcd", "dvd", "vcd", "nut", "flv", "mxf", "asf", "ogg", "ogv", "gif", "apng",
+    "webp", "ivf", "obu", "h264", "hevc", "mjpeg", "m4v", "mpeg1video", "mpeg2video", "yuv4mpegpipe", "dv", "gxf",
+}  # fmt: skip
 #: Containers whose muxer writes a display matrix; elsewhere pictures are stored upright.
 _KEEPS_MATRIX = {"mp4", "mov", "matroska", "webm", "ipod", "3gp", "3g2", "psp"}
 #: Containers without time stamps for presentation, or in which the first must not be negative: B-frames, which are
@@ -177,11 +183,18 @@ class VideoSink:
     def _open(self) -> OutputContainer:
         options = {"movflags": "use_metadata_tags"} if self._path.suffix.lower() in {".mp4", ".mov", ".m4v"} else {}
         try:
-            return av.open(str(self._target.temporary), "w", container_options=options)
+            container = av.open(file_url(self._target.temporary), "w", container_options=options)
         except (ValueError, av.error.FFmpegError) as error:
             raise UsageError(
                 f"cannot tell the container from {self._path.name!r}: use an ending like .mp4, .mkv or .webm"
             ) from error
+        if container.format.name not in _ONE_FILE:
+            container.close()
+            raise UsageError(
+                f"{self._path.name!r} would be written as {container.format.name}, which is not one video file:"
+                " use an ending like .mp4, .mkv or .webm"
+            )
+        return container
 
     def _choose(self, codec: str | None, crf: float | None, speed: str | None) -> EncoderChoice:
         width, height = self._stored_size()
@@ -202,9 +215,11 @@ class VideoSink:
 
     def _add_stream(self, container: OutputContainer, choice: EncoderChoice) -> VideoStream:
         info = self._info
+        tags = self._from_rgb.tags
+        options = choice.options | _range_options(choice.codec, tags)
         try:
             # Only the average: time stamps go their own way. 25 where the input does not say.
-            stream = container.add_stream(choice.codec, rate=info.rate or Fraction(25), options=choice.options)
+            stream = container.add_stream(choice.codec, rate=info.rate or Fraction(25), options=options)
         except (ValueError, av.error.FFmpegError) as error:
             raise UsageError(
                 f"{self._path.suffix} files cannot hold {choice.codec}: choose another --codec or ending"
@@ -216,7 +231,6 @@ class VideoSink:
         context.pix_fmt = choice.pix_fmt
         context.time_base = stream.time_base = choice.time_base
         context.flags |= Flags.frame_duration
-        tags = self._from_rgb.tags
         context.color_range, context.colorspace = tags.colour_range, tags.matrix
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         if info.pixel_aspect is not None:
@@ -255,7 +269,7 @@ class VideoSink:
         size = self._target.temporary.stat().st_size
         if size < self._bytes:
             raise SinkError(f"cannot write {self._path}: {size} bytes arrived, {self._bytes} were sent. Disk full?")
-        with av.open(str(self._target.temporary), metadata_errors="replace") as container:
+        with av.open(file_url(self._target.temporary), metadata_errors="replace") as container:
             counted = container.streams.video[0].frames
         if counted and counted < self._frames:
             raise SinkError(f"cannot write {self._path}: it holds {counted} of {self._frames} frames")
@@ -320,6 +334,12 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
         for key, value in metadata.items()
         if len(value) <= _LONGEST_TAG and not key.upper().startswith(_NOT_KEPT)
     }
+
+
+def _range_options(codec: str, tags: ColourTags) -> dict[str, str]:
+    """x264 says that the range is limited only together with something else; the video format says nothing new."""
+    alone = (tags.colour_range, tags.matrix, tags.primaries, tags.transfer) == (1, 2, 2, 2)
+    return {"x264-params": "videoformat=component"} if codec == "libx264" and alone else {}
 
 
 def _says_aspect(codec: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Protocol
 
 from stream.colour import ColourTags
@@ -55,6 +56,11 @@ class StreamInfo:
     metadata: Mapping[str, str] = field(default_factory=dict)
     stream_metadata: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+
+
+def file_url(path: Path) -> str:
+    """A local path for FFmpeg, which takes what stands before a colon for a protocol."""
+    return f"file:{path}"
 
 
 class Source(Protocol):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +20,10 @@ from stream.sources.base import StreamInfo
 
 #: What is taken for a still image, by ending. Moving GIFs are video.
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+#: Pillow's names for them; its JPEG reader takes files with several pictures (MPO) as well.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+#: Of floating-point values; a picture in eight bits that stays below this is black.
+_SURELY_EIGHT_BIT = 16
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I"}
 
 
@@ -36,14 +42,14 @@ class ImageSource:
 
     def __init__(self, path: Path) -> None:
         self._root = path if path.is_dir() else path.parent
-        self._paths = sorted(images_below(path)) if path.is_dir() else [path]
-        self._problems: list[str] = []
-        self._exits: dict[str, None] = {}
+        found = _look_below(path) if path.is_dir() else _Found([path])
+        self._paths = sorted(found.images)
+        self._problems = sorted(found.problems)
+        self._exits = dict.fromkeys(sorted(found.others))
         if not self._paths:
             raise SourceError(f"{path} holds no image ({', '.join(sorted(ENDINGS))})")
         if path.is_dir():
             width, height = 1, 1
-            self._exits |= dict.fromkeys(_others_below(path))
         else:
             height, width = self._read(path).shape[:2]
         self.info = StreamInfo(
@@ -66,11 +72,11 @@ class ImageSource:
             yield Frame(image, pts=index, time_base=Fraction(1), source=str(path.relative_to(self._root)))
 
     def problems(self) -> tuple[str, ...]:
-        """Images that could not be read."""
+        """Images and folders that could not be read."""
         return tuple(self._problems)
 
     def side_exits(self) -> tuple[str, ...]:
-        """Files that are no images, and pictures in images beside the main one."""
+        """Files that are no images, and in images transparency and pictures beside the main one."""
         return tuple(self._exits)
 
     def close(self) -> None:
@@ -81,9 +87,11 @@ class ImageSource:
             with warnings.catch_warnings():
                 # About details of the metadata; what matters is raised.
                 warnings.simplefilter("ignore")
-                with Pillow.open(path) as picture:
+                with Pillow.open(path, formats=FORMATS) as picture:
                     if getattr(picture, "n_frames", 1) > 1:
                         self._exits[f"{path.name}: further pictures in the file"] = None
+                    if picture.has_transparency_data:
+                        self._exits[f"{path.name}: transparency"] = None
                     return to_rgb(picture)
         except Exception as error:
             # For broken files Pillow raises whatever its parsers run into: SyntaxError, struct.error, EOFError, ...
@@ -96,6 +104,7 @@ def to_rgb(picture: Pillow.Image) -> Image:
 
     Raises:
         OSError: the image data is broken or ends early.
+        ValueError: it is not certain which of its values is white.
     """
     picture.load()
     profile = picture.info.get("icc_profile")
@@ -106,6 +115,8 @@ def to_rgb(picture: Pillow.Image) -> Image:
         shift = 0 if upright.mode == "I" and values.max(initial=0) <= np.iinfo(np.uint8).max else 8
         grey = (values >> shift).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
+    if upright.mode == "F":
+        return np.repeat(_from_floats(np.asarray(upright, np.float32))[:, :, None], 3, axis=2)
     rgb = upright.convert("RGB") if upright.mode != "CMYK" or not profile else upright
     if profile:
         try:
@@ -126,10 +137,44 @@ def to_rgb(picture: Pillow.Image) -> Image:
 
 def images_below(folder: Path) -> Iterator[Path]:
     """Every file that is taken for an image, in no certain order."""
-    return (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    return iter(_look_below(folder).images)
 
 
-def _others_below(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() not in ENDINGS:
-            yield f"{path.relative_to(folder)} (not an image)"
+def _from_floats(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image:
+    """Grey whose white is 1 or 255."""
+    values = np.nan_to_num(values, nan=0.0)
+    highest = float(values.max(initial=0))
+    if 1 < highest < _SURELY_EIGHT_BIT or highest > np.iinfo(np.uint8).max:
+        raise ValueError(f"its floating-point values go up to {highest:g}, and only 0 to 1 and 0 to 255 are known")
+    scale = 255 if highest <= 1 else 1
+    return np.asarray((values * scale).round().clip(0, 255), np.uint8)
+
+
+@dataclass(slots=True)
+class _Found:
+    images: list[Path] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def _look_below(folder: Path) -> _Found:
+    """Whatever lies below a folder: nothing is passed over in silence."""
+    found = _Found()
+
+    def note(error: OSError) -> None:
+        found.problems.append(f"{error.filename} cannot be read: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=note):
+        for name in folders:
+            if (path := Path(place, name)).is_symlink():
+                found.others.append(f"{path.relative_to(folder)} (a link to a folder)")
+        for name in files:
+            path = Path(place, name)
+            if path.suffix.lower() not in ENDINGS:
+                found.others.append(f"{path.relative_to(folder)} (not an image)")
+            elif path.is_file():
+                found.images.append(path)
+            else:
+                reason = "a link to nothing" if path.is_symlink() else "not a file"
+                found.problems.append(f"{path} cannot be read as an image: it is {reason}")
+    return found

@@ -30,6 +30,7 @@ from stream.sources.decoder import Decoder, Lost, Picture
 _BOTTOM_FIRST = {3, 4}
 _INTERLACED = {2, 3, 4, 5}
 
+_SIDE_EXITS_EVERY = 250
 _SIDE_EXITS = {
     SideDataType.A53_CC: "closed captions",
     SideDataType.SEI_UNREGISTERED: "SEI user data",
@@ -64,6 +65,7 @@ class VideoSource:
         self._container = _open(path)
         self._exits: dict[str, None] = {}
         self._problems: list[str] = []
+        self._shown = 0
         try:
             self._stream = _main_video(self._container, path)
             first_pts, first = self._first()
@@ -137,15 +139,24 @@ class VideoSource:
         rate = self.info.rate or Fraction(25)
         return max(1, round(1 / (rate * self.info.time_base)))
 
+    def _note_side_exits(self, frame: av.VideoFrame) -> None:
+        """What frames carry beside their picture; it goes no further in any case, so now and then is often enough.
+
+        Asking PyAV for it ties the frame into a reference cycle, which keeps its picture until Python collects garbage.
+        """
+        self._shown += 1
+        if (self._shown - 1) % _SIDE_EXITS_EVERY < 2:
+            for data in _side_data(frame):
+                if label := _SIDE_EXITS.get(data.type):
+                    self._exits[label] = None
+
     def _frame(self, item: Picture | Lost, pts: int) -> Frame:
         info = self.info
         aspect = info.pixel_aspect or Fraction(1)
         image, damaged, light = None, item.damaged, info.tags.light
         if isinstance(item, Picture):
             light = ColourTags.of(item.frame).light
-            for data in _side_data(item.frame):
-                if label := _SIDE_EXITS.get(data.type):
-                    self._exits[label] = None
+            self._note_side_exits(item.frame)
             if damaged is None:
                 try:
                     image = info.orientation.apply(self._to_rgb(item.frame))

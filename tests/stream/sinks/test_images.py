@@ -200,3 +200,13 @@ def test_a_folder_in_the_way_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="sub"):
         sink.write(Anonymized(Frame(picture(), source="sub/a.png"), Regions.empty()))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sub"]
+
+
+def test_a_link_to_nothing_in_the_output_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    Pillow.fromarray(picture()).save(tmp_path / "in" / "a.png")
+    (tmp_path / "out" / "a.png").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="--overwrite"):
+        ImageSink(tmp_path / "out", folder=True, overwrite=False, inputs=tmp_path / "in")
+    assert (tmp_path / "out" / "a.png").is_symlink()

@@ -242,3 +242,46 @@ def test_outputs_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
         check_target(tmp_path / "folder.mp4", overwrite=True)
     check_target(tmp_path / "there.mp4", overwrite=True)
     check_target(tmp_path / "new.mp4", overwrite=False)
+
+
+def test_the_temporary_name_fits_whatever_script_the_name_is_in(tmp_path: Path) -> None:
+    for name in ("人" * 80 + ".mp4", "a" + "é" * 125 + ".mp4", "n" * 200 + "." + "e" * 30):
+        target = Target(tmp_path / name, overwrite=False)
+        assert len(os.fsencode(target.temporary.name)) <= 255
+        assert target.temporary.suffix == Path(name).suffix
+        target.commit()
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+
+
+def test_a_link_to_nothing_is_not_replaced_unless_asked_for(tmp_path: Path) -> None:
+    link = tmp_path / "out.mp4"
+    link.symlink_to(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="--overwrite"):
+        check_target(link, overwrite=False)
+    with pytest.raises(SinkError, match="appeared"):
+        Target(link, overwrite=False).commit()
+    assert link.is_symlink()
+    assert list(tmp_path.iterdir()) == [link]
+    Target(link, overwrite=True).commit()
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_without_hard_links_the_file_is_renamed_and_still_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    target = Target(tmp_path / "out.mp4", overwrite=False)
+    target.temporary.write_bytes(b"ours")
+    if there:
+        (tmp_path / "out.mp4").write_bytes(b"other")
+        with pytest.raises(SinkError, match="appeared"):
+            target.commit()
+    else:
+        target.commit()
+    assert (tmp_path / "out.mp4").read_bytes() == (b"other" if there else b"ours")
+    assert len(list(tmp_path.iterdir())) == 1

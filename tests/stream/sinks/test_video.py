@@ -423,3 +423,35 @@ def _luma(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with av.open(str(path)) as container:
         planes = [frame.planes[0] for frame in container.decode(video=0)]
         return np.stack([np.frombuffer(bytes(p), np.uint8).reshape(p.height, -1)[:, : p.width] for p in planes])
+
+
+@pytest.mark.parametrize(
+    "stem", ["12:30", "file:z", "http:", "-dash", "50%", "frame%03d", "with space", "ü 人", "a?b#c"]
+)
+def test_any_name_of_a_file_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = write_clip(tmp_path / "plain.mp4", pictures(5))
+    source, target = Path(f"{stem}.mp4"), Path(f"{stem}.out.mkv")
+    plain.rename(source)
+    assert len(copy_clip(source, target, audio_from=source)) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, target.name])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.m3u8", "a.mpd", "f%03d.png", "f%03d.jpg", "a.png", "a.jpg", "a.yuv", "a.txt", "a.md5"]
+)
+@pytest.mark.parametrize("codec", [None, "mjpeg"])
+def test_endings_that_do_not_mean_one_video_file_are_refused(tmp_path: Path, name: str, codec: str | None) -> None:
+    with pytest.raises(UsageError, match="use an ending like") as caught:
+        VideoSink(tmp_path / name, info_like(picture()), codec=codec)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("colour_range", [0, 1, 2])
+def test_the_range_stays_where_nothing_else_is_tagged(tmp_path: Path, ending: str, colour_range: int) -> None:
+    tags = ColourTags(colour_range=colour_range)
+    source = write_clip(tmp_path / "in.mkv", pictures(25), codec="ffv1", tags=tags)
+    copy_clip(source, tmp_path / f"out.{ending}")
+    assert read_clip(tmp_path / f"out.{ending}").tags == tags

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,64 @@ def test_further_pictures_in_a_file_are_listed(tmp_path: Path) -> None:
     source = ImageSource(tmp_path / "in.tif")
     assert len(list(source)) == 1
     assert any("further pictures" in line for line in source.side_exits())
+
+
+@pytest.mark.parametrize("form", ["PPM", "GIF", "ICO", "TGA", "EPS"])
+def test_no_other_format_is_read_under_an_ending_of_these(tmp_path: Path, form: str) -> None:
+    Pillow.fromarray(picture()).save(tmp_path / "in.png", format=form)
+    with pytest.raises(SourceError, match="cannot be read as an image"):
+        ImageSource(tmp_path / "in.png")
+
+
+def test_a_jpeg_of_several_pictures_is_read_and_the_others_are_listed(tmp_path: Path) -> None:
+    first, second = (Pillow.fromarray(image) for image in noise(2))
+    first.save(tmp_path / "in.jpg", format="MPO", save_all=True, append_images=[second])
+    source = ImageSource(tmp_path / "in.jpg")
+    assert source.side_exits() == ("in.jpg: further pictures in the file",)
+
+
+def test_what_cannot_be_looked_into_below_a_folder_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pillow.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path)
+    look = os.scandir
+
+    def refuse(place: str) -> object:
+        if str(place).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    source = ImageSource(tmp_path)
+    assert [frame.source for frame in source] == ["a.png"]
+    assert source.problems() == (
+        f"{tmp_path}/gone.png cannot be read as an image: it is a link to nothing",
+        f"{tmp_path}/locked cannot be read: Permission denied",
+        f"{tmp_path}/pipe.jpg cannot be read as an image: it is not a file",
+    )
+    assert source.side_exits() == ("linked (a link to a folder)",)
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_floating_point_greys_keep_their_brightness(tmp_path: Path, white: int) -> None:
+    grey = np.linspace(0, white, 64 * 48, dtype=np.float32).reshape(48, 64)
+    Pillow.fromarray(grey).save(tmp_path / "in.tif")
+    image = read(tmp_path / "in.tif")[0]
+    assert np.abs(image[..., 1] - grey * (255 / white)).max() <= 0.5001
+
+
+@pytest.mark.parametrize("white", [3.5, 65535, np.inf])
+def test_floating_point_greys_of_another_scale_are_refused(tmp_path: Path, white: float) -> None:
+    grey = np.full((48, 64), white, np.float32)
+    Pillow.fromarray(grey).save(tmp_path / "in.tif")
+    with pytest.raises(SourceError, match="floating-point"):
+        ImageSource(tmp_path / "in.tif")
+
+
+def test_transparency_that_is_dropped_is_listed(tmp_path: Path) -> None:
+    Pillow.fromarray(picture()).convert("RGBA").save(tmp_path / "in.png")
+    assert ImageSource(tmp_path / "in.png").side_exits() == ("in.png: transparency",)

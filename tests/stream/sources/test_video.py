@@ -369,3 +369,39 @@ def test_closing_twice_does_no_harm(tmp_path: Path) -> None:
     source = VideoSource(write_clip(tmp_path / "in.mp4", pictures(2)))
     source.close()
     source.close()
+
+
+def assert_complete(path: Path) -> None:
+    source = VideoSource(path)
+    assert len(list(source)) == 40
+    assert source.problems() == ()
+
+
+@pytest.mark.parametrize("begin", [0, 5])
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm", "nut", "flv", "avi", "ts", "mpg", "mxf", "asf"])
+def test_files_of_ours_that_begin_late_count_as_complete(tmp_path: Path, ending: str, begin: int) -> None:
+    times = [1000 * begin + 40 * n for n in range(40)]
+    clip = write_clip(tmp_path / "in.mkv", pictures(40), time_base=Fraction(1, 1000), times=times)
+    assert_complete(clip)
+    codec = {"mpg": "mpeg2video", "mxf": "mpeg2video", "asf": "mpeg4"}.get(ending)
+    copy_clip(clip, tmp_path / f"out.{ending}", codec=codec)
+    assert_complete(tmp_path / f"out.{ending}")
+
+
+@pytest.mark.parametrize("begin", [0, 5])
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_cut_off_file_is_noticed_wherever_it_begins(tmp_path: Path, ending: str, begin: int) -> None:
+    times = [1000 * begin + 40 * n for n in range(100)]
+    options = {"movflags": "+faststart"} if ending == "mp4" else {}
+    clip = write_clip(
+        tmp_path / f"in.{ending}",
+        pictures(100),
+        time_base=Fraction(1, 1000),
+        times=times,
+        container_options=options,
+    )
+    content = clip.read_bytes()
+    clip.write_bytes(content[: len(content) * 7 // 10])
+    source = VideoSource(clip)
+    assert 10 < sum(not frame.damaged for frame in source) < 95
+    assert source.problems()
