@@ -19,9 +19,8 @@ from engines.bundle import Bundle, write_bundle
 from engines.centerface import INPUTS, OUTPUTS
 from engines.errors import SinkError
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
-from stream.anonymizer import Anonymized, Anonymizer
+from stream.anonymizer import Anonymized
 from stream.config import AnonymizerSettings
-from stream.follow import Followed, Look
 from stream.frame import Frame, Image
 from stream.generators.classical import Fill, mask_out
 from stream.regions import Kind, Regions
@@ -153,17 +152,6 @@ class FailingTracker(Tracker):
         if self._left < 0:
             raise ArithmeticError("the tracker diverged")
         return super().step(detections, width, height)
-
-
-class TransparentAnonymizer(Anonymizer):
-    """The guard switched off, for controls: what failed and what was found leaves raw."""
-
-    def look(self, frame: Frame) -> Look:
-        look = super().look(frame)
-        return Look(look.frame, look.detections)
-
-    def cover(self, followed: Followed) -> Anonymized:
-        return Anonymized(followed.frame, followed.regions)
 
 
 def flat_settings(**changes: object) -> AnonymizerSettings:
