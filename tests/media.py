@@ -198,9 +198,12 @@ def write_clip(
             for image in images
         ]
         defaults = {"preset": "ultrafast", "crf": "12"} if codec in {"libx264", "libx265"} else {}
+        chosen = defaults | (options or {})
         if codec == "libx265":
-            defaults["x265-params"] = "log-level=error"
-        stream = container.add_stream(codec, rate=Fraction(rate), options={**defaults, **(options or {})})
+            # Without threads of its own: its lookahead has been seen to wait for them for ever.
+            wanted = chosen.get("x265-params", "log-level=error")
+            chosen["x265-params"] = f"{wanted}:pools=none:frame-threads=1"
+        stream = container.add_stream(codec, rate=Fraction(rate), options=chosen)
         assert isinstance(stream, VideoStream)
         _configure(stream, ready[0], time_base or 1 / Fraction(rate), tags, fields)
         if gop is not None:
