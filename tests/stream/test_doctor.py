@@ -47,7 +47,8 @@ def test_encoders_are_opened_and_not_only_looked_up() -> None:
 
 
 def test_a_probe_that_crashes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_ENCODER_PROBE", "import os, sys; sys.stderr.write('broken'); sys.stderr.flush(); os.abort()")
+    crash = "import os, sys; print('broken', file=sys.stderr, flush=True); os.abort()"
+    monkeypatch.setattr(doctor, "_ENCODER_PROBE", crash)
     check = doctor.check_encoders(["libx264"])[0]
     assert check.status == "missing"
     assert "broken" in check.detail
