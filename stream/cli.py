@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from engines.errors import StandinError
+from engines.runtime import Device
 from stream import cli_engines, doctor
-from stream.config import Device, OnFailure, RunSettings, make_settings, read_config
+from stream.config import OnFailure, RunSettings, make_settings, read_config
 from stream.generators.classical import Method
 from stream.pipeline import Pipeline
 from stream.progress import RunProgress, render_summary

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from engines.errors import UsageError
+from engines.runtime import Device
 from stream.generators.classical import Method
 from stream.stitch import Shape
 
-Device = Literal["cpu", "cuda", "tensorrt"]
 OnFailure = Literal["withhold", "stop"]
 
 

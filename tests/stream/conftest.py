@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stream.cli import main
+from stream.frame import Image
+from tests.closed import COUNT
 from tests.command import Ended, Standin
+from tests.fakes import noise, read_pictures, write_lossless
 
 
 @pytest.fixture
@@ -22,3 +27,17 @@ def standin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Ended(ended.value.code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image]:
+    """Pictures that cannot be mistaken for one another, nor for anything flat."""
+    return noise(COUNT)
+
+
+@pytest.fixture(scope="module")
+def clip(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lossless clip of them."""
+    path = write_lossless(tmp_path_factory.mktemp("clip") / "in.mkv", images)
+    assert all(np.array_equal(a, b) for a, b in zip(read_pictures(path), images, strict=True)), "the clip is not exact"
+    return path

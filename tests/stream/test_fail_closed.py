@@ -47,19 +47,6 @@ from tests.unguarded import (
     UncheckedAnswers,
 )
 
-
-@pytest.fixture(scope="module")
-def images() -> list[Image]:
-    return noise(COUNT)
-
-
-@pytest.fixture(scope="module")
-def clip(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_lossless(tmp_path_factory.mktemp("clip") / "in.mkv", images)
-    assert all(np.array_equal(a, b) for a, b in zip(read_pictures(path), images, strict=True)), "the clip is not exact"
-    return path
-
-
 NAN, INF = float("nan"), float("inf")
 
 

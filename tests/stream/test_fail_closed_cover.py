@@ -33,7 +33,6 @@ from tests.fakes import (
     FunctionDetector,
     faces,
     flat_settings,
-    noise,
     number,
     read_pictures,
     whole,
@@ -44,18 +43,6 @@ from tests.unguarded import (
     NoDeadlines,
     UnguardedTracking,
 )
-
-
-@pytest.fixture(scope="module")
-def images() -> list[Image]:
-    return noise(COUNT)
-
-
-@pytest.fixture(scope="module")
-def clip(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_lossless(tmp_path_factory.mktemp("clip") / "in.mkv", images)
-    assert all(np.array_equal(a, b) for a, b in zip(read_pictures(path), images, strict=True)), "the clip is not exact"
-    return path
 
 
 def test_an_anonymizer_that_hangs_for_ever_ends_the_run(clip: Path, images: list[Image], tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
 from engines.errors import SinkError, SourceError
@@ -32,7 +31,6 @@ from tests.fakes import (
     faces,
     finishes_within,
     flat_settings,
-    noise,
     number,
     read_pictures,
     write_lossless,
@@ -41,18 +39,6 @@ from tests.unguarded import (
     DirectTarget,
     TrustingSource,
 )
-
-
-@pytest.fixture(scope="module")
-def images() -> list[Image]:
-    return noise(COUNT)
-
-
-@pytest.fixture(scope="module")
-def clip(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_lossless(tmp_path_factory.mktemp("clip") / "in.mkv", images)
-    assert all(np.array_equal(a, b) for a, b in zip(read_pictures(path), images, strict=True)), "the clip is not exact"
-    return path
 
 
 @pytest.fixture
