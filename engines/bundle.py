@@ -7,13 +7,17 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from engines.errors import BundleError, BundleMissingError, BundleTamperedError
 from engines.manifest import Graph, Manifest, ManifestDraft, parse_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 MANIFEST_NAME = "bundle.json"
 
@@ -65,6 +69,27 @@ class Bundle:
                 f"bundle {self.manifest.name!r} has no graph {name!r}; it has {', '.join(sorted(self.manifest.graphs))}"
             )
         return self.manifest.graphs[name]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Loads one of the bundle's small arrays.
+
+        Raises:
+            BundleError: There is no such array, or its file is not the array that the manifest declares.
+        """
+        declared = self.manifest.arrays.get(name)
+        if declared is None:
+            known = ", ".join(sorted(self.manifest.arrays)) or "none"
+            raise BundleError(f"bundle {self.manifest.name!r} has no array {name!r}; it has {known}")
+        try:
+            values = np.load(self.file(declared.file), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{self.path / declared.file} is no array ({error}); build the bundle again") from None
+        if values.dtype != np.dtype(declared.dtype) or values.shape != declared.shape:
+            raise BundleError(
+                f"{self.path / declared.file} is {values.dtype} {values.shape}, "
+                f"its manifest declares {declared.dtype} {declared.shape}; build the bundle again"
+            )
+        return np.asarray(values)
 
     @property
     def size(self) -> int:

@@ -45,6 +45,10 @@ class BundleSchemaError(BundleError):
     """A bundle was written for another schema version than this release reads."""
 
 
+class CheckpointError(StandinError, ValueError):
+    """A published checkpoint cannot be read, or does not hold the network that it should."""
+
+
 class DownloadError(StandinError, ConnectionError):
     """A download did not complete, or what arrived is not what was asked for."""
 
@@ -69,9 +73,17 @@ class DetectionError(StandinError, RuntimeError):
     """A detector's answer cannot be trusted, so the frame counts as not looked at."""
 
 
+class GenerationError(StandinError, RuntimeError):
+    """A generator's answer cannot be trusted, or it cannot be asked so, so the frame is withheld."""
+
+
 class DeadlineError(StandinError, TimeoutError):
     """A stage did not answer in time."""
 
 
 class StreamStoppedError(StandinError, RuntimeError):
     """A run was ended on purpose after a failure; the output is valid up to there."""
+
+
+class ExportError(StandinError, RuntimeError):
+    """A network could not be exported, or what was exported does not compute the same."""

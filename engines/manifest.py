@@ -63,6 +63,46 @@ class Graph(_Part):
     outputs: tuple[Tensor, ...] = Field(min_length=1)
 
 
+class ArrayFile(_Part):
+    """One small `.npy` file, such as the average latent."""
+
+    file: FileName
+    dtype: DType
+    shape: tuple[int, ...]
+    meaning: str
+
+
+class Activation(_Part):
+    """The largest absolute value that a layer gave out in the float32 run at export."""
+
+    layer: str
+    largest: float = Field(ge=0)
+
+
+class Generation(_Part):
+    """What a program that feeds a generator must know, beyond its tensors.
+
+    Attributes:
+        architecture: `style-unet` (DeepPrivacy2) or `v-sam` (SG-GAN).
+        image_size: Height and width of a crop in pixels.
+        z_channels: Length of the latent z.
+        vertices: K, the vertices of the surface; 0 where the generator knows none.
+        embedding_channels: Channels of the surface embedding; 0 where there is none.
+        config: The declared config that gave what no tensor of the checkpoint shows.
+        unexpected: Tensors of the checkpoint that the architecture has no place for.
+        activations: Per layer, from the float32 run.
+    """
+
+    architecture: Literal["style-unet", "v-sam"]
+    image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    z_channels: int = Field(ge=1)
+    vertices: int = Field(default=0, ge=0)
+    embedding_channels: int = Field(default=0, ge=0)
+    config: str = Field(min_length=1)
+    unexpected: tuple[str, ...] = ()
+    activations: tuple[Activation, ...] = ()
+
+
 class Normalisation(_Part):
     """How an image becomes an input: 0..255 enters as (x - mean) / std, sides are padded to `multiple`."""
 
@@ -82,11 +122,16 @@ class Provenance(_Part):
 
 
 class Parity(_Part):
-    """What was measured when the bundle was built: this graph against the published network."""
+    """What was measured when the bundle was built: this graph against the published network.
+
+    `measured` is what `tolerance` bounds, by `measure`; older bundles have the largest difference only.
+    """
 
     graph: str
     output: str
     largest_difference: float = Field(ge=0)
+    measure: Literal["largest", "rms"] = "largest"
+    measured: float | None = Field(default=None, ge=0)
     tolerance: float = Field(ge=0)
     cases: int = Field(ge=1)
 
@@ -106,11 +151,16 @@ class ManifestDraft(_Part):
     provenance: Provenance
     exporter: str
     parity: tuple[Parity, ...] = ()
+    #: Name -> small array, such as `w_avg`.
+    arrays: dict[str, ArrayFile] = {}
+    generation: Generation | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> ManifestDraft:
         if self.task == "detection" and not self.kinds:
             raise ValueError("kinds is empty, but a detection bundle must say which kind each class is")
+        if (self.generation is not None) != (self.task == "generation"):
+            raise ValueError(f"task is {self.task!r}: generation must be given for a generation bundle, and only there")
         for result in self.parity:
             if result.graph not in self.graphs:
                 raise ValueError(f"parity names the graph {result.graph!r}, which is not in graphs")
@@ -133,6 +183,9 @@ class Manifest(ManifestDraft):
         for key, graph in self.graphs.items():
             if graph.file not in self.files:
                 raise ValueError(f"graph {key!r} uses {graph.file!r}, which has no hash in files")
+        for key, array in self.arrays.items():
+            if array.file not in self.files:
+                raise ValueError(f"array {key!r} is {array.file!r}, which has no hash in files")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The command line: `standin run`, `standin engines ...`, `standin doctor`. The only place that prints.
+"""The command line: `standin run`, `engines ...`, `generate`, `doctor`. The only place that prints.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but frames were withheld, 130 interrupted.
 """
@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 
 from engines.errors import StandinError
 from engines.runtime import Device
-from stream import cli_engines, doctor
+from stream import cli_engines, cli_export, cli_generate, doctor
 from stream.config import OnFailure, RunSettings, make_settings, read_config
 from stream.generators.classical import Method
 from stream.pipeline import Pipeline
@@ -183,6 +183,10 @@ def run_command(
         result = run(input_path, output, settings, on_start=begin, on_frame=progress.advance)
     render_summary(console, result, output)
     raise typer.Exit(_exit_code(result))
+
+
+app.command("generate")(cli_generate.generate_command)
+app.command("export")(cli_export.export_command)
 
 
 @app.command("doctor")

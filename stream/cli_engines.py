@@ -32,7 +32,7 @@ _Which = Annotated[
 ]
 
 
-def _resolve(text: str, store: Store) -> Bundle:
+def resolve_bundle(text: str, store: Store) -> Bundle:
     """Opens a path where the text can only be one, else the store's bundle of that name."""
     named = text in store.known or text in store.installed()
     if os.sep in text or text in (".", "..") or (not named and Path(text).is_dir()):
@@ -116,7 +116,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what is in a bundle: tensors, hashes, licence, where it came from, measured parity."""
-    bundle = _resolve(which, Store(home()))
+    bundle = resolve_bundle(which, Store(home()))
     if as_json:
         typer.echo(json.dumps(_as_json(bundle), indent=2))
         return
@@ -170,5 +170,5 @@ def _tables(bundle: Bundle) -> list[Table]:
 @app.command("verify")
 def verify(which: _Which) -> None:
     """Compare every file of a bundle with its sha256."""
-    _resolve(which, Store(home()))
+    resolve_bundle(which, Store(home()))
     typer.echo("ok")

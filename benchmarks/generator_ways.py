@@ -1,0 +1,171 @@
+"""What the generators' benchmark runs: networks of the published sizes, crops, and the ways to generate them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from benchmarks.vertex_search import smooth_map, smooth_surface
+from engines.bundle import Bundle
+from engines.runtime import Runtime
+from export.configs import Config, UnetConfig
+from export.models.surface import SurfaceSpec, SurfaceUnet
+from export.models.unet import StyleUnet, UnetSpec
+from stream.generators.base import Crops, Generator, to_network
+from stream.generators.surface import graph_vertices
+from stream.latents import Latents
+from stream.surface import Surface
+
+Floats = npt.NDArray[np.float32]
+Spec = UnetSpec | SurfaceSpec
+Network = StyleUnet | SurfaceUnet
+
+#: Of the published networks: channels at the finest level, most channels, w, vertices of the surface.
+WIDTH, WIDEST, LATENT, VERTICES = 64, 512, 512, 27_554
+TRUNCATION = 0.7
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to generate a batch: `run` gives the images (N, 3, H, W), `before` is not timed."""
+
+    run: Callable[[], Floats]
+    before: Callable[[], object] = tuple
+
+
+def published_spec(config: Config, *, width: int = WIDTH, widest: int = WIDEST, vertices: int = VERTICES) -> Spec:
+    """The network that a config was published with; narrower for tests."""
+    widths = [min(width * 2**level, widest) for level in range(config.levels)]
+    pairs = tuple(zip(widths, [*widths[1:], widths[-1]], strict=True))
+    fields: dict[str, Any] = {
+        "image_size": config.image_size,
+        "image_channels": 3,
+        "z_channels": config.z_channels,
+        "w_channels": LATENT,
+        "embedding_channels": config.embedding_channels,
+        "encoder": pairs,
+        "decoder": tuple((outputs, inputs) for inputs, outputs in reversed(pairs)),
+        "conv_clamp": config.conv_clamp,
+    }
+    if isinstance(config, UnetConfig):
+        return UnetSpec(**fields, mapping_layers=2, middle_blocks=0, fix_errors=config.fix_errors)
+    fields |= {"embedding_layers": 2, "z_layers": 3, "combined_layers": 6, "middle_blocks": 2}
+    return SurfaceSpec(**fields, hidden_channels=LATENT, vertices=vertices)
+
+
+def random_network(spec: Spec, seed: int = 0) -> Network:
+    """Seeded weights that keep the size of what flows through: all normal, spread 1, biases 0.1, scales about 1."""
+    network = StyleUnet(spec) if isinstance(spec, UnetSpec) else SurfaceUnet(spec)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("resample_filter"):
+                continue
+            # The U-Net's mapping multiplies its weights by 0.01.
+            slow = name.startswith("style_net.fc") and name.endswith("weight")
+            spread = 100.0 if slow else 0.1 if name.endswith(("bias", "w_avg")) else 1.0
+            scales = name.endswith(".affine.bias") or (
+                name.startswith("style_net.dec_layers") and name.endswith("bias")
+            )
+            tensor.normal_(1.0 if scales else 0.0, spread, generator=random)
+    return network.eval()
+
+
+def random_crops(spec: Spec, count: int, seed: int = 0) -> Crops:
+    """Noise with a body in its middle and a border round it, on a smooth surface where the network knows surfaces."""
+    height, width = spec.image_size
+    draw = np.random.default_rng(seed)
+    v, u = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    radii = np.hypot(u / 0.6, v / 0.8)
+    body = np.repeat(radii[None] < 0.9, count, axis=0)
+    known = np.repeat(radii[None] >= 1, count, axis=0)
+    images = draw.integers(0, 256, (count, height, width, 3), np.uint8)
+    tracks = np.arange(count, dtype=np.int64)
+    if not spec.embedding_channels:
+        return Crops(images, known, tracks)
+    embeddings = smooth_surface(spec.vertices if isinstance(spec, SurfaceSpec) else VERTICES, seed)
+    regressed = smooth_map(0.01, seed)[:, :height, :width].reshape(spec.embedding_channels, -1).T
+    nearest = Surface(embeddings).nearest(np.ascontiguousarray(regressed)).reshape(1, height, width)
+    vertices = np.where(body, nearest, 0).astype(np.int64)
+    embedding = np.ascontiguousarray((embeddings[vertices] * body[..., None]).transpose(0, 3, 1, 2), np.float32)
+    return Crops(images, known, tracks, embedding, body, vertices)
+
+
+def published_way(network: Network, crops: Crops, bundle: Bundle, latents: Latents) -> Way:
+    """Everything from z, for every frame, all persons in one run."""
+    image, mask = map(torch.from_numpy, to_network(crops, bundle.manifest.normalisation))
+    z = torch.from_numpy(np.stack([latents.of(int(track)).z for track in crops.track_ids]))
+    embedding = None if crops.embedding is None else torch.from_numpy(crops.embedding)
+    body = None if crops.body is None else torch.from_numpy(crops.body[:, None].astype(np.float32))
+
+    @torch.no_grad()
+    def unet() -> Floats:
+        assert isinstance(network, StyleUnet)
+        w = torch.lerp(network.style_net.w_avg, network.style_net(z), TRUNCATION)
+        images: Tensor = network(image, mask, w, embedding, body)
+        return images.numpy()
+
+    @torch.no_grad()
+    def surface() -> Floats:
+        assert isinstance(network, SurfaceUnet)
+        assert crops.vertices is not None
+        assert body is not None
+        f_w = network.style_net.E_map
+        w = torch.stack([torch.lerp(f_w.w_avg, f_w(z[i : i + 1]), TRUNCATION) for i in range(len(z))])
+        gammas = network.style_net(w, mask, 1 - mask - body, torch.from_numpy(crops.vertices))
+        images: Tensor = network(image, mask, embedding, gammas)
+        return images.numpy()
+
+    return Way(unet if isinstance(network, StyleUnet) else surface)
+
+
+def our_ways(generator: Generator, crops: Crops) -> dict[str, Way]:
+    """`first` frame of tracks, and `steady` from the second on."""
+    tracks = crops.track_ids
+
+    def known() -> None:
+        generator.request(tracks)
+        generator.wait(tracks)
+
+    def run() -> Floats:
+        made = generator.generate(crops)
+        assert made.done.all()
+        return made.output
+
+    def forget() -> None:
+        for track in tracks:
+            generator.forget(int(track))
+
+    def first() -> Floats:
+        known()
+        return run()
+
+    return {"first": Way(first, forget), "steady": Way(run, known)}
+
+
+def engine_feeds(runtime: Runtime, mapping: Runtime, crops: Crops, bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
+    """Inputs of the bare graph for all crops; everybody looks alike, which costs the same."""
+    image, mask = to_network(crops, bundle.manifest.normalisation)
+    feeds: dict[str, npt.NDArray[Any]] = {"image": image, "mask": mask, "w": np.zeros((len(crops), LATENT), np.float32)}
+    if crops.embedding is not None and crops.body is not None:
+        feeds |= {"embedding": crops.embedding, "embedding_mask": crops.body[:, None].astype(np.float32)}
+    if any(tensor.name == "vertices" for tensor in runtime.inputs):
+        assert crops.vertices is not None
+        assert crops.body is not None
+        tables = mapping.run({"z": np.ones((1, LATENT), np.float32), "truncation": np.ones(1, np.float32)})
+        feeds |= {name: np.repeat(table[None], len(crops), axis=0) for name, table in tables.items()}
+        vertices = graph_vertices(crops.vertices, crops.known, crops.body, len(tables["table_0"]) - 2)
+        feeds |= {"vertices": vertices, "slot": np.arange(len(crops), dtype=np.int64)}
+    return {tensor.name: feeds[tensor.name] for tensor in runtime.inputs}
+
+
+def engine_way(runtime: Runtime, feeds: Mapping[str, npt.NDArray[Any]], batch: int) -> Way:
+    """The bare graph with a batch in one run."""
+    part = {name: values[:batch] for name, values in feeds.items()}
+    return Way(lambda: np.asarray(runtime.run(part)["output"], np.float32))

@@ -1,0 +1,185 @@
+"""Checkpoint files, as published, to plain containers of tensors. The files are not trusted."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from engines.errors import CheckpointError
+from export.pickles import PICKLE_ERRORS, RefusedGlobalError, RestrictedUnpickler, globals_of, numpy_globals, plain
+
+_ZIP_START: Final = b"PK\x03\x04"
+#: The number that torch wrote first before its files were zip files, as a pickle of protocol 2.
+_LEGACY_START: Final = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+#: Pickles without a protocol number begin with an empty container or a global.
+_PICKLE_START: Final = re.compile(rb"\x80[\x01-\x05]|\([dl](?:p\d|[\n.])|\(?[ci][\w.]+\n[\w.]+\n|[\]}]q|\((?:S'|V)")
+#: Legacy files hold the magic number, a version, facts of the system, the object, and the keys of its storages.
+_LEGACY_PICKLES: Final = 5
+
+#: Narrower than what torch allows with weights_only: neither tensors by size nor byte arrays by length, which would let
+#: a small file claim all memory.
+_TORCH_GLOBALS: Final = re.compile(
+    r"torch\.(?:cuda\.)?\w+Storage|torch\.storage\.(?:Typed|Untyped)Storage"
+    r"|torch\._utils\._rebuild_(?:tensor|tensor_v2|parameter)|torch\.nn\.parameter\.Parameter"
+    r"|torch\.(?:Size|device|bfloat16|bool|double|half|float|int|long|short|uint8|(?:float|int)\d+)"
+    r"|collections\.(?:OrderedDict|Counter)|_codecs\.encode|(?:__builtin__|builtins)\.set"
+)
+#: Training state that lies beside the weights. What is a dict may be read as one.
+_DICTS: Final = ("easydict.EasyDict",)
+
+
+def read_checkpoint(path: Path) -> dict[Any, Any]:
+    """Reads a checkpoint of torch (both of its formats) or of detectron2's model zoo (a pickle of arrays).
+
+    What the file is, its content says, not its name. Nothing in it is run: names outside a short list are refused.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Plain dicts, lists and tuples. Tensors are `torch.Tensor` on the CPU, and may be views of the file:
+        clone what outlives it. Arrays of a pickle are read-only numpy arrays.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, no checkpoint, or names what weights do not need.
+    """
+    head = _head(path)
+    try:
+        if head.startswith(_ZIP_START):
+            content = _read_zip(path)
+        elif head.startswith(_LEGACY_START):
+            content = _read_legacy(path)
+        elif _PICKLE_START.match(head):
+            with path.open("rb") as stream:
+                content = RestrictedUnpickler(stream, path.stat().st_size).load()
+        else:
+            raise CheckpointError(f"{path} is no checkpoint: {_guess(head)}; give the .ckpt, .pth or .pkl as published")
+        size = path.stat().st_size
+        content = plain(content, lambda leaf: _checked(leaf, size))
+    except CheckpointError:
+        raise
+    except RefusedGlobalError as error:
+        raise CheckpointError(
+            f"{path} names {shown(*error.names)}, which weights do not need and which could run code; nothing of it "
+            "was run; get the file from its authors, or save only its tensors with torch.save"
+        ) from None
+    except (*PICKLE_ERRORS, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or cut off ({shown(str(error) or type(error).__name__)}); download it again"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
+    return dict(content)
+
+
+def require_file(path: Path) -> None:
+    """Makes sure that there is something to read.
+
+    Raises:
+        CheckpointError: No such file, a folder, or nothing in it.
+    """
+    _head(path)
+
+
+def _head(path: Path) -> bytes:
+    if not path.exists():
+        raise CheckpointError(f"{path} is not there; expected a checkpoint file: check the path")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise CheckpointError(f"{path} is {kind}; expected a checkpoint file: give the file itself")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
+    if not head:
+        raise CheckpointError(f"{path} is empty; expected a checkpoint file: download it again")
+    return head
+
+
+def _guess(head: bytes) -> str:
+    start = head.lstrip()[:64].lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        return "it is a web page, which is what a dead link leaves"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git LFS pointer, not the file behind it"
+    if head[8:10] == b'{"':
+        return "it may be a safetensors file, which none of the published checkpoints is"
+    try:
+        # The cut may have gone through a letter.
+        text = head[:-3].decode()
+    except UnicodeDecodeError:
+        return f"it begins with the bytes {head[:8].hex(' ')}"
+    return f"it is text that begins {shown(text[:40])}"
+
+
+def shown(*names: str, most: int = 5) -> str:
+    """A few names for an error message, on one line whatever is in them."""
+    shown = [" ".join(name.encode("unicode_escape").decode().split())[:160] for name in names[:most]]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown) + more
+
+
+def _read_zip(path: Path) -> object:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1 or len(set(names)) != len(names):
+            raise CheckpointError(f"{path} is a zip file, but none that torch.save wrote; give the checkpoint itself")
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in names):
+            raise CheckpointError(f"{path} is a TorchScript program; expected a checkpoint with weights only")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError(f"{path} has been compressed, which torch.save never does; save it again with torch")
+        with archive.open(pickles[0]) as stream:
+            _refuse_strange_globals(stream, 1)
+    return _load(path, mmap=True)
+
+
+def _read_legacy(path: Path) -> object:
+    with path.open("rb") as stream:
+        _refuse_strange_globals(stream, _LEGACY_PICKLES)
+    return _load(path, mmap=False)
+
+
+def _refuse_strange_globals(stream: Any, pickles: int) -> None:
+    """Looks through all globals before torch sees any: its own list is wider, and its messages name one at a time."""
+    known = numpy_globals()
+    strange: dict[str, None] = {}
+    for _ in range(pickles):
+        for name in globals_of(stream):
+            if name not in known and name not in _DICTS and not _TORCH_GLOBALS.fullmatch(name):
+                strange[name] = None
+    if strange:
+        raise RefusedGlobalError(*strange)
+
+
+def _load(path: Path, *, mmap: bool) -> object:
+    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in numpy_globals().items()]
+    stand_ins += [(collections.OrderedDict, name) for name in _DICTS]
+    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+        # Old storage classes and protocols are what old files are made of.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError as error:
+            # torch's advice, how to switch its protection off, is not ours.
+            reason = re.search(r"WeightsUnpickler error: (.*)", str(error))
+            raise pickle.UnpicklingError(reason[1] if reason else "torch does not read it") from None
+
+
+def _checked(leaf: object, size: int) -> object:
+    """A tensor may repeat its storage, and so claim any size; files that were saved honestly hold every value."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if leaf.numel() * leaf.element_size() > size:
+        raise ValueError(f"a tensor claims the shape {tuple(leaf.shape)}, but the file has {size} bytes")
+    return leaf.detach()

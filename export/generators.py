@@ -1,0 +1,307 @@
+"""From a generator's checkpoint to its bundle: load, fold, export, verify, and only then write."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from engines.bundle import MANIFEST_NAME, Bundle, open_bundle, write_bundle
+from engines.errors import ExportError, StandinError, UsageError
+from engines.manifest import ArrayFile, Generation, Graph, ManifestDraft, Normalisation, Parity, Provenance
+from export import graphs
+from export.configs import Config, choose_config, configs, recognise
+from export.models.folded import fold, folded_convolutions
+from export.models.surface import SurfaceSpec, SurfaceUnet
+from export.models.tables import TableMapping, TableModulation
+from export.models.unet import StyleUnet, UnetSpec
+from export.official import Official, load_official
+from export.parity import ActivationRecord, measure_parity
+from export.to_onnx import DEFAULT_OPSET, OPSETS, write_onnx
+from export.vertex_embeddings import check_surface_agrees, read_surface
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from export.graphs import Arrays, GraphPlan
+
+Precision = Literal["fp32", "fp16", "both"]
+Progress = Callable[[str], None]
+#: Pixels enter as (x - 127.5) / 127.5.
+_MIDDLE = (127.5, 127.5, 127.5)
+
+
+def export_generator(
+    name: str,
+    checkpoint: Path,
+    output: Path,
+    *,
+    precision: Precision = "both",
+    opset: int = DEFAULT_OPSET,
+    config: str | None = None,
+    surface: Path | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Makes a bundle of a published generator, or of one's own training of the same network.
+
+    Args:
+        name: `dp2-person-cse`, `dp2-person`, `dp2-face` or `sg-gan`; also the bundle's name.
+        checkpoint: the authors' file.
+        output: folder for the bundle; must not exist, or be empty.
+        precision: which generators: float32, float16 or both.
+        opset: of the ONNX operators.
+        config: what no tensor shows, by name; needed for files whose hash is not known.
+        surface: the CSE checkpoint whose vertex map the generator was trained with.
+        progress: is told what is being done.
+
+    Raises:
+        UsageError: the options do not fit each other or the file.
+        CheckpointError: a checkpoint cannot be used.
+        ExportError: a graph differs from the published network, could overflow, or the folder cannot be written.
+    """
+    say = progress or (lambda _: None)
+    if precision not in ("fp32", "fp16", "both"):
+        raise UsageError(f"precision {precision!r} is not known; expected fp32, fp16 or both")
+    if opset not in OPSETS:
+        raise UsageError(f"opset {opset} cannot be exported; expected {OPSETS.start} to {OPSETS.stop - 1}")
+    chosen = choose_config(name, checkpoint, config)
+    if surface is not None and not chosen.embedding_channels:
+        raise UsageError(f"{name} knows no surface; leave out --surface")
+    work = _work_folder(output)
+    try:
+        say(f"reading {checkpoint}")
+        official = load_official(checkpoint, chosen)
+        for warning in official.warnings:
+            say(f"warning: {warning}")
+        arrays = _arrays(official, surface, say)
+        with torch.no_grad():
+            build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
+            built = build(official, precision, work, opset, say)
+        say("writing the bundle")
+        bundle = write_bundle(work / "bundle", _draft(official, checkpoint, built, arrays), _files(built, arrays, work))
+        _put_in_place(bundle.path, output)
+    except OSError as error:
+        if isinstance(error, StandinError):
+            raise
+        raise ExportError(
+            f"{output} cannot be written ({error.strerror or error}); nothing was left behind; "
+            "give a folder with space that you may write"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return open_bundle(output)
+
+
+def _work_folder(output: Path) -> Path:
+    """A folder beside the output, so that the bundle can be moved into place in one step."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        what = "holds a bundle already" if (output / MANIFEST_NAME).exists() else "is not an empty folder"
+        raise UsageError(f"{output} {what}; give a new folder")
+    missing = next((p for p in (output.absolute(), *output.absolute().parents) if not p.exists()), None)
+    try:
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+    except OSError as error:
+        raise ExportError(
+            f"{missing or output} cannot be made ({error.strerror or error}); give a folder that you may write"
+        ) from error
+
+
+def _put_in_place(made: Path, output: Path) -> None:
+    made.chmod(0o755)
+    if output.exists():
+        output.rmdir()
+    made.rename(output)
+
+
+@dataclass(frozen=True)
+class _Built:
+    plans: tuple[GraphPlan, ...]
+    parity: tuple[Parity, ...]
+    record: ActivationRecord
+
+
+def _write_and_compare(
+    plan: GraphPlan, expected: dict[str, NDArray[Any]], work: Path, opset: int, say: Progress
+) -> tuple[Parity, ...]:
+    say(f"exporting {plan.file}")
+    write_onnx(plan, work / plan.file, opset)
+    say(f"verifying {plan.file}")
+    return measure_parity(plan, work / plan.file, expected)
+
+
+def _precisions(precision: Precision) -> list[bool]:
+    """Whether half, for each generator; float32 first, since halving is done in place."""
+    return {"fp32": [False], "fp16": [True], "both": [False, True]}[precision]
+
+
+def _numpy(x: torch.Tensor) -> NDArray[Any]:
+    return x.detach().numpy().copy()
+
+
+def _build_unet(official: Official, precision: Precision, work: Path, opset: int, say: Progress) -> _Built:
+    spec = official.spec
+    assert isinstance(spec, UnetSpec)  # noqa: S101
+    network = StyleUnet(spec).eval()
+    network.load_state_dict(official.state, strict=True)
+    example = graphs.random_inputs(spec.image_size, spec.z_channels, spec.embedding_channels, 0)
+    say("computing the published way")
+    w = network.style_net(torch.from_numpy(example["z"]))
+    # Halfway to the average, as generators are used.
+    example["w"] = _numpy(torch.lerp(network.style_net.w_avg, w, 0.5))
+    surface = ("embedding", "embedding_mask") if spec.embedding_channels else ()
+    expected = {"w": _numpy(w), "output": _numpy(network(*graphs.tensors(example, "image", "mask", "w", *surface)))}
+    plans = [graphs.unet_mapping(network.style_net, example)]
+    parity = [*_write_and_compare(plans[0], expected, work, opset, say)]
+    fold(network)
+    record = ActivationRecord()
+    _watch(network, record)
+    network(*graphs.tensors(example, "image", "mask", "w", *surface))
+    _unwatch(network)
+    for half in _precisions(precision):
+        if half:
+            record.require_half()
+        plans.append(graphs.unet_generator(network, example, half=half))
+        parity += _write_and_compare(plans[-1], expected, work, opset, say)
+    return _Built(tuple(plans), tuple(parity), record)
+
+
+def _build_surface(official: Official, precision: Precision, work: Path, opset: int, say: Progress) -> _Built:
+    spec = official.spec
+    assert isinstance(spec, SurfaceSpec)  # noqa: S101
+    network = SurfaceUnet(spec).eval()
+    network.load_state_dict(official.state, strict=True)
+    official.state.clear()
+    example = graphs.random_inputs(spec.image_size, spec.z_channels, spec.embedding_channels, spec.vertices)
+    say("computing the published way")
+    expected, tables = _published_surface(network, example)
+    mapping = graphs.surface_mapping(TableMapping(network), spec.vertices, example)
+    plans = [mapping]
+    parity = [*_write_and_compare(mapping, expected, work, opset, say)]
+    example |= tables
+    modulation = TableModulation(network)
+    # f_w is in the mapping now, and large.
+    del network.style_net
+    fold(network)
+    record = ActivationRecord()
+    _watch(network, record)
+    record.watch("style_net", modulation)
+    names = ("vertices", "slot")
+    stacked = graphs.tensors(example, *sorted(tables, key=lambda key: int(key.rpartition("_")[2])))
+    gammas = modulation(*graphs.tensors(example, *names), tuple(stacked))
+    network(*graphs.tensors(example, "image", "mask", "embedding"), gammas)
+    _unwatch(network)
+    modulation.probe = None
+    for half in _precisions(precision):
+        if half:
+            record.require_half()
+        plans.append(graphs.surface_generator(network, modulation, example, half=half))
+        parity += _write_and_compare(plans[-1], expected, work, opset, say)
+    return _Built(tuple(plans), tuple(parity), record)
+
+
+def _published_surface(network: SurfaceUnet, example: Arrays) -> tuple[dict[str, NDArray[Any]], Arrays]:
+    """The published image of every person, and the tables of the first; and stacked tables to gather from."""
+    f_w = network.style_net.E_map
+    truncation = 0.7
+    z, slot = torch.from_numpy(example["z"]), example["slot"]
+    mapping = TableMapping(network)
+    tables = [mapping(z[i : i + 1], torch.tensor([truncation])) for i in range(graphs.EXAMPLES)]
+    expected = {f"table_{i}": _numpy(table) for i, table in enumerate(tables[0])}
+    stacked = {f"table_{i}": np.stack([_numpy(t[i]) for t in tables]) for i in range(len(tables[0]))}
+    inside = np.minimum(example["vertices"], network.spec.vertices - 1)
+    outputs = []
+    for i in range(graphs.EXAMPLES):
+        person = {name: array[i : i + 1] for name, array in example.items()} | {"inside": inside[i : i + 1]}
+        w = torch.lerp(f_w.w_avg, f_w(z[slot[i] : slot[i] + 1]), truncation)[None]
+        gammas = network.style_net(w, *graphs.tensors(person, "mask", "border", "inside"))
+        outputs.append(_numpy(network(*graphs.tensors(person, "image", "mask", "embedding"), gammas)))
+    return expected | {"output": np.concatenate(outputs)}, stacked
+
+
+def _watch(network: torch.nn.Module, record: ActivationRecord) -> None:
+    for name, layer in folded_convolutions(network):
+        record.watch(name, layer)
+
+
+def _unwatch(network: torch.nn.Module) -> None:
+    for _, layer in folded_convolutions(network):
+        layer.probe = None
+
+
+def _arrays(official: Official, surface: Path | None, say: Progress) -> dict[str, tuple[NDArray[Any], str]]:
+    """The bundle's small arrays with their meanings."""
+    made: dict[str, tuple[NDArray[Any], str]] = {}
+    if isinstance(official.spec, UnetSpec):
+        made["w_avg"] = (_numpy(official.w_avg), "the average w, which truncation goes towards")
+        if official.w_centers is not None:
+            made["w_centers"] = (_numpy(official.w_centers), "cluster centres of w, for multi-modal truncation")
+    if surface is not None:
+        say(f"reading {surface}")
+        vertices = read_surface(surface, official.spec.embedding_channels)
+        if isinstance(official.spec, SurfaceSpec):
+            check_surface_agrees(vertices, official.state["style_net.E_map.E"].numpy())
+        made["vertex_embeddings"] = (vertices, "embedding of each vertex of the surface, unit norm")
+    elif official.spec.embedding_channels:
+        say("warning: without --surface the bundle has no vertex map, and cannot be used on video")
+    return made
+
+
+def _files(built: _Built, arrays: dict[str, tuple[NDArray[Any], str]], work: Path) -> dict[str, bytes | Path]:
+    files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
+    for name, (values, _) in arrays.items():
+        content = io.BytesIO()
+        np.save(content, values, allow_pickle=False)
+        files[f"{name}.npy"] = content.getvalue()
+    return files
+
+
+def _draft(
+    official: Official, checkpoint: Path, built: _Built, arrays: dict[str, tuple[NDArray[Any], str]]
+) -> ManifestDraft:
+    config, spec = official.config, official.spec
+    published = recognise(checkpoint, configs()) is not None
+    declared = {
+        name: ArrayFile(file=f"{name}.npy", dtype=str(values.dtype), shape=values.shape, meaning=meaning)
+        for name, (values, meaning) in arrays.items()
+    }
+    return ManifestDraft(
+        name=config.export,
+        task="generation",
+        family=_family(config),
+        kinds=config.kinds,
+        graphs={p.key: Graph(file=p.file, inputs=p.inputs, outputs=p.outputs) for p in built.plans},
+        normalisation=Normalisation(colour="rgb", mean=_MIDDLE, std=_MIDDLE, multiple=1),
+        licence=config.licence if published else "not known: the file is not one that its authors' hash tells",
+        provenance=Provenance(
+            artefact=checkpoint.name,
+            source=(*config.sources, "a local file")[0] if published else "a local file",
+            sha256=official.sha256,
+            homepage=config.homepage,
+        ),
+        exporter=f"standin {metadata.version('standin')}, torch {torch.__version__}",
+        parity=built.parity,
+        arrays=declared,
+        generation=Generation(
+            architecture=config.architecture,
+            image_size=spec.image_size,
+            z_channels=spec.z_channels,
+            vertices=spec.vertices if isinstance(spec, SurfaceSpec) else 0,
+            embedding_channels=spec.embedding_channels,
+            config=config.name,
+            unexpected=official.unexpected,
+            activations=built.record.activations(),
+        ),
+    )
+
+
+def _family(config: Config) -> str:
+    return {"style-unet": "deepprivacy2", "v-sam": "sg-gan"}[config.architecture]

@@ -1,0 +1,1 @@
+"""The networks as torch modules, written for clarity and for export."""

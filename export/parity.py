@@ -1,0 +1,107 @@
+"""Whether an exported graph computes what the published network does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import onnxruntime
+
+from engines.errors import ExportError
+from engines.manifest import Activation, Parity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from export.graphs import GraphPlan
+
+#: In units of the output's standard deviation, or of 1 where that is less: float32 by the largest difference, float16
+#: by the root mean square. Rounding weights to float16 alone moves single pixels of a random network by more than 1e-2.
+TOLERANCES: Final = {False: 1e-3, True: 1e-2}
+#: float16 ends at 65504; the largest activation of random inputs must leave room for other inputs.
+LARGEST_ACTIVATION = 30_000.0
+
+
+def measure_parity(plan: GraphPlan, path: Path, expected: Mapping[str, NDArray[Any]]) -> tuple[Parity, ...]:
+    """Runs an exported file on its example and compares every output.
+
+    Args:
+        plan: declarations and example inputs.
+        path: the ONNX file.
+        expected: what the published way of computing gives, in float32.
+
+    Raises:
+        ExportError: it does not run, gives what is not finite, or differs by more than the declared tolerance.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    names = [tensor.name for tensor in plan.outputs]
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        found = session.run(names, plan.example)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        text = " ".join(str(error).split())
+        raise ExportError(f"{plan.file} does not run in ONNX Runtime ({text}); report it") from error
+    return tuple(
+        _compare(plan, name, np.asarray(values), expected[name]) for name, values in zip(names, found, strict=True)
+    )
+
+
+def _compare(plan: GraphPlan, name: str, found: NDArray[Any], expected: NDArray[Any]) -> Parity:
+    tolerance = TOLERANCES[plan.half] * max(1.0, float(expected.std()))
+    differences = np.abs(found.astype(np.float64) - expected)
+    difference = float(np.sqrt(np.square(differences).mean()) if plan.half else differences.max())
+    # Written so that NaN fails too.
+    if not difference <= tolerance:
+        raise ExportError(
+            f"{plan.file} differs from the published network: {name} by {difference:.3g}, "
+            f"expected at most {tolerance:.3g}; nothing was written"
+        )
+    return Parity(
+        graph=plan.key,
+        output=name,
+        largest_difference=float(differences.max()),
+        measure="rms" if plan.half else "largest",
+        measured=difference,
+        tolerance=tolerance,
+        cases=len(expected),
+    )
+
+
+class ActivationRecord:
+    """Collects the largest absolute value of every layer while a folded network runs in float32."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, float] = {}
+
+    def watch(self, name: str, module: nn.Module) -> None:
+        """Asks a module with a `probe` to tell."""
+
+        def note(what: str, x: Tensor) -> None:
+            key = f"{name}.{what}"
+            self._largest[key] = max(self._largest.get(key, 0.0), float(x.abs().max()))
+
+        module.probe = note  # type: ignore[assignment]
+
+    def activations(self) -> tuple[Activation, ...]:
+        """What was seen, by layer."""
+        return tuple(Activation(layer=layer, largest=largest) for layer, largest in self._largest.items())
+
+    def require_half(self) -> None:
+        """Refuses a network that could overflow in float16: a CPU computes that in float32 and would hide it.
+
+        Raises:
+            ExportError: a layer's activation is too large.
+        """
+        layer = max(self._largest, key=lambda key: self._largest[key], default="")
+        if layer and not self._largest[layer] <= LARGEST_ACTIVATION:
+            raise ExportError(
+                f"layer {layer} reaches {self._largest[layer]:.3g}, expected at most "
+                f"{LARGEST_ACTIVATION:g} for float16; export with --precision fp32"
+            )

@@ -1,0 +1,188 @@
+"""Opens the generator of a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal, get_args
+
+import numpy as np
+
+from engines.bundle import Bundle
+from engines.errors import BundleError, UsageError
+from engines.manifest import Generation
+from engines.runtime import Device, Runtime, open_runtime
+from stream.generators.base import Floats, Generator, most_crops
+from stream.generators.surface import SurfaceGenerator
+from stream.generators.tables import DEFAULT_BUDGET, LINGER
+from stream.generators.unet import UnetGenerator
+from stream.latents import CHANNELS, Latents, choose_truncation
+from stream.regions import Kind
+
+Precision = Literal["fp32", "fp16"]
+
+_GRAPHS: dict[str, str] = {"fp32": "generator", "fp16": "generator_fp16"}
+_UNET = {"image", "mask", "w"}
+_UNET_SURFACE = {"embedding", "embedding_mask"}
+_SURFACE = {"image", "mask", "embedding", "vertices", "slot"}
+
+
+def open_generator(
+    bundle: Bundle,
+    *,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    latents: Latents | None = None,
+    truncation: float | None = None,
+    multi_modal: bool | None = None,
+    budget: int = DEFAULT_BUDGET,
+    linger: int = LINGER,
+    most: int | None = None,
+) -> Generator:
+    """Opens a bundle's generator; its architecture says which class.
+
+    Args:
+        bundle: a verified generation bundle.
+        device: where it runs; never another one than asked for.
+        precision: which of the bundle's graphs; never another one than asked for.
+        threads: for one operator on the CPU, None for all cores.
+        latents: of the tracks; may be shared by generators, so that a track looks alike in both. None for new ones.
+        truncation: None for the default (multi-modal 0.5 where there are centres, plain 0.7 elsewhere).
+        multi_modal: None for multi-modal where there are centres.
+        budget: bytes for the tables of all tracks, where the architecture has tables.
+        linger: frames after which a track that is not requested may lose its tables to another.
+        most: crops in one run of the graph, None for what suits the device (`most_crops`).
+
+    Raises:
+        UsageError: no such precision, or multi-modal truncation without centres.
+        BundleError: it is no generation bundle, lacks the graph or an array, or does not fit together.
+        RuntimeUnavailableError: the device is not usable here.
+    """
+    generation, kind = _declared(bundle)
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision {precision!r} is not known; expected one of {', '.join(get_args(Precision))}")
+    most = most_crops(device) if most is None else most
+    if most < 1:
+        raise UsageError(f"most is {most}; expected at least 1 crop in a run")
+    graph = _find_graph(bundle, precision)
+    surface = generation.architecture == "v-sam"
+    centres = None if surface else _centres(bundle)
+    chosen = choose_truncation(truncation, multi_modal, centres=0 if centres is None else len(centres))
+    _check_inputs(bundle, graph, generation)
+    latents = Latents() if latents is None else latents
+    normalisation = bundle.manifest.normalisation
+    with contextlib.ExitStack() as opened:
+
+        def enter(name: str) -> Runtime:
+            return opened.enter_context(open_runtime(bundle, name, device=device, threads=threads))
+
+        generator: Generator
+        if surface:
+            generator = SurfaceGenerator(
+                enter("mapping"),
+                enter(graph),
+                kind=kind,
+                size=generation.image_size,
+                normalisation=normalisation,
+                vertices=generation.vertices,
+                truncation=chosen,
+                latents=latents,
+                budget=budget,
+                linger=linger,
+                most=most,
+            )
+        else:
+            generator = UnetGenerator(
+                enter("mapping"),
+                enter(graph),
+                kind=kind,
+                size=generation.image_size,
+                normalisation=normalisation,
+                truncation=chosen,
+                average=_average(bundle),
+                centres=centres,
+                latents=latents,
+                most=most,
+            )
+        # From here on the generator closes them.
+        opened.pop_all()
+        return generator
+
+
+def _declared(bundle: Bundle) -> tuple[Generation, Kind]:
+    manifest = bundle.manifest
+    name, generation = manifest.name, manifest.generation
+    if manifest.task != "generation" or generation is None:
+        raise BundleError(f"bundle {name!r} is for {manifest.task}; a generator needs one for generation")
+    if generation.z_channels != CHANNELS:
+        raise BundleError(
+            f"bundle {name!r} takes latents of {generation.z_channels} channels, this release has {CHANNELS}"
+        )
+    try:
+        (label,) = manifest.kinds
+        return generation, Kind.of(label)
+    except ValueError:
+        raise BundleError(
+            f"bundle {name!r} is for the kinds {', '.join(manifest.kinds) or 'none'}; "
+            f"expected one of {', '.join(kind.label for kind in Kind)}"
+        ) from None
+
+
+def _find_graph(bundle: Bundle, precision: Precision) -> str:
+    name = _GRAPHS[precision]
+    if name not in bundle.manifest.graphs:
+        there = [known for known, graph in _GRAPHS.items() if graph in bundle.manifest.graphs]
+        raise BundleError(
+            f"bundle {bundle.manifest.name!r} has no generator in {precision}; it has {', '.join(there) or 'none'}"
+        )
+    return name
+
+
+def _check_inputs(bundle: Bundle, graph: str, generation: Generation) -> None:
+    """What would otherwise fail in every frame fails at the start."""
+    tensors = {tensor.name: tensor for tensor in bundle.graph(graph).inputs}
+    plain = {name for name in tensors if not name.startswith("table_")}
+    if generation.architecture == "v-sam":
+        wanted = _SURFACE
+    else:
+        plain |= set(tensors) - plain
+        wanted = _UNET | (_UNET_SURFACE if generation.embedding_channels else set())
+    if plain != wanted:
+        raise BundleError(
+            f"{bundle.graph(graph).file} of bundle {bundle.manifest.name!r} takes {', '.join(sorted(plain))}; "
+            f"expected {', '.join(sorted(wanted))}; build the bundle again"
+        )
+    if tensors["image"].shape[1:] != (3, *generation.image_size):
+        raise BundleError(
+            f"{bundle.graph(graph).file} of bundle {bundle.manifest.name!r} takes images {tensors['image'].shape}, "
+            f"its manifest says {generation.image_size}; build the bundle again"
+        )
+    rows = {tensor.shape[1:2] for name, tensor in tensors.items() if name not in plain}
+    if generation.architecture == "v-sam" and rows != {(generation.vertices + 2,)}:
+        raise BundleError(
+            f"{bundle.graph(graph).file} of bundle {bundle.manifest.name!r} takes tables of {sorted(map(str, rows))} "
+            f"rows, a surface of {generation.vertices} vertices needs {generation.vertices + 2}; build the bundle again"
+        )
+
+
+def _average(bundle: Bundle) -> Floats:
+    average = bundle.array("w_avg")
+    if average.shape != (CHANNELS,) or average.dtype != np.float32 or not np.isfinite(average).all():
+        raise BundleError(
+            f"w_avg of bundle {bundle.manifest.name!r} is {average.dtype} {average.shape}, "
+            f"expected finite float32 ({CHANNELS},); build the bundle again"
+        )
+    return np.asarray(average, np.float32)
+
+
+def _centres(bundle: Bundle) -> Floats | None:
+    if "w_centers" not in bundle.manifest.arrays:
+        return None
+    centres = bundle.array("w_centers")
+    fits = centres.ndim == 2 and centres.shape[1] == CHANNELS and len(centres) > 0 and centres.dtype == np.float32
+    if not fits or not np.isfinite(centres).all():
+        raise BundleError(
+            f"w_centers of bundle {bundle.manifest.name!r} is {centres.dtype} {centres.shape}, "
+            f"expected finite float32 (M, {CHANNELS}); build the bundle again"
+        )
+    return np.asarray(centres, np.float32)

@@ -1,0 +1,169 @@
+"""DeepPrivacy2's style-based U-Net: one w per track, computed once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engines.errors import GenerationError
+from engines.manifest import Normalisation
+from engines.runtime import Runtime
+from stream.generators.base import (
+    MOST_CROPS,
+    Array,
+    Bools,
+    Crops,
+    Floats,
+    Generated,
+    Ints,
+    check_crops,
+    run_chosen,
+    to_network,
+)
+from stream.latents import CHANNELS, Latents, Truncation, truncate_latent
+from stream.regions import NO_TRACK, Kind
+
+
+class UnetGenerator:
+    """Runs `mapping` once per track and `generator` once per frame; see `Generator`.
+
+    Args:
+        mapping: graph z -> w.
+        generator: graph of the U-Net.
+        kind: what it was made for.
+        size: height and width of a crop in pixels.
+        normalisation: of the image.
+        truncation: of w; multi-modal only with centres.
+        average: w_avg, float32 (512,).
+        centres: w_centers, float32 (M, 512), None where the bundle has none.
+        latents: of the tracks.
+        most: crops in one run of the graph.
+    """
+
+    def __init__(
+        self,
+        mapping: Runtime,
+        generator: Runtime,
+        *,
+        kind: Kind,
+        size: tuple[int, int],
+        normalisation: Normalisation,
+        truncation: Truncation,
+        average: Floats,
+        centres: Floats | None,
+        latents: Latents,
+        most: int = MOST_CROPS,
+    ) -> None:
+        self.kind = kind
+        self.size = size
+        self.needs_surface = any(tensor.name == "embedding" for tensor in generator.inputs)
+        self.capacity: int | None = None
+        self._mapping = mapping
+        self._generator = generator
+        self._normalisation = normalisation
+        self._truncation = truncation
+        self._average = average
+        self._centres = centres
+        self._latents = latents
+        self._most = most
+        self._lock = threading.Lock()
+        self._w: dict[int, Floats] = {}
+
+    def prepare(self) -> None:
+        """Run both graphs once.
+
+        Raises:
+            StandinError: one of them does not work here.
+        """
+        height, width = self.size
+        plane = (1, height, width)
+        blank = Crops(
+            images=np.zeros((*plane, 3), np.uint8),
+            known=np.zeros(plane, np.bool_),
+            track_ids=np.array([NO_TRACK], np.int64),
+            embedding=np.zeros((1, self._embedding_channels(), height, width), np.float32),
+            body=np.zeros(plane, np.bool_),
+        )
+        w = self._map(np.zeros(CHANNELS, np.float32))
+        run_chosen(self._generator, blank, np.ones(1, np.bool_), lambda _, part: self._feeds(part, w[None]), 1)
+
+    def request(self, track_ids: Sequence[int] | Ints) -> None:
+        """Nothing to build beside the frame loop: a w takes less than a frame."""
+
+    def ready(self, track_ids: Sequence[int] | Ints) -> Bools:
+        """Every track is."""
+        return np.asarray(np.asarray(track_ids, np.int64) >= 0)
+
+    def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:  # noqa: ARG002
+        """Every track is ready at once."""
+        return self.ready(track_ids)
+
+    def failure(self, track_id: int) -> str | None:  # noqa: ARG002
+        """None: a failure is raised by `generate`."""
+        return None
+
+    def generate(self, crops: Crops) -> Generated:
+        """Generate all crops that belong to a track.
+
+        Raises:
+            GenerationError: the crops do not fit, or w or the output is not finite.
+            StandinError: a graph could not be run.
+        """
+        check_crops(crops, self.size, surface=self.needs_surface)
+
+        def feeds(_: Ints, part: Crops) -> Mapping[str, Array]:
+            return self._feeds(part, np.stack([self._w_of(int(track_id)) for track_id in part.track_ids]))
+
+        return run_chosen(self._generator, crops, self.ready(crops.track_ids), feeds, self._most)
+
+    def set_truncation(self, value: float) -> None:
+        """Use another truncation from now on, towards the same averages."""
+        with self._lock:
+            self._truncation = Truncation(value, self._truncation.multi_modal)
+            self._w.clear()
+
+    def forget(self, track_id: int) -> None:
+        """Drop what the track owns."""
+        with self._lock:
+            self._w.pop(track_id, None)
+            self._latents.drop(track_id)
+
+    def reset(self) -> None:
+        """Drop what all tracks own."""
+        with self._lock:
+            self._w.clear()
+            self._latents.clear()
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._mapping.close()
+        self._generator.close()
+
+    def _feeds(self, crops: Crops, w: Floats) -> dict[str, Array]:
+        image, mask = to_network(crops, self._normalisation)
+        feeds: dict[str, Array] = {"image": image, "mask": mask, "w": w}
+        if self.needs_surface and crops.embedding is not None and crops.body is not None:
+            feeds["embedding"] = np.ascontiguousarray(crops.embedding)
+            feeds["embedding_mask"] = crops.body[:, None].astype(np.float32)
+        return feeds
+
+    def _w_of(self, track_id: int) -> Floats:
+        with self._lock:
+            if track_id not in self._w:
+                latent = self._latents.of(track_id)
+                w = self._map(latent.z)
+                self._w[track_id] = truncate_latent(w, latent, self._truncation, self._average, self._centres)
+            return self._w[track_id]
+
+    def _map(self, z: Floats) -> Floats:
+        # Always by itself: the result must not depend on who else is in the frame.
+        w = self._mapping.run({"z": z[None]})["w"]
+        if w.shape != (1, CHANNELS) or w.dtype != np.float32 or not np.isfinite(w).all():
+            raise GenerationError(f"the mapping gave {w.dtype} {w.shape}, expected finite float32 (1, {CHANNELS})")
+        return np.asarray(w[0], np.float32)
+
+    def _embedding_channels(self) -> int:
+        sides = [tensor.shape[1] for tensor in self._generator.inputs if tensor.name == "embedding"]
+        return int(sides[0]) if sides else 1

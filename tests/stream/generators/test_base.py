@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.errors import GenerationError
+from engines.manifest import Normalisation
+from stream.generators.base import Crops, Generated, check_crops, to_network
+from tests.generator_bundles import HEIGHT, WIDTH, crops
+
+NORMAL = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": np.zeros((2, HEIGHT, WIDTH, 3), np.float32)},
+        {"images": np.zeros((2, HEIGHT, WIDTH, 4), np.uint8)},
+        {"images": np.zeros((2, HEIGHT, WIDTH), np.uint8)},
+        {"images": np.zeros((2, 0, WIDTH, 3), np.uint8)},
+        {"images": None},
+        {"known": np.zeros((2, HEIGHT, WIDTH), np.uint8)},
+        {"known": np.zeros((1, HEIGHT, WIDTH), np.bool_)},
+        {"known": np.zeros((2, WIDTH, HEIGHT), np.bool_)},
+        {"track_ids": np.zeros(2, np.int32)},
+        {"track_ids": np.zeros(3, np.int64)},
+        {"track_ids": np.zeros((2, 1), np.int64)},
+        {"embedding": np.zeros((2, 16, HEIGHT, WIDTH), np.float64)},
+        {"embedding": np.zeros((2, HEIGHT, WIDTH, 16), np.float32)},
+        {"embedding": None},
+        {"body": None},
+        {"body": np.zeros((2, 1, HEIGHT, WIDTH), np.bool_)},
+        {"embedding": None, "body": None},
+        {"vertices": np.zeros((2, HEIGHT, WIDTH), np.int32)},
+        {"vertices": np.zeros((2, HEIGHT, WIDTH + 1), np.int64)},
+    ],
+    ids=str,
+)
+def test_crops_that_do_not_agree_are_refused(change: dict[str, Any]) -> None:
+    good = crops(1, 2)
+    with pytest.raises(ValueError, match=r"Crops\."):
+        replace(good, **change)
+
+
+def test_crops_may_come_with_the_embedding_alone_or_without_a_surface() -> None:
+    assert replace(crops(1), vertices=None).body is not None
+    assert crops(1, surface=False).body is None
+
+
+@pytest.mark.parametrize("surface", [True, False])
+def test_crops_are_chosen_by_index_mask_or_slice(surface: bool) -> None:
+    all_of_them = crops(5, 6, 7, surface=surface)
+    for index in ([2, 0], np.array([True, False, True]), slice(1, None)):
+        part = all_of_them[index]
+        chosen = np.arange(3)[index]
+        assert len(part) == len(chosen)
+        assert part.track_ids.tolist() == (chosen + 5).tolist()
+        assert np.array_equal(part.images, all_of_them.images[chosen])
+        assert (part.vertices is None) != surface
+    assert len(all_of_them[np.array([], np.int64)]) == 0
+
+
+def test_there_may_be_no_crop() -> None:
+    assert len(crops()) == 0
+    assert crops().size == (HEIGHT, WIDTH)
+
+
+def test_known_pixels_enter_normalised_and_unknown_ones_blank() -> None:
+    crop = crops(1)
+    image, mask = to_network(crop, NORMAL)
+    known = crop.known[0]
+    assert image.dtype == mask.dtype == np.float32
+    assert image.flags.c_contiguous
+    assert mask.shape == (1, 1, HEIGHT, WIDTH)
+    assert np.array_equal(mask[0, 0], known)
+    expected = (crop.images[0].transpose(2, 0, 1).astype(np.float64) - 127.5) / 127.5
+    assert np.abs(image[0] - expected)[:, known].max() < 1e-6
+    assert not image[0][:, ~known].any()
+    assert -1 <= image.min() < image.max() <= 1
+
+
+def test_what_lies_under_the_mask_does_not_enter() -> None:
+    crop = crops(1)
+    changed = replace(crop, images=np.where(crop.known[..., None], crop.images, 255 - crop.images))
+    assert not np.array_equal(changed.images, crop.images)
+    assert np.array_equal(to_network(changed, NORMAL)[0], to_network(crop, NORMAL)[0])
+    # Control: a known pixel that changes does enter.
+    changed.images[0, 0, 0] ^= 255
+    assert not np.array_equal(to_network(changed, NORMAL)[0], to_network(crop, NORMAL)[0])
+
+
+def test_crops_of_another_size_or_without_a_surface_are_refused() -> None:
+    check_crops(crops(1), (HEIGHT, WIDTH), surface=True)
+    check_crops(crops(1, surface=False), (HEIGHT, WIDTH), surface=False)
+    with pytest.raises(GenerationError, match=f"{HEIGHT}x{WIDTH}"):
+        check_crops(crops(1), (WIDTH, HEIGHT), surface=True)
+    with pytest.raises(GenerationError, match="surface"):
+        check_crops(crops(1, surface=False), (HEIGHT, WIDTH), surface=True)
+
+
+@pytest.mark.parametrize(
+    ("output", "done"),
+    [
+        (np.zeros((2, 3, 4, 4)), np.ones(2, np.bool_)),
+        (np.zeros((2, 4, 4, 3), np.float32), np.ones(2, np.bool_)),
+        (np.zeros((2, 3, 4, 4), np.float32), np.ones(3, np.bool_)),
+        (np.zeros((2, 3, 4, 4), np.float32), np.ones(2, np.int64)),
+    ],
+)
+def test_results_that_do_not_agree_are_refused(output: Any, done: Any) -> None:
+    with pytest.raises(ValueError, match=r"Generated\."):
+        Generated(output, done)
+
+
+def test_pixels_are_clipped_and_rounded() -> None:
+    levels = np.array([-3, -1, 0, 0.5, 1, 3], np.float32)
+    output = np.broadcast_to(levels, (1, 3, 1, 6)).copy()
+    images = Generated(output, np.ones(1, np.bool_)).images
+    assert images.shape == (1, 1, 6, 3)
+    assert images[0, 0, :, 0].tolist() == [0, 0, 128, 191, 255, 255]
+
+
+def test_crops_hold_fields_in_the_order_of_their_slots() -> None:
+    # `__getitem__` relies on it.
+    names = ("images", "known", "track_ids", "embedding", "body", "vertices")
+    assert Crops.__slots__ == names

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.bundle import Bundle, write_bundle
+from engines.errors import BundleError, UsageError
+from stream.generators.open import open_generator
+from stream.generators.surface import SurfaceGenerator
+from stream.generators.unet import UnetGenerator
+from stream.latents import Latents
+from stream.regions import Kind
+from tests.engines.helpers import doubler, tiny_draft
+from tests.generator_bundles import HEIGHT, WIDTH, crops, write_surface, write_unet
+
+Write = Callable[[Path], Bundle]
+
+
+def test_the_architecture_says_which_class(tmp_path: Path) -> None:
+    plain = open_generator(write_unet(tmp_path / "a", kind="face"))
+    dense = open_generator(write_unet(tmp_path / "b", surface=True))
+    surface = open_generator(write_surface(tmp_path / "c"))
+    assert (type(plain), type(dense), type(surface)) == (UnetGenerator, UnetGenerator, SurfaceGenerator)
+    assert (plain.kind, dense.kind, surface.kind) == (Kind.FACE, Kind.PERSON, Kind.PERSON)
+    assert (plain.needs_surface, dense.needs_surface, surface.needs_surface) == (False, True, True)
+    assert {g.size for g in (plain, dense, surface)} == {(HEIGHT, WIDTH)}
+    for generator in (plain, dense, surface):
+        generator.prepare()
+        generator.request([3])
+        assert generator.wait([3], 20).all()
+        assert generator.generate(crops(3)).done.all()
+        generator.close()
+
+
+@pytest.mark.parametrize("write", [write_unet, write_surface])
+def test_a_precision_that_is_not_there_is_an_error(tmp_path: Path, write: Callable[..., Bundle]) -> None:
+    single, half = write(tmp_path / "a", halves=[False]), write(tmp_path / "b", halves=[True])
+    open_generator(single, precision="fp32").close()
+    open_generator(half, precision="fp16").close()
+    with pytest.raises(BundleError, match=r"no generator in fp16; it has fp32"):
+        open_generator(single, precision="fp16")
+    with pytest.raises(BundleError, match=r"no generator in fp32; it has fp16"):
+        open_generator(half)
+
+
+def output(bundle: Bundle, **options: Any) -> Any:
+    generator = open_generator(bundle, latents=Latents(1), **options)
+    generator.request([1, 2])
+    generator.wait([1, 2], 20)
+    result = generator.generate(crops(1, 2))
+    generator.close()
+    assert result.done.all()
+    return result.output
+
+
+def test_truncation_is_multi_modal_at_a_half_where_there_are_centres_and_plain_at_seven_tenths_elsewhere(
+    tmp_path: Path,
+) -> None:
+    centred, plain = write_unet(tmp_path / "a", centres=True), write_unet(tmp_path / "b")
+    surface = write_surface(tmp_path / "c")
+    assert np.array_equal(output(centred), output(centred, truncation=0.5, multi_modal=True))
+    assert not np.array_equal(output(centred), output(centred, truncation=0.5, multi_modal=False))
+    assert np.array_equal(output(centred, multi_modal=False), output(plain))
+    for bundle in (plain, surface):
+        assert np.array_equal(output(bundle), output(bundle, truncation=0.7))
+        assert not np.array_equal(output(bundle), output(bundle, truncation=0.5))
+        with pytest.raises(UsageError, match="multi-modal"):
+            open_generator(bundle, multi_modal=True)
+
+
+def test_latents_are_new_ones_if_none_are_given(tmp_path: Path) -> None:
+    bundle = write_unet(tmp_path / "a")
+    first, second = open_generator(bundle), open_generator(bundle)
+    assert not np.array_equal(first.generate(crops(1)).output, second.generate(crops(1)).output)
+
+
+def test_the_budget_bounds_the_tracks(tmp_path: Path) -> None:
+    bundle = write_surface(tmp_path / "a")
+    few, many = open_generator(bundle, budget=0), open_generator(bundle, budget=10_000)
+    half = open_generator(bundle, budget=10_000, precision="fp16")
+    assert few.capacity == 1
+    assert many.capacity == 10_000 // 240
+    assert half.capacity == 10_000 // 120
+
+
+def detection(folder: Path) -> Bundle:
+    return write_bundle(folder, tiny_draft(), {"detector.onnx": doubler()})
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (detection, "is for detection"),
+        (lambda p: write_unet(p, kind="ghost"), "kinds ghost"),
+        (lambda p: write_unet(p, z_channels=64), "64 channels"),
+        (lambda p: write_unet(p, image_size=(WIDTH, HEIGHT)), "takes images"),
+        (lambda p: write_unet(p, embedding_channels=16), "expected embedding, embedding_mask, image"),
+        (lambda p: write_unet(p, surface=True, embedding_channels=0), "takes embedding"),
+        (lambda p: write_unet(p, architecture="v-sam"), "expected embedding, image, mask, slot, vertices"),
+        (lambda p: write_surface(p, architecture="style-unet"), "slot, table_0"),
+        (lambda p: write_surface(p, vertices=9), "9 vertices needs 11"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused_at_the_start(tmp_path: Path, write: Write, message: str) -> None:
+    before = threading.active_count()
+    with pytest.raises(BundleError, match=message) as caught:
+        open_generator(write(tmp_path / "b"))
+    assert "\n" not in str(caught.value)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("array", "value"),
+    [
+        ("w_avg", np.zeros((1, 512), np.float32)),
+        ("w_avg", np.zeros(512, np.float16)),
+        ("w_avg", np.full(512, np.nan, np.float32)),
+        ("w_centers", np.zeros((0, 512), np.float32)),
+        ("w_centers", np.zeros((3, 511), np.float32)),
+        ("w_centers", np.full((3, 512), np.inf, np.float32)),
+    ],
+)
+def test_averages_of_another_kind_are_refused(tmp_path: Path, array: str, value: Any) -> None:
+    bundle = write_unet(tmp_path / "a", centres=True, replaced={array: value})
+    with pytest.raises(BundleError, match=f"{array} of bundle"):
+        open_generator(bundle)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"precision": "int8"}, "int8"), ({"most": 0}, "most is 0"), ({"device": "tpu"}, "tpu")]
+)
+def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_generator(write_unet(tmp_path / "a"), **options)
