@@ -182,8 +182,9 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
     official.state.clear()
     example = graphs.random_inputs(spec.image_size, spec.z_channels, spec.embedding_channels, spec.vertices)
     say("computing the published way")
-    expected, tables = _published_surface(network, example)
-    mapping = graphs.surface_mapping(TableMapping(network), spec.vertices, example)
+    table_mapping = TableMapping(network)
+    expected, tables = _published_surface(network, table_mapping, example)
+    mapping = graphs.surface_mapping(table_mapping, spec.vertices, example)
     plans = [mapping]
     parity = [*_write_and_compare(mapping, expected, work, opset, say)]
     example |= tables
@@ -208,12 +209,13 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
     return _Built(tuple(plans), tuple(parity), record)
 
 
-def _published_surface(network: SurfaceUnet, example: Arrays) -> tuple[dict[str, NDArray[Any]], Arrays]:
+def _published_surface(
+    network: SurfaceUnet, mapping: TableMapping, example: Arrays
+) -> tuple[dict[str, NDArray[Any]], Arrays]:
     """The published image of every person, and the tables of the first; and stacked tables to gather from."""
     f_w = network.style_net.E_map
     truncation = 0.7
     z, slot = torch.from_numpy(example["z"]), example["slot"]
-    mapping = TableMapping(network)
     tables = [mapping(z[i : i + 1], torch.tensor([truncation])) for i in range(graphs.EXAMPLES)]
     expected = {f"table_{i}": _numpy(table) for i, table in enumerate(tables[0])}
     stacked = {f"table_{i}": np.stack([_numpy(t[i]) for t in tables]) for i in range(len(tables[0]))}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import onnxruntime
 
-from engines.errors import ExportError
-from engines.manifest import Activation, Parity
+from engines.errors import BundleError, ExportError, RuntimeFailedError, TensorError
+from engines.manifest import Activation, Graph, Parity
+from engines.runtime_onnx import OnnxRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,20 +37,13 @@ def measure_parity(plan: GraphPlan, path: Path, expected: Mapping[str, NDArray[A
     Raises:
         ExportError: it does not run, gives what is not finite, or differs by more than the declared tolerance.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    names = [tensor.name for tensor in plan.outputs]
+    graph = Graph(file=plan.file, inputs=plan.inputs, outputs=plan.outputs)
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-        found = session.run(names, plan.example)
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        text = " ".join(str(error).split())
-        raise ExportError(f"{plan.file} does not run in ONNX Runtime ({text}); report it") from error
-    return tuple(
-        _compare(plan, name, np.asarray(values), expected[name]) for name, values in zip(names, found, strict=True)
-    )
+        with OnnxRuntime(path, graph, device="cpu") as runtime:
+            found = runtime.run(plan.example)
+    except (BundleError, RuntimeFailedError, TensorError) as error:
+        raise ExportError(f"{plan.file} does not run in ONNX Runtime ({error}); report it") from error
+    return tuple(_compare(plan, name, values, expected[name]) for name, values in found.items())
 
 
 def _compare(plan: GraphPlan, name: str, found: NDArray[Any], expected: NDArray[Any]) -> Parity:

@@ -1,4 +1,4 @@
-"""The command line: `standin run`, `engines ...`, `generate`, `doctor`. The only place that prints.
+"""The command line: `standin run`, `engines ...`, `export`, `generate`, `doctor`. The only place that prints.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but frames were withheld, 130 interrupted.
 """

@@ -1,1 +1,1 @@
-"""What fills a region: classical anonymizers now."""
+"""What fills a region: classical anonymizers, and generators that run a bundle."""

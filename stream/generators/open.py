@@ -141,11 +141,11 @@ def _find_graph(bundle: Bundle, precision: Precision) -> str:
 def _check_inputs(bundle: Bundle, graph: str, generation: Generation) -> None:
     """What would otherwise fail in every frame fails at the start."""
     tensors = {tensor.name: tensor for tensor in bundle.graph(graph).inputs}
-    plain = {name for name in tensors if not name.startswith("table_")}
     if generation.architecture == "v-sam":
+        plain = {name for name in tensors if not name.startswith("table_")}
         wanted = _SURFACE
     else:
-        plain |= set(tensors) - plain
+        plain = set(tensors)
         wanted = _UNET | (_UNET_SURFACE if generation.embedding_channels else set())
     if plain != wanted:
         raise BundleError(
