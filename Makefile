@@ -9,7 +9,7 @@ INPUT  ?=
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cpu,demo,dev,export]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cpu,openvino,demo,dev,export]"
 	@touch $@
 
 demo: $(STAMP)

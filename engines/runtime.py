@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
-from engines.errors import RuntimeFailedError, TensorError, UsageError
+from engines.errors import BundleError, RuntimeFailedError, TensorError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-Device = Literal["cpu", "cuda", "tensorrt"]
+Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 
 
@@ -87,6 +88,25 @@ def check_feeds(tensors: Sequence[Tensor], feeds: Mapping[str, Array]) -> None:
                 f"expected {tensor.dtype} {_shape_text(tensor.shape)}; convert it"
             )
         _check_shape(tensor, array.shape, sizes)
+
+
+def require_names(path: Path, what: str, declared: Sequence[str], found: Sequence[str]) -> None:
+    """Compares the names in a file with those in its manifest.
+
+    Args:
+        path: The ONNX file.
+        what: `inputs` or `outputs`.
+        declared: By the manifest.
+        found: In the file.
+
+    Raises:
+        BundleError: They differ.
+    """
+    if sorted(declared) != sorted(found):
+        raise BundleError(
+            f"{path} has the {what} {', '.join(found)}, its manifest declares {', '.join(declared)}; "
+            "build the bundle again"
+        )
 
 
 class Runtime(ABC):
@@ -168,26 +188,26 @@ def open_runtime(
     Args:
         bundle: A verified bundle.
         graph: Name of the graph in its manifest.
-        device: `cpu`, `cuda` or `tensorrt`; never another one than asked for.
+        device: `cpu`, `cuda` or `tensorrt` in ONNX Runtime, or `openvino`; never another one than asked for.
         threads: Threads for one operator on the CPU; all cores if not given.
-        spinning: Whether idle threads wait busily, see `engines.runtime_onnx`.
+        spinning: Whether idle threads of ONNX Runtime wait busily, see `engines.runtime_onnx`.
 
     Raises:
         UsageError: There is no such device, or `threads` is below 1.
         BundleError: There is no such graph, or its file does not fit the manifest.
-        RuntimeUnavailableError: The device, its provider or ONNX Runtime is not usable here.
+        RuntimeUnavailableError: The device, its provider or its runtime is not usable here.
     """
     if device not in DEVICES:
         raise UsageError(f"device {device!r} is not known; expected one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1, or nothing for all cores")
-    # Imported here: the module imports this one for its base class.
+    declared = bundle.graph(graph)
+    path = bundle.file(declared.file)
+    # Imported here: the modules import this one for its base class.
+    if device == "openvino":
+        from engines.runtime_openvino import OpenvinoRuntime
+
+        return OpenvinoRuntime(path, declared, device=device, threads=threads)
     from engines.runtime_onnx import OnnxRuntime
 
-    return OnnxRuntime(
-        bundle.file(bundle.graph(graph).file),
-        bundle.graph(graph),
-        device=device,
-        threads=threads,
-        spinning=spinning,
-    )
+    return OnnxRuntime(path, declared, device=device, threads=threads, spinning=spinning)

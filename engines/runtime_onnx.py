@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import BundleError, RuntimeFailedError, RuntimeUnavailableError
-from engines.runtime import Runtime
+from engines.runtime import Runtime, require_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,8 +171,8 @@ class OnnxRuntime(Runtime):
                 f"device {device!r} cannot run {path} ({text}); check the driver and libraries, see: standin doctor"
             ) from error
         self._provider = require_active(device, session.get_providers())
-        _require_names(path, "inputs", [t.name for t in graph.inputs], [t.name for t in session.get_inputs()])
-        _require_names(path, "outputs", [t.name for t in graph.outputs], [t.name for t in session.get_outputs()])
+        require_names(path, "inputs", [t.name for t in graph.inputs], [t.name for t in session.get_inputs()])
+        require_names(path, "outputs", [t.name for t in graph.outputs], [t.name for t in session.get_outputs()])
         self._session: Any = session
         self._names = [tensor.name for tensor in graph.outputs]
         log.info("%s runs on %s", path.name, self._provider)
@@ -197,11 +197,3 @@ class OnnxRuntime(Runtime):
     def close(self) -> None:
         """Frees the session; may be called again."""
         self._session = None
-
-
-def _require_names(path: Path, what: str, declared: Sequence[str], found: Sequence[str]) -> None:
-    if sorted(declared) != sorted(found):
-        raise BundleError(
-            f"{path} has the {what} {', '.join(found)}, its manifest declares {', '.join(declared)}; "
-            "build the bundle again"
-        )

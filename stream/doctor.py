@@ -19,6 +19,7 @@ from rich.text import Text
 
 from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableError
 from engines.runtime_onnx import import_onnxruntime
+from engines.runtime_openvino import import_openvino
 from engines.store import Store, home
 
 if TYPE_CHECKING:
@@ -155,6 +156,17 @@ def check_onnxruntime(installed: Callable[[str], str | None] = _version) -> list
     return checks
 
 
+def check_openvino() -> list[Check]:
+    """OpenVINO, the other runtime for the CPU."""
+    try:
+        openvino = import_openvino()
+        processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    except (RuntimeUnavailableError, RuntimeError) as error:
+        todo = 'only needed for --device openvino: pip install "standin[openvino]"'
+        return [Check("OpenVINO", "missing", " ".join(str(error).split()), todo)]
+    return [Check("OpenVINO", "ok", f"{openvino.get_version()} on {str(processor).strip()}")]
+
+
 def check_gpu() -> list[Check]:
     """NVIDIA GPUs, as the driver's own tool sees them."""
     tool = shutil.which("nvidia-smi")
@@ -275,6 +287,7 @@ def collect(store: Store | None = None) -> list[Check]:
         *check_python(),
         *check_libraries(),
         *check_onnxruntime(),
+        *check_openvino(),
         *check_gpu(),
         *check_tensorrt(),
         *check_encoders(),

@@ -30,7 +30,7 @@ def most_crops(device: Device) -> int:
     batch of one and one of two, in ReduceMean over channels), so a stand-in would change with who else is in the frame,
     and there is little to gain where one crop occupies all cores.
     """
-    return 1 if device == "cpu" else MOST_CROPS
+    return 1 if device in ("cpu", "openvino") else MOST_CROPS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

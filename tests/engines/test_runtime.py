@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,21 @@ import pytest
 from engines.bundle import Bundle
 from engines.errors import BundleError, RuntimeFailedError, TensorError, UsageError
 from engines.manifest import Tensor
-from engines.runtime import check_feeds, open_runtime
+from engines.runtime import Device, check_feeds, open_runtime
 
 X = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
 N = np.array([10, 20], dtype=np.int64)
 
 
-def test_named_arrays_go_in_and_come_out(tiny: Bundle) -> None:
-    with open_runtime(tiny) as runtime:
-        assert runtime.device == "cpu"
-        assert runtime.provider == "CPUExecutionProvider"
+#: Runtimes that need no GPU: one interface, so one set of tests.
+both = pytest.mark.parametrize(("device", "provider"), [("cpu", "CPUExecutionProvider"), ("openvino", "OpenVINO CPU")])
+
+
+@both
+def test_named_arrays_go_in_and_come_out(tiny: Bundle, device: Device, provider: str) -> None:
+    with open_runtime(tiny, device=device) as runtime:
+        assert runtime.device == device
+        assert runtime.provider == provider
         assert [tensor.name for tensor in runtime.inputs] == ["x", "n"]
         assert [tensor.name for tensor in runtime.outputs] == ["y"]
         result = runtime.run({"x": X, "n": N})
@@ -25,10 +31,11 @@ def test_named_arrays_go_in_and_come_out(tiny: Bundle) -> None:
     np.testing.assert_array_equal(result["y"], 2 * X + N[:, None, None])
 
 
-def test_arrays_that_are_not_contiguous_are_read_right(tiny: Bundle) -> None:
+@both
+def test_arrays_that_are_not_contiguous_are_read_right(tiny: Bundle, device: Device, provider: str) -> None:
     wide = np.zeros((2, 2, 6), dtype=np.float32)
     wide[..., ::2] = X
-    with open_runtime(tiny, threads=1, spinning=True) as runtime:
+    with open_runtime(tiny, device=device, threads=1, spinning=True) as runtime:
         result = runtime.run({"x": wide[..., ::2], "n": N})
     np.testing.assert_array_equal(result["y"], 2 * X + N[:, None, None])
 
@@ -62,8 +69,29 @@ def test_one_dimension_name_twice_in_a_tensor_must_agree() -> None:
         check_feeds(square, {"a": np.zeros((2, 3), np.uint8)})
 
 
-def test_a_closed_runtime_says_so_and_may_be_closed_again(tiny: Bundle) -> None:
-    runtime = open_runtime(tiny)
+@both
+def test_a_result_stays_what_it_is_when_the_next_one_comes(tiny: Bundle, device: Device, provider: str) -> None:
+    with open_runtime(tiny, device=device) as runtime:
+        first = runtime.run({"x": X, "n": N})["y"]
+        kept = first.copy()
+        runtime.run({"x": X + 1, "n": N})
+    np.testing.assert_array_equal(first, kept)
+
+
+@both
+def test_several_threads_get_their_own_results(tiny: Bundle, device: Device, provider: str) -> None:
+    def run(number: int) -> bool:
+        x = np.full((1, 2, 5 + number % 3), number, np.float32)
+        n = np.array([number], np.int64)
+        return bool((runtime.run({"x": x, "n": n})["y"] == 3 * number).all())
+
+    with open_runtime(tiny, device=device) as runtime, ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(200)))
+
+
+@both
+def test_a_closed_runtime_says_so_and_may_be_closed_again(tiny: Bundle, device: Device, provider: str) -> None:
+    runtime = open_runtime(tiny, device=device)
     runtime.close()
     runtime.close()
     with pytest.raises(RuntimeFailedError, match="closed"):
@@ -71,7 +99,7 @@ def test_a_closed_runtime_says_so_and_may_be_closed_again(tiny: Bundle) -> None:
 
 
 def test_wrong_options_are_usage_errors(tiny: Bundle) -> None:
-    with pytest.raises(UsageError, match="cpu, cuda, tensorrt"):
+    with pytest.raises(UsageError, match="cpu, openvino, cuda, tensorrt"):
         open_runtime(tiny, device="gpu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1"):
         open_runtime(tiny, threads=0)

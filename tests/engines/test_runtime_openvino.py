@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from engines.bundle import Bundle, write_bundle
+from engines.errors import BundleError, RuntimeFailedError, RuntimeUnavailableError
+from engines.manifest import Graph, Tensor
+from engines.runtime import open_runtime
+from engines.runtime_openvino import import_openvino
+from tests.engines.helpers import doubler, tiny_draft
+
+
+def test_openvinos_telemetry_is_never_loaded_and_leaves_nothing_in_the_home(tmp_path: Path) -> None:
+    program = (
+        "import sys; from engines.runtime_openvino import import_openvino; import_openvino().Core();"
+        "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])"
+    )
+    # Continuous integration switches it off by itself: ask without.
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=kept | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert result.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_openvino_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> types.ModuleType:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr("engines.runtime_openvino.import_module", missing)
+    with pytest.raises(RuntimeUnavailableError, match=r'pip install "standin\[openvino\]"'):
+        import_openvino()
+
+
+def test_an_emptied_installation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.runtime_openvino.import_module", types.ModuleType)
+    with pytest.raises(RuntimeUnavailableError, match="empty"):
+        import_openvino()
+
+
+def test_a_file_that_is_no_model_is_a_bundle_error(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", tiny_draft(), {"detector.onnx": b"nothing"})
+    with pytest.raises(BundleError, match="cannot be loaded by OpenVINO") as caught:
+        open_runtime(bundle, device="openvino")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_with_other_names_than_its_manifest_is_a_bundle_error(tmp_path: Path) -> None:
+    draft = tiny_draft()
+    graph = draft.graphs["detector"]
+    renamed = graph.model_copy(update={"outputs": (graph.outputs[0].model_copy(update={"name": "z"}),)})
+    draft = draft.model_copy(update={"graphs": {"detector": renamed}})
+    bundle = write_bundle(tmp_path / "b", draft, {"detector.onnx": doubler()})
+    with pytest.raises(BundleError, match="outputs y, its manifest declares z"):
+        open_runtime(bundle, device="openvino")
+
+
+def test_what_openvino_raises_becomes_one_line_with_the_shapes(tmp_path: Path) -> None:
+    draft = tiny_draft()
+    graph = draft.graphs["detector"]
+    loose = tuple(
+        tensor.model_copy(update={"shape": tuple(f"{tensor.name}{axis}" for axis in range(len(tensor.shape)))})
+        for tensor in graph.inputs
+    )
+    draft = draft.model_copy(update={"graphs": {"detector": graph.model_copy(update={"inputs": loose})}})
+    bundle = write_bundle(tmp_path / "b", draft, {"detector.onnx": doubler()})
+    feeds: dict[str, Any] = {"x": np.zeros((2, 2, 3), np.float32), "n": np.zeros(3, np.int64)}
+    good: dict[str, Any] = {"x": np.ones((2, 2, 3), np.float32), "n": np.zeros(2, np.int64)}
+    with open_runtime(bundle, device="openvino") as runtime:
+        with pytest.raises(RuntimeFailedError, match=r"x \(2, 2, 3\)") as caught:
+            runtime.run(feeds)
+        assert "\n" not in str(caught.value)
+        # The failure does not spoil what comes after it.
+        np.testing.assert_array_equal(runtime.run(good)["y"], 2 * good["x"])
+
+
+def test_float32_is_computed_in_float32(tmp_path: Path) -> None:
+    """Where the processor has bfloat16, OpenVINO would use it unless told otherwise."""
+    draw = np.random.default_rng(0)
+    x, weight = (draw.standard_normal((64, 64)).astype(np.float32) for _ in range(2))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 64]) for name in "xy"]
+    held = helper.make_tensor("weight", TensorProto.FLOAT, weight.shape, weight.tobytes(), raw=True)
+    product = helper.make_graph([helper.make_node("MatMul", ["x", "weight"], ["y"])], "p", ends[:1], ends[1:], [held])
+    model = helper.make_model(product, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    tensors = [Tensor(name=name, dtype="float32", shape=("N", 64), meaning="") for name in "xy"]
+    graph = Graph(file="detector.onnx", inputs=tuple(tensors[:1]), outputs=tuple(tensors[1:]))
+    draft = tiny_draft().model_copy(update={"graphs": {"detector": graph}})
+    bundle: Bundle = write_bundle(tmp_path / "b", draft, {"detector.onnx": model.SerializeToString()})
+    with open_runtime(bundle, device="openvino") as runtime:
+        y = runtime.run({"x": x})["y"]
+    exact = x.astype(np.float64) @ weight.astype(np.float64)
+    assert np.abs(y - exact).max() < 1e-5 * np.abs(exact).max()
