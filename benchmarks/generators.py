@@ -11,7 +11,8 @@ own sizes reach here, in ONNX Runtime (chained, so that changes of layout at bot
 beside every turn. `times_*` are medians of ratios within a turn, since the speed of a shared machine changes;
 `times_floor_best` compares the best with the best. `difference` is the largest one between both ways' images.
 
-    python benchmarks/generators.py [--only NAME ...] [--batches 1 4 8] [--rounds 4] [--limit 60] [--devices cpu]
+    python benchmarks/generators.py [--only NAME ...] [--batches 1 4 8] [--rounds 4] [--limit 60]
+        [--devices cpu,openvino]
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ from benchmarks.generator_ways import (
     random_network,
 )
 from engines.bundle import Bundle
+from engines.errors import RuntimeUnavailableError
 from engines.runtime import DEVICES, Device, open_runtime
+from engines.runtime_openvino import import_openvino
 from export.configs import configs
 from export.generators import export_generator
 from stream.generators.open import open_generator
@@ -149,7 +152,7 @@ class Settings:
     batches: Sequence[int] = (1, 4, 8)
     rounds: int = 4
     limit: float = 60.0
-    devices: Sequence[Device] = ("cpu",)
+    devices: Sequence[Device] = ("cpu", "openvino")
     threads: int = 2
 
 
@@ -263,6 +266,7 @@ def _line(name: str, row: Row, device: str, kept: str) -> tuple[str, ...]:
     return (name, device, *cells, kept)
 
 
+_TABLE_WIDTH = 200
 HEAD = (
     *("generator", "device", "batch", "published ms", "first ms", "steady ms", "engine ms", "first x", "steady x"),
     *("floor ms", "steady / floor", "MB a track, fp32 / fp16"),
@@ -274,7 +278,9 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     settings = Settings(options.batches, options.rounds, options.limit, options.devices, options.threads)
-    convolutions, began, console = Convolutions(options.threads), time.perf_counter(), Console()
+    convolutions, began = Convolutions(options.threads), time.perf_counter()
+    # A pipe does not say how wide it is, and is taken for a narrow terminal.
+    console = Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH)
     load, generators = os.getloadavg()[0], []
     if load > _QUIET:
         console.print(f"others load this machine ({load:.1f}): torch's threads suffer most, do not trust its times")
@@ -300,13 +306,24 @@ def main() -> None:
     print(save("generators", result))
 
 
+def _installed() -> list[Device]:
+    """OpenVINO is optional."""
+    try:
+        import_openvino()
+    except RuntimeUnavailableError:
+        return ["cpu"]
+    return list(Settings.devices)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--batches", nargs="+", type=int, default=Settings.batches)
     parser.add_argument("--rounds", type=int, default=Settings.rounds)
     parser.add_argument("--limit", type=float, default=Settings.limit, help="seconds for the turns of a generator")
-    parser.add_argument("--devices", type=lambda text: text.split(","), default=list(Settings.devices))
+    parser.add_argument(
+        "--devices", type=lambda text: text.split(","), default=_installed(), help="separated by commas"
+    )
     parser.add_argument("--threads", type=int, default=Settings.threads)
     options = parser.parse_args()
     if unknown := set(options.devices) - set(DEVICES):

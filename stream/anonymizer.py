@@ -290,7 +290,7 @@ class Anonymizer:
 def _share_cores(settings: AnonymizerSettings) -> tuple[int, int | None]:
     """How many frames are looked at side by side, and how many threads each gets."""
     if settings.device != "cpu":
-        # The device has its own queue; more frames there wait longer and finish no sooner.
+        # A GPU has its own queue, and OpenVINO gives one run all threads: more frames wait longer, finish no sooner.
         return 1, settings.threads
     cores = settings.threads or len(os.sched_getaffinity(0))
     parallel = min(_MOST_PARALLEL, cores)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import BundleError, BundleMissingError
+from engines.manifest import Generation, Parity
 from engines.store import Store, home
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def _tables(bundle: Bundle) -> list[Table]:
         ),
         ("written by", f"{manifest.exporter}, schema version {manifest.schema_version}"),
     ]
+    if manifest.generation is not None:
+        about += _generation(manifest.generation)
     tables = [_table(f"Bundle {manifest.name}", ("field", "value"), about)]
     for name, graph in manifest.graphs.items():
         rows = [
@@ -158,13 +161,32 @@ def _tables(bundle: Bundle) -> list[Table]:
         ]
         columns = ("", "tensor", "dtype", "shape", "meaning")
         tables.append(_table(f"Graph {name} ({graph.file})", columns, rows))
+    if manifest.arrays:
+        rows = [(name, a.dtype, ", ".join(map(str, a.shape)), a.meaning) for name, a in manifest.arrays.items()]
+        tables.append(_table("Arrays", ("array", "dtype", "shape", "meaning"), rows))
     tables.append(_table("Files", ("file", "sha256"), sorted(manifest.files.items())))
     parity = [
-        (p.graph, p.output, f"{p.largest_difference:.3g}", f"{p.tolerance:g}", str(p.cases)) for p in manifest.parity
+        (p.graph, p.output, p.measure, _measured(p), f"{p.tolerance:.3g}", f"{p.largest_difference:.3g}", str(p.cases))
+        for p in manifest.parity
     ]
-    columns = ("graph", "output", "largest difference", "tolerance", "cases")
-    tables.append(_table("Parity with the published network", columns, parity or [("not measured", "", "", "", "")]))
+    columns = ("graph", "output", "measure", "measured", "tolerance", "largest difference", "cases")
+    tables.append(_table("Parity with the published network", columns, parity or [("not measured",)]))
     return tables
+
+
+def _generation(generation: Generation) -> list[tuple[str, str]]:
+    loudest = max(generation.activations, key=lambda activation: activation.largest, default=None)
+    return [
+        ("architecture", f"{generation.architecture}, config {generation.config}"),
+        ("image size", "{} x {}".format(*generation.image_size)),
+        ("vertices", str(generation.vertices or "none")),
+        ("largest activation", "not recorded" if loudest is None else f"{loudest.largest:.3g} in {loudest.layer}"),
+        ("unexpected tensors", ", ".join(generation.unexpected) or "none"),
+    ]
+
+
+def _measured(parity: Parity) -> str:
+    return f"{parity.largest_difference if parity.measured is None else parity.measured:.3g}"
 
 
 @app.command("verify")

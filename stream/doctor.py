@@ -106,11 +106,11 @@ def check_python() -> list[Check]:
     ]
 
 
-def _library(name: str, module: str, detail: Callable[[object], str]) -> Check:
+def _library(name: str, module: str, package: str, detail: Callable[[object], str]) -> Check:
     try:
         return Check(name, "ok", detail(import_module(module)))
     except ImportError as error:
-        return Check(name, "missing", str(error), "pip install --force-reinstall standin", needed=True)
+        return Check(name, "missing", str(error), f"pip install --force-reinstall {package}", needed=True)
 
 
 def check_libraries() -> list[Check]:
@@ -123,9 +123,9 @@ def check_libraries() -> list[Check]:
         return f"{version(module)} with FFmpeg {getattr(module, 'ffmpeg_version_info', 'unknown')}"
 
     return [
-        _library("NumPy", "numpy", version),
-        _library("OpenCV", "cv2", version),
-        _library("PyAV", "av", pyav),
+        _library("NumPy", "numpy", "numpy", version),
+        _library("OpenCV", "cv2", "opencv-python-headless", version),
+        _library("PyAV", "av", "av", pyav),
     ]
 
 

@@ -20,7 +20,7 @@ from stream.sources.base import StreamInfo
 from stream.stitch import covered_boxes
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("standin", "numpy", "av", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "motpy")
+_PACKAGES = ("standin", "numpy", "av", "opencv-python-headless", "onnxruntime", "openvino", "onnxruntime-gpu", "motpy")
 
 
 class ReportWriter:

@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 from engines.bundle import Bundle, write_bundle
 from engines.errors import BundleMissingError, BundleTamperedError, HashMismatchError, UsageError
+from engines.manifest import Activation, ManifestDraft, Parity
 from stream.cli_engines import app
 from tests.engines.helpers import doubler, tiny_draft
+from tests.generator_bundles import write_unet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +64,27 @@ def test_inspect_shows_everything_that_the_manifest_says(tiny: Bundle) -> None:
         assert word in text
     assert "not measured" in text
     assert str(tiny.path) in text
+
+
+def test_inspect_shows_what_a_generator_is_and_how_it_was_verified(tmp_path: Path, store: Path) -> None:
+    bundle = write_unet(
+        tmp_path / "unet", activations=(Activation(layer="quiet", largest=1), Activation(layer="loud", largest=29))
+    )
+    kept = bundle.manifest.model_dump(exclude={"files"})
+    result = Parity(
+        graph="generator_fp16",
+        output="output",
+        largest_difference=0.019,
+        measure="rms",
+        measured=0.0021,
+        tolerance=0.0155,
+        cases=2,
+    )
+    files: dict[str, bytes | Path] = {name: bundle.file(name) for name in bundle.manifest.files}
+    write_bundle(tmp_path / "measured", ManifestDraft(**kept | {"parity": (result,)}), files)
+    text = output("inspect", str(tmp_path / "measured"))
+    for word in ("style-unet", "24 x 16", "29 in loud", "w_avg", "rms", "0.0021", "0.0155", "0.019"):
+        assert word in text
 
 
 def test_inspect_writes_json(tiny: Bundle) -> None:
