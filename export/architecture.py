@@ -28,6 +28,8 @@ Spec = UnetSpec | SurfaceSpec
 #: No published network has more of anything that is counted by its tensors' names.
 _MOST = 64
 _IMAGE_CHANNELS: Final = 3
+#: The first of f_w's combined layers and the last are special.
+_FEWEST_COMBINED: Final = 2
 
 _FAMILIES: Final = (
     (r"(?:.*\.)?embedder\.embedder_\w+\.", "detectron2's dense pose detector (CSE)"),
@@ -133,6 +135,8 @@ def _unet(shapes: Mapping[str, Shape], config: UnetConfig, encoder: _Pairs, deco
             f"{wants}; choose the config that the checkpoint was trained with"
         )
     depth = _count(shapes, r"style_net\.fc(\d+)\.")
+    if not depth:
+        raise CheckpointError("it lacks the mapping network (style_net.fc*); it is incomplete")
     w = _vote(
         shapes,
         *((f"style_net.fc{i}.{part}", 0) for i in range(depth) for part in ("weight", "bias")),
@@ -163,8 +167,11 @@ def _surface(shapes: Mapping[str, Shape], config: SurfaceConfig, encoder: _Pairs
     counts = {part: _count(shapes, rf"style_net\.E_map\.{part}(\d+)\.") for part in ("fromE", "fromZ", "fc")}
     if not counts["fromZ"]:
         raise CheckpointError("its z does not enter the mapping network (SG-GAN's config C), which is not supported")
-    if not counts["fromE"] or not counts["fc"]:
-        raise CheckpointError("its mapping network lacks fromE* or fc*, which is not supported (an ablation of SG-GAN)")
+    if not counts["fromE"] or counts["fc"] < _FEWEST_COMBINED:
+        raise CheckpointError(
+            f"its mapping network has {counts['fromE']} fromE* and {counts['fc']} fc* layers, expected at least 1 and "
+            f"{_FEWEST_COMBINED}; it is incomplete, or an ablation of SG-GAN, which is not supported"
+        )
     widths = [width for pair in decoder for width in pair]
     mlps = [shapes.get(f"style_net.dec_layers.{i}.mlp.weight", (0,))[:1] for i in range(len(widths))]
     if mlps == [(2 * width,) for width in widths]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import pickle
 import re
@@ -114,8 +115,8 @@ def _guess(head: bytes) -> str:
     if head[8:10] == b'{"':
         return "it may be a safetensors file, which none of the published checkpoints is"
     try:
-        # The cut may have gone through a letter.
-        text = head[:-3].decode()
+        # The cut may have gone through a letter, which this leaves out.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return f"it begins with the bytes {head[:8].hex(' ')}"
     return f"it is text that begins {shown(text[:40])}"

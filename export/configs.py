@@ -84,6 +84,20 @@ class SurfaceConfig(_Declared):
 
 Config = UnetConfig | SurfaceConfig
 
+
+@dataclass(frozen=True)
+class Choice:
+    """The config that goes with a checkpoint.
+
+    Attributes:
+        config: What no tensor shows.
+        published: Whether the file is the one that the config's authors published, by its hash.
+    """
+
+    config: Config
+    published: bool
+
+
 _CONFIGS: tuple[Config, ...] = (
     UnetConfig(
         name="dp2-person-cse",
@@ -171,7 +185,7 @@ def configs(export: str | None = None) -> dict[str, Config]:
 
 def choose_config(
     export: str, path: Path, config_name: str | None = None, table: Mapping[str, Config] | None = None
-) -> Config:
+) -> Choice:
     """Finds out which declared config a checkpoint was trained with.
 
     A published file is recognised by its hash. Any other file, such as one's own training, needs a name: two networks
@@ -197,23 +211,23 @@ def choose_config(
     if config_name is not None and config_name not in fitting:
         hint = f"it belongs to: standin export {table[config_name].export}; " if config_name in table else ""
         raise UsageError(f"--config {config_name} does not fit {export!r}; {hint}choose from: {', '.join(fitting)}")
-    known = recognise(path, table)
+    known = _recognise(path, table)
     if known is None:
         if config_name is None:
             raise UsageError(
                 f"{path} is none of the published files, so its settings cannot be known; "
                 f"say which it was trained with: --config NAME, with NAME from: {', '.join(fitting)}"
             )
-        return fitting[config_name]
+        return Choice(fitting[config_name], published=False)
     if known.name not in fitting:
         raise UsageError(f"{path} is the published {known.name}; export it with: standin export {known.export}")
     if config_name not in (None, known.name):
         raise UsageError(f"{path} is the published {known.name}, not {config_name}; leave --config away")
-    return known
+    return Choice(known, published=True)
 
 
-def recognise(path: Path, table: Mapping[str, Config]) -> Config | None:
-    """Returns the config of a published file, by its hash; None for any other file."""
+def _recognise(path: Path, table: Mapping[str, Config]) -> Config | None:
+    """The config of a published file, by its hash; None for any other file."""
     try:
         with path.open("rb") as stream:
             # The authors published md5 sums only. Nothing is trusted for it: it picks the settings.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +19,9 @@ import torch
 from engines.bundle import MANIFEST_NAME, Bundle, open_bundle, write_bundle
 from engines.errors import ExportError, StandinError, UsageError
 from engines.manifest import ArrayFile, Generation, Graph, ManifestDraft, Normalisation, Parity, Provenance
+from engines.runtime_onnx import import_onnxruntime
 from export import graphs
-from export.configs import Config, choose_config, configs, recognise
+from export.configs import Choice, Config, choose_config
 from export.models.folded import fold, folded_convolutions
 from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.tables import TableMapping, TableModulation
@@ -46,80 +49,109 @@ def export_generator(
     *,
     precision: Precision = "both",
     opset: int = DEFAULT_OPSET,
-    config: str | None = None,
+    config: str | Config | None = None,
     surface: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Makes a bundle of a published generator, or of one's own training of the same network.
 
     Args:
-        name: `dp2-person-cse`, `dp2-person`, `dp2-face` or `sg-gan`; also the bundle's name.
+        name: `dp2-person-cse`, `dp2-person`, `dp2-face` or `sg-gan`, or what a config of one's own exports; also the
+            bundle's name.
         checkpoint: the authors' file.
         output: folder for the bundle; must not exist, or be empty.
         precision: which generators: float32, float16 or both.
         opset: of the ONNX operators.
-        config: what no tensor shows, by name; needed for files whose hash is not known.
+        config: what no tensor shows, by name; needed for files whose hash is not known. Or a config of one's own, for
+            another size, whose `export` is `name`.
         surface: the CSE checkpoint whose vertex map the generator was trained with.
         progress: is told what is being done.
 
     Raises:
         UsageError: the options do not fit each other or the file.
         CheckpointError: a checkpoint cannot be used.
+        RuntimeUnavailableError: ONNX Runtime is not there to verify with.
         ExportError: a graph differs from the published network, could overflow, or the folder cannot be written.
     """
     say = progress or (lambda _: None)
+    # Needed for the verification only, which comes after minutes of work.
+    import_onnxruntime()
     if precision not in ("fp32", "fp16", "both"):
         raise UsageError(f"precision {precision!r} is not known; expected fp32, fp16 or both")
     if opset not in OPSETS:
         raise UsageError(f"opset {opset} cannot be exported; expected {OPSETS.start} to {OPSETS.stop - 1}")
-    chosen = choose_config(name, checkpoint, config)
-    if surface is not None and not chosen.embedding_channels:
+    if config is None or isinstance(config, str):
+        chosen = choose_config(name, checkpoint, config)
+    elif config.export != name:
+        raise UsageError(f"the config {config.name!r} is for {config.export!r}, not for {name!r}; give one that fits")
+    else:
+        chosen = Choice(config, published=False)
+    if surface is not None and not chosen.config.embedding_channels:
         raise UsageError(f"{name} knows no surface; leave out --surface")
-    work = _work_folder(output)
-    try:
-        say(f"reading {checkpoint}")
-        official = load_official(checkpoint, chosen)
-        for warning in official.warnings:
-            say(f"warning: {warning}")
-        arrays = _arrays(official, surface, say)
-        with torch.no_grad():
-            build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
-            built = build(official, precision, work, opset, say)
-        say("writing the bundle")
-        bundle = write_bundle(work / "bundle", _draft(official, checkpoint, built, arrays), _files(built, arrays, work))
-        _put_in_place(bundle.path, output)
-    except OSError as error:
-        if isinstance(error, StandinError):
-            raise
-        raise ExportError(
-            f"{output} cannot be written ({error.strerror or error}); nothing was left behind; "
-            "give a folder with space that you may write"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with _work_folder(output) as work:
+        try:
+            say(f"reading {checkpoint}")
+            official = load_official(checkpoint, chosen.config)
+            for warning in official.warnings:
+                say(f"warning: {warning}")
+            arrays = _arrays(official, surface, say)
+            with torch.no_grad():
+                build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
+                built = build(official, precision, work, opset, say)
+            say("writing the bundle")
+            draft = _draft(official, checkpoint, built, arrays, published=chosen.published)
+            _put_in_place(write_bundle(work / "bundle", draft, _files(built, arrays, work)).path, output)
+        except OSError as error:
+            if isinstance(error, StandinError):
+                raise
+            raise ExportError(
+                f"{output} cannot be written ({error.strerror or error}); nothing was left behind; "
+                "give a folder with space that you may write"
+            ) from error
     return open_bundle(output)
 
 
-def _work_folder(output: Path) -> Path:
-    """A folder beside the output, so that the bundle can be moved into place in one step."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        what = "holds a bundle already" if (output / MANIFEST_NAME).exists() else "is not an empty folder"
-        raise UsageError(f"{output} {what}; give a new folder")
-    missing = next((p for p in (output.absolute(), *output.absolute().parents) if not p.exists()), None)
+@contextlib.contextmanager
+def _work_folder(output: Path) -> Iterator[Path]:
+    """A folder beside the output, so that the bundle can be moved into place in one step. Of a failure nothing stays.
+
+    Raises:
+        UsageError: there is something at the output already.
+        ExportError: a folder cannot be made.
+    """
+    missing: list[Path] = []
+    work = None
     try:
-        output.absolute().parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
-    except OSError as error:
-        raise ExportError(
-            f"{missing or output} cannot be made ({error.strerror or error}); give a folder that you may write"
-        ) from error
+        try:
+            if output.exists() and (not output.is_dir() or any(output.iterdir())):
+                what = "holds a bundle already" if (output / MANIFEST_NAME).exists() else "is not an empty folder"
+                raise UsageError(f"{output} {what}; give a new folder")
+            # A link to an empty folder stays one, and a name like "." becomes one that has a parent.
+            target = Path(os.path.realpath(output))
+            missing = [folder for folder in target.parents if not folder.exists()]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as error:
+            raise ExportError(
+                f"{output} cannot be made ({error.strerror or error}); give a folder that you may write"
+            ) from error
+        yield work
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        _remove_empty(missing)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders that we made, innermost first, unless somebody else has put something there meanwhile."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _put_in_place(made: Path, output: Path) -> None:
-    made.chmod(0o755)
-    if output.exists():
-        output.rmdir()
-    made.rename(output)
+    # Replaces an empty folder, and nothing else.
+    made.rename(os.path.realpath(output))
 
 
 @dataclass(frozen=True)
@@ -166,9 +198,9 @@ def _build_unet(official: Official, precision: Precision, work: Path, opset: int
     _watch(network, record)
     network(*graphs.tensors(example, "image", "mask", "w", *surface))
     _unwatch(network)
+    if precision != "fp32":
+        record.require_half()
     for half in _precisions(precision):
-        if half:
-            record.require_half()
         plans.append(graphs.unet_generator(network, example, half=half))
         parity += _write_and_compare(plans[-1], expected, work, opset, say)
     return _Built(tuple(plans), tuple(parity), record)
@@ -201,9 +233,9 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
     network(*graphs.tensors(example, "image", "mask", "embedding"), gammas)
     _unwatch(network)
     modulation.probe = None
+    if precision != "fp32":
+        record.require_half()
     for half in _precisions(precision):
-        if half:
-            record.require_half()
         plans.append(graphs.surface_generator(network, modulation, example, half=half))
         parity += _write_and_compare(plans[-1], expected, work, opset, say)
     return _Built(tuple(plans), tuple(parity), record)
@@ -267,10 +299,14 @@ def _files(built: _Built, arrays: dict[str, tuple[NDArray[Any], str]], work: Pat
 
 
 def _draft(
-    official: Official, checkpoint: Path, built: _Built, arrays: dict[str, tuple[NDArray[Any], str]]
+    official: Official,
+    checkpoint: Path,
+    built: _Built,
+    arrays: dict[str, tuple[NDArray[Any], str]],
+    *,
+    published: bool,
 ) -> ManifestDraft:
     config, spec = official.config, official.spec
-    published = recognise(checkpoint, configs()) is not None
     declared = {
         name: ArrayFile(file=f"{name}.npy", dtype=str(values.dtype), shape=values.shape, meaning=meaning)
         for name, (values, meaning) in arrays.items()
@@ -282,7 +318,7 @@ def _draft(
         kinds=config.kinds,
         graphs={p.key: Graph(file=p.file, inputs=p.inputs, outputs=p.outputs) for p in built.plans},
         normalisation=Normalisation(colour="rgb", mean=_MIDDLE, std=_MIDDLE, multiple=1),
-        licence=config.licence if published else "not known: the file is not one that its authors' hash tells",
+        licence=config.licence if published else f"not known for this file; of the published one: {config.licence}",
         provenance=Provenance(
             artefact=checkpoint.name,
             source=(*config.sources, "a local file")[0] if published else "a local file",

@@ -79,7 +79,7 @@ def load_official(path: Path, config: Config) -> Official:
         expected = expected_tensors(spec)
         check_shapes(shapes, expected)
         _refuse_unbacked(expected, path.stat().st_size)
-        state = {name: _numbers(name, found[name]) for name in expected}
+        state = _all_numbers({name: found[name] for name in expected})
         _check_filters(state)
         # V-SAM has an average for every vertex and knows no centres.
         modal = isinstance(spec, UnetSpec)
@@ -136,17 +136,25 @@ def _refuse_unbacked(expected: Mapping[str, tuple[int, ...]], size: int) -> None
         raise CheckpointError(f"its tensors claim {numbers} numbers, but the file has {size} bytes; download it again")
 
 
-def _numbers(name: str, tensor: Tensor) -> Tensor:
-    """float32, contiguous, of its own memory."""
-    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
-        raise CheckpointError(f"{shown(name)} is {tensor.dtype}, expected real numbers; save it as float32")
-    made = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if not torch.isfinite(made).all():
-        count = int((~torch.isfinite(made)).sum())
-        raise CheckpointError(
-            f"{shown(name)} has {count} values that are not finite; the training diverged or the file is damaged"
-        )
+def _all_numbers(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each float32, contiguous, of its own memory: half and double precision are converted, nothing else is."""
+    other = [f"{name} is {tensor.dtype}" for name, tensor in found.items() if not _is_weight(tensor)]
+    if other:
+        raise CheckpointError(f"{shown(*other)}, expected real numbers; save the weights as float32")
+    made = {
+        name: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in found.items()
+    }
+    counts = {name: int((~torch.isfinite(tensor)).sum()) for name, tensor in made.items()}
+    broken = [f"{name} has {count} values" for name, count in counts.items() if count]
+    if broken:
+        raise CheckpointError(f"{shown(*broken)} that are not finite; the training diverged or the file is damaged")
     return made
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    # Whole numbers are counters, masks or quantised weights, whose scale would be missing.
+    return tensor.is_floating_point() and tensor.layout == torch.strided
 
 
 def _check_filters(state: Mapping[str, Tensor]) -> None:
@@ -159,10 +167,10 @@ def _centres(value: object, spec: Spec) -> Tensor | None:
     if value is None:
         return None
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value.astype(np.float32))
+        value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=True))
     shape = tuple(value.shape) if isinstance(value, torch.Tensor) else ()
     if not isinstance(value, torch.Tensor) or len(shape) != 2 or not shape[0] or shape[1] != spec.w_channels:
         raise CheckpointError(
             f"w_centers is {shape or type(value).__name__}, expected (centres, {spec.w_channels}); compute it again"
         )
-    return _numbers("w_centers", value)
+    return _all_numbers({"w_centers": value})["w_centers"]

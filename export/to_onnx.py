@@ -7,6 +7,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import onnxscript  # noqa: F401  torch imports it late, after minutes of work; here its absence shows at once
 import torch
 
 from engines.errors import ExportError
@@ -57,12 +58,24 @@ def write_onnx(plan: GraphPlan, path: Path, opset: int = DEFAULT_OPSET) -> None:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            text = " ".join(str(error).split())[:300]
+            chain = list(_chain(error))
+            if any(isinstance(link, KeyboardInterrupt) for link in chain):
+                # The exporter takes Ctrl-C for a failure of its own.
+                raise KeyboardInterrupt from error
+            # What began it; the exporter wraps that in pages of advice.
+            text = " ".join(str(chain[-1]).split())[:300] or type(chain[-1]).__name__
             raise ExportError(f"{plan.file} cannot be exported with opset {opset} ({text}); report it") from error
     assert program is not None  # noqa: S101  it is only None where a file name was given
     model = program.model_proto
     _strip(model)
     onnx.save(model, path)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from, step by step."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _nested(plan: GraphPlan, shapes: list[dict[int, Any]]) -> dict[str, Any]:

@@ -162,15 +162,15 @@ def _tables(bundle: Bundle) -> list[Table]:
         columns = ("", "tensor", "dtype", "shape", "meaning")
         tables.append(_table(f"Graph {name} ({graph.file})", columns, rows))
     if manifest.arrays:
-        rows = [(name, a.dtype, ", ".join(map(str, a.shape)), a.meaning) for name, a in manifest.arrays.items()]
-        tables.append(_table("Arrays", ("array", "dtype", "shape", "meaning"), rows))
+        arrays = [(name, a.dtype, ", ".join(map(str, a.shape)), a.meaning) for name, a in manifest.arrays.items()]
+        tables.append(_table("Arrays", ("array", "dtype", "shape", "meaning"), arrays))
     tables.append(_table("Files", ("file", "sha256"), sorted(manifest.files.items())))
-    parity = [
+    parity: list[tuple[str, ...]] = [
         (p.graph, p.output, p.measure, _measured(p), f"{p.tolerance:.3g}", f"{p.largest_difference:.3g}", str(p.cases))
         for p in manifest.parity
     ]
-    columns = ("graph", "output", "measure", "measured", "tolerance", "largest difference", "cases")
-    tables.append(_table("Parity with the published network", columns, parity or [("not measured",)]))
+    measures = ("graph", "output", "measure", "measured", "tolerance", "largest difference", "cases")
+    tables.append(_table("Parity with the published network", measures, parity or [("not measured",)]))
     return tables
 
 

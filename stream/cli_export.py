@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,19 +34,33 @@ def export_command(
         raise RuntimeUnavailableError(
             f'exporting needs PyTorch and onnxscript ({error}); pip install "standin[export]"'
         ) from None
-    progress = Console(stderr=True)
-    bundle = export_generator(
-        name,
-        checkpoint,
-        output,
-        precision=precision,
-        opset=opset,
-        config=config,
-        surface=surface,
-        progress=lambda text: progress.print(text, markup=False),
-    )
+    # Paths may hold anything, even what looks like the name of an emoji.
+    progress = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+    with _terminable():
+        bundle = export_generator(
+            name,
+            checkpoint,
+            output,
+            precision=precision,
+            opset=opset,
+            config=config,
+            surface=surface,
+            progress=lambda text: progress.print(text, markup=False),
+        )
     for result in bundle.manifest.parity:
         progress.print(
-            f"{result.graph} {result.output}: largest difference {result.largest_difference:.3g}", markup=False
+            f"{result.graph} {result.output}: {result.measure} {result.measured:.3g}, at most {result.tolerance:.3g}; "
+            f"largest difference {result.largest_difference:.3g}",
+            markup=False,
         )
-    Console().print(str(bundle.path), markup=False)
+    Console(soft_wrap=True, highlight=False, emoji=False).print(str(bundle.path), markup=False)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end an export as Ctrl-C does, which removes the folder it works in."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

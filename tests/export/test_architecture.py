@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 from engines.errors import CheckpointError
@@ -76,6 +79,55 @@ def test_a_wrong_shape_is_named_for_every_single_tensor(case: str) -> None:
                 vague.append((name, axis))
     # The two tensors that alone show the number of vertices accuse each other.
     assert vague in ([], [("style_net.E_map.w_avg", 0)], [("style_net.E_map.E", 0)])
+
+
+def test_a_unet_needs_a_mapping_network() -> None:
+    """Without one, nothing would turn z into a w of another width."""
+    shapes = {name: shape for name, shape in parity_case(UNET).shapes.items() if not name.startswith("style_net.fc")}
+    shapes["style_net.w_avg"] = (256,)
+    styles = [name for name in shapes if re.search(r"\.affine(_beta)?\.weight", name)]
+    assert styles
+    with pytest.raises(CheckpointError, match=r"lacks the mapping network \(style_net\.fc"):
+        whole(shapes | {name: (shapes[name][0], 256) for name in styles}, UNET)
+
+
+def raised(name: str) -> str:
+    """The name with every number in it one higher."""
+    return re.sub(r"\d+", lambda number: str(int(number[0]) + 1), name)
+
+
+#: What becomes of one tensor of a group, given its name and shape; None for gone.
+CHANGES: dict[str, Callable[[str, Shape], tuple[str, Shape] | None]] = {
+    "gone": lambda name, shape: None,
+    "renamed": lambda name, shape: (raised(name), shape),
+    "turned": lambda name, shape: (name, shape[::-1]),
+    "flat": lambda name, shape: (name, shape[:1]),
+    "one number": lambda name, shape: (name, ()),
+    "empty": lambda name, shape: (name, tuple(0 for _ in shape)),
+    "wider": lambda name, shape: (name, tuple(side + 1 for side in shape)),
+    "deeper": lambda name, shape: (name, (*shape, 2)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("case", [UNET, SURFACE])
+def test_whatever_a_group_of_tensors_becomes_is_fine_or_refused_in_one_line(case: str, change: str) -> None:
+    shapes = parity_case(case).shapes
+    groups = {".".join(name.split(".")[:depth]) for name in shapes for depth in (1, 2)}
+    groups |= {re.sub(r"\d+", "#", name) for name in shapes}
+    refusals = []
+    for group in sorted(groups):
+        found: dict[str, Shape] = {}
+        for name, shape in shapes.items():
+            hit = f"{name}.".startswith(f"{group}.") or re.sub(r"\d+", "#", name) == group
+            changed = CHANGES[change](name, shape) if hit else (name, shape)
+            found |= dict([changed]) if changed else {}
+        try:
+            whole(found, case)
+        except CheckpointError as error:
+            refusals.append(str(error))
+    assert len(refusals) > len(groups) / 4
+    assert not [text for text in refusals if "\n" in text or len(text) > 700]
 
 
 def test_control_all_tensors_together_are_enough() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import CheckpointError, UsageError
-from export.configs import Config, SurfaceConfig, UnetConfig, choose_config, configs
+from export.configs import Choice, Config, SurfaceConfig, UnetConfig, choose_config, configs
 
 VERBS = {"dp2-person-cse", "dp2-person", "dp2-face", "sg-gan"}
 
@@ -74,8 +74,8 @@ def test_the_verb_names_the_configs_that_fit() -> None:
 
 
 def test_a_published_file_is_recognised_by_its_hash(known: Path) -> None:
-    assert choose_config("dp2-face", known, None, TABLE).name == "dp2-face"
-    assert choose_config("dp2-face", known, "dp2-face", TABLE).name == "dp2-face"
+    assert choose_config("dp2-face", known, None, TABLE).config.name == "dp2-face"
+    assert choose_config("dp2-face", known, "dp2-face", TABLE).config.name == "dp2-face"
 
 
 def test_a_config_that_contradicts_a_known_hash_is_refused(known: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_unknown_file_needs_a_config_by_name(unknown: Path, verb: str) -> Non
     assert "--config NAME" in message
     for name in configs(verb):
         assert name in message
-        assert choose_config(verb, unknown, name).name == name
+        assert choose_config(verb, unknown, name) == Choice(configs()[name], published=False)
 
 
 def test_a_config_of_another_verb_is_refused(unknown: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,16 +95,30 @@ def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, prefix: str) -> None
     assert torch.equal(official.w_avg, given["style_net.w_avg"])
 
 
-def test_half_and_whole_numbers_become_float32(tmp_path: Path) -> None:
+def test_half_and_double_precision_become_float32(tmp_path: Path) -> None:
     given = {name: tensor.half() for name, tensor in weights(UNET).items()}
-    given["to_rgb.bias"] = torch.tensor([1, 2, 3])
-    given["from_rgb.bias"] = given["from_rgb.bias"].double()
+    given["to_rgb.bias"] = torch.tensor([1, 2, 0.5], dtype=torch.float64)
     given["style_net.w_avg"] = given["style_net.w_avg"].bfloat16()
     official = load(tmp_path, {"EMA_generator": given})
     assert {tensor.dtype for tensor in official.state.values()} == {torch.float32}
-    assert official.state["to_rgb.bias"].tolist() == [1, 2, 3]
-    message = refused(tmp_path, changed(UNET, lambda s: s.update({"to_rgb.bias": torch.ones(3, dtype=torch.cfloat)})))
-    assert "to_rgb.bias is torch.complex64" in message
+    assert official.state["to_rgb.bias"].tolist() == [1, 2, 0.5]
+    assert torch.equal(official.w_avg, given["style_net.w_avg"].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.cfloat])
+def test_weights_that_are_no_real_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    other = {"to_rgb.bias": torch.ones(3, dtype=dtype)}
+    message = refused(tmp_path, changed(UNET, lambda s: s.update(other)))
+    assert f"to_rgb.bias is {dtype}, expected real numbers" in message
+    assert "save the weights as float32" in message
+
+
+def test_arrays_of_whole_numbers_are_refused_too(tmp_path: Path) -> None:
+    state = {name: tensor.numpy() for name, tensor in weights(UNET).items()}
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(pickle.dumps({"EMA_generator": state | {"to_rgb.bias": np.arange(3)}}))
+    with pytest.raises(CheckpointError, match=r"to_rgb\.bias is torch\.int64"):
+        load_official(path, config_of(UNET))
 
 
 def test_a_pickle_of_arrays_is_read_too(tmp_path: Path) -> None:
@@ -193,6 +208,28 @@ def test_a_wrong_shape_is_said_in_one_line(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
     message = refused(tmp_path, changed(UNET, lambda s: s["decoder.1.conv0.weight"][0, 0, 0].fill_(value)))
     assert "decoder.1.conv0.weight has 3 values that are not finite" in message
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_a_single_value_that_is_not_finite_is_found_in_every_tensor(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "model.ckpt"
+    needed = list(load(tmp_path, {"EMA_generator": weights(case)}, case).state)
+    for name in needed[:: max(1, len(needed) // 12)]:
+        state = weights(case)
+        state[name].view(-1)[-1] = torch.nan
+        torch.save({"EMA_generator": state}, path)
+        with pytest.raises(CheckpointError, match=rf"{re.escape(name)} has 1 values that are not finite"):
+            load_official(path, config_of(case))
+
+
+def test_all_tensors_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    def spoil(state: State) -> None:
+        for name in ("to_rgb.bias", "from_rgb.bias"):
+            state[name].fill_(torch.inf)
+
+    message = refused(tmp_path, changed(UNET, spoil))
+    assert "from_rgb.bias has 8 values" in message
+    assert "to_rgb.bias has 3 values that are not finite" in message
 
 
 def test_values_that_only_float64_can_hold_are_not_finite(tmp_path: Path) -> None:
@@ -320,12 +357,16 @@ def test_sg_gan_with_shifts_is_not_supported(tmp_path: Path) -> None:
     assert "only_gamma off" in refused(tmp_path, changed(SURFACE, double), SURFACE)
 
 
-def test_sg_gan_without_combined_layers_is_not_supported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_sg_gan_needs_two_combined_layers(tmp_path: Path, left: int) -> None:
     def drop(state: State) -> None:
-        for name in [name for name in state if ".E_map.fc" in name]:
-            del state[name]
+        for name in [name for name in state if re.search(r"\.E_map\.(fc|residual)\d", name)]:
+            if left == 0 or "fc0" not in name:
+                del state[name]
 
-    assert "not supported" in refused(tmp_path, changed(SURFACE, drop), SURFACE)
+    message = refused(tmp_path, changed(SURFACE, drop), SURFACE)
+    assert f"and {left} fc* layers, expected at least 1 and 2" in message
+    assert "not supported" in message
 
 
 def test_absurd_numbers_in_names_are_refused(tmp_path: Path) -> None:
