@@ -130,7 +130,7 @@ def things(tmp_path: Path, clip: Path) -> dict[str, Path]:
         ("frameless.mkv", "out.mkv", (), 1, "cannot be opened as video"),
         ("clip", "out.mkv", ("--preset", "facs"), 2, "unknown preset 'facs': did you mean 'faces'?"),
         ("clip", "out.mkv", ("--face", "blurr"), 2, "'blurr' is not one of 'blur', 'pixelate', 'mask'"),
-        ("clip", "out.mkv", ("--device", "gpu"), 2, "'gpu' is not one of 'cpu', 'cuda', 'tensorrt'"),
+        ("clip", "out.mkv", ("--device", "gpu"), 2, "'gpu' is not one of 'cpu', 'openvino', 'cuda', 'tensorrt'"),
         ("clip", "out.mkv", ("--hold", "many"), 2, "--hold"),
         ("clip", "out.mkv", ("--hold", "-1"), 2, "hold: Input should be greater than or equal to 0, got -1"),
         ("clip", "out.mkv", ("--margin", "nan"), 2, "margin: "),
