@@ -25,8 +25,9 @@ from stream.generators import classical
 from stream.generators.classical import Fill
 from stream.manual import ManualRegions, read_manual_regions
 from stream.regions import Kind, Regions
-from stream.stitch import stitch
+from stream.stitch import covered_boxes, stitch
 from stream.tracker import Tracker
+from stream.zones import Zones, read_zones
 
 #: More frames side by side cost memory and delay, and gain nothing over threads that share a frame.
 _MOST_PARALLEL = 4
@@ -42,11 +43,13 @@ class Anonymized:
         frame: with the anonymized picture; place and time are those of the input frame.
         regions: what was covered.
         withheld: why the picture was replaced by a flat one, None if it was not.
+        ignored: how many regions stay as they are because of the user's zones.
     """
 
     frame: Frame
     regions: Regions
     withheld: str | None = None
+    ignored: int = 0
 
     @property
     def image(self) -> Image:
@@ -65,6 +68,7 @@ class Anonymizer:
         fills: the anonymizer of each kind.
         settings: margins, hold, lookahead and the like.
         manual: regions given by hand.
+        zones: where regions may stay raw.
         bundles: the bundles that the detectors run.
         make_tracker: gives a tracker that holds for so many frames.
         parallel: how many frames `look` may be called for at once; a pipeline does.
@@ -80,6 +84,7 @@ class Anonymizer:
         settings: AnonymizerSettings | None = None,
         *,
         manual: ManualRegions | None = None,
+        zones: Zones | None = None,
         bundles: Sequence[Bundle] = (),
         make_tracker: Callable[[int], Tracker] = Tracker,
         parallel: int = 1,
@@ -90,6 +95,7 @@ class Anonymizer:
         self._detectors = tuple(detectors)
         self._fills = dict(fills)
         self.manual = manual
+        self._zones = zones
         self._make_tracker = make_tracker
         if not self._detectors and manual is None:
             raise UsageError(
@@ -147,7 +153,15 @@ class Anonymizer:
             )
             for bundle in bundles
         ]
-        return cls(detectors, make_fills(settings), settings, manual=manual, bundles=bundles, parallel=parallel)
+        return cls(
+            detectors,
+            make_fills(settings),
+            settings,
+            manual=manual,
+            zones=_read_zones(settings),
+            bundles=bundles,
+            parallel=parallel,
+        )
 
     @property
     def tracks_begun(self) -> int:
@@ -215,8 +229,10 @@ class Anonymizer:
         reason = followed.failure
         if reason is None:
             try:
-                image = self._cover_runner.call(lambda: self._stitch(followed))
-                return Anonymized(followed.frame.with_image(image), followed.regions)
+                regions = self._covered(followed.regions)
+                image = self._cover_runner.call(lambda: self._stitch(followed.frame.image, regions))
+                ignored = len(followed.regions) - len(regions)
+                return Anonymized(followed.frame.with_image(image), regions, ignored=ignored)
             except HungError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever went wrong, the picture may be raw
@@ -264,14 +280,14 @@ class Anonymizer:
         check_detections(regions.boxes, regions.scores, frame.width, frame.height)
         return regions
 
-    def _stitch(self, followed: Followed) -> Image:
-        return stitch(
-            followed.frame.image,
-            followed.regions,
-            self._fills,
-            margin=self.settings.margin,
-            shape=self.settings.shape,
-        )
+    def _covered(self, regions: Regions) -> Regions:
+        """Without those that the user's zones leave as they are."""
+        if self._zones is None:
+            return regions
+        return regions[self._zones.covered(regions, covered_boxes(regions, self.settings.margin, self.settings.shape))]
+
+    def _stitch(self, image: Image, regions: Regions) -> Image:
+        return stitch(image, regions, self._fills, margin=self.settings.margin, shape=self.settings.shape)
 
     def _new_follower(self) -> Follower:
         return Follower(
@@ -285,6 +301,13 @@ class Anonymizer:
         if suppressed := self._complaints.due():
             more = f" ({suppressed - 1} more since the last message)" if suppressed > 1 else ""
             _log.warning("frame withheld: %s%s", reason, more)
+
+
+def _read_zones(settings: AnonymizerSettings) -> Zones | None:
+    if settings.ignore_zones is None and settings.only_zones is None:
+        return None
+    ignore = () if settings.ignore_zones is None else read_zones(settings.ignore_zones)
+    return Zones(ignore, None if settings.only_zones is None else read_zones(settings.only_zones))
 
 
 def _share_cores(settings: AnonymizerSettings) -> tuple[int, int | None]:

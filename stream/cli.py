@@ -142,6 +142,12 @@ def run_command(
         OnFailure | None, typer.Option(help=f"What to do with frames that fail. {_default('on_failure')}")
     ] = None,
     regions: Annotated[Path | None, typer.Option(help="CSV or JSON with regions to cover in any case.")] = None,
+    ignore_zones: Annotated[
+        Path | None, typer.Option(help="JSON with polygons; what lies wholly in them stays as it is.")
+    ] = None,
+    only_zones: Annotated[
+        Path | None, typer.Option(help="JSON with polygons; what touches none of them stays as it is.")
+    ] = None,
     codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has. (default: by OUTPUT)")] = None,
     crf: Annotated[float | None, typer.Option(help="Quality of the encoder; lower is better.")] = None,
     speed: Annotated[str | None, typer.Option(help="Preset of the encoder, like veryfast.")] = None,

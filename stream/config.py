@@ -81,6 +81,8 @@ class AnonymizerSettings(BaseModel):
         deadline: seconds that a stage may take for one frame.
         on_failure: withhold frames that could not be looked at or covered, or stop at the first.
         regions: a file with regions given by hand.
+        ignore_zones: a file with polygons; what lies wholly in them stays as it is.
+        only_zones: a file with polygons; what touches none of them stays as it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,6 +103,8 @@ class AnonymizerSettings(BaseModel):
     deadline: float = Field(default=30.0, gt=0, le=86_400)
     on_failure: OnFailure = "withhold"
     regions: Path | None = None
+    ignore_zones: Path | None = None
+    only_zones: Path | None = None
 
 
 class RunSettings(AnonymizerSettings):
@@ -185,7 +189,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     named = {key.replace("-", "_"): value for key, value in values.items()}
     make_settings(RunSettings, named, origin=str(path))
-    for key in ("report", "contact_sheet", "regions"):
+    for key in ("report", "contact_sheet", "regions", "ignore_zones", "only_zones"):
         if key in named:
             named[key] = path.parent / named[key]
     return named

@@ -49,6 +49,7 @@ class Summary:
         held: regions that were held.
         looked_ahead: regions that were carried back.
         manual: regions given by hand.
+        ignored: regions that stay as they are because of the user's zones; in none of the other numbers.
         withheld: frames that were replaced by flat ones.
         reasons: why, with counts.
         tracks: how many were begun.
@@ -63,6 +64,7 @@ class Summary:
     held: int = 0
     looked_ahead: int = 0
     manual: int = 0
+    ignored: int = 0
     withheld: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     tracks: int = 0
@@ -86,6 +88,7 @@ class Summary:
         self.held += item.regions.count(Origin.HELD)
         self.looked_ahead += item.regions.count(Origin.LOOKED_AHEAD)
         self.manual += item.regions.count(Origin.MANUAL)
+        self.ignored += item.ignored
         if item.withheld is not None:
             self.withheld += 1
             reason = item.withheld

@@ -90,7 +90,7 @@ def _rows(result: RunResult, output: Path) -> list[tuple[str, str]]:
         ("output", str(output) if summary.frames else "none: not a single frame was written"),
         ("frames", f"{summary.frames} ({summary.withheld} withheld)"),
         ("detected", f"{found} in {summary.tracks} tracks"),
-        ("held", f"{summary.held}, looked ahead {summary.looked_ahead}, by hand {summary.manual}"),
+        ("held", f"{summary.held}, looked ahead {summary.looked_ahead}, by hand {summary.manual}{_ignored(summary)}"),
         ("speed", f"{summary.rate:.1f} frames per second, {summary.seconds:.1f} s"),
         ("stages", _stages(summary)),
     ]
@@ -98,6 +98,10 @@ def _rows(result: RunResult, output: Path) -> list[tuple[str, str]]:
         rows.append(("dropped", ", ".join(result.dropped[:12]) + (" ..." if len(result.dropped) > 12 else "")))
     rows += [("note", note) for note in result.notes]
     return rows
+
+
+def _ignored(summary: Summary) -> str:
+    return f"; {summary.ignored} left raw because of zones" if summary.ignored else ""
 
 
 def _stages(summary: Summary) -> str:

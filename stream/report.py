@@ -76,6 +76,7 @@ class ReportWriter:
             "held": summary.held,
             "looked_ahead": summary.looked_ahead,
             "manual": summary.manual,
+            "ignored": summary.ignored,
             "withheld": summary.withheld,
             "withheld_reasons": summary.reasons,
             "tracks": summary.tracks,
@@ -121,6 +122,7 @@ class ReportWriter:
             "held": regions.count(Origin.HELD),
             "looked_ahead": regions.count(Origin.LOOKED_AHEAD),
             "manual": regions.count(Origin.MANUAL),
+            "ignored": item.ignored,
             "withheld": item.withheld,
             "regions": [
                 {
