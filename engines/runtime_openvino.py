@@ -5,6 +5,7 @@ Asked for as the device `openvino`; nothing falls back to it or from it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
@@ -51,6 +52,20 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process, made at the first call and never let go.
+
+    Making a core gives the calling thread another stack for signal handlers, and dropping it takes that away. With
+    several cores that are not dropped in reverse order (an exception's traceback is enough to keep one), the thread
+    is left with a stack that is freed already: the next Ctrl-C kills the process. Seen with OpenVINO 2026.4.
+
+    Raises:
+        RuntimeUnavailableError: OpenVINO is not installed, or cannot be loaded.
+    """
+    return import_openvino().Core()
+
+
 def _compile_options(threads: int | None) -> dict[str, Any]:
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -80,9 +95,8 @@ class OpenvinoRuntime(Runtime):
 
     def __init__(self, path: Path, graph: Graph, *, device: Device = "openvino", threads: int | None = None) -> None:
         super().__init__(graph, device)
-        openvino = import_openvino()
+        core = openvino_core()
         try:
-            core = openvino.Core()
             processor = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         except RuntimeError as error:
             raise RuntimeUnavailableError(

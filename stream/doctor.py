@@ -19,7 +19,7 @@ from rich.text import Text
 
 from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableError
 from engines.runtime_onnx import import_onnxruntime
-from engines.runtime_openvino import import_openvino
+from engines.runtime_openvino import import_openvino, openvino_core
 from engines.store import Store, home
 
 if TYPE_CHECKING:
@@ -159,12 +159,11 @@ def check_onnxruntime(installed: Callable[[str], str | None] = _version) -> list
 def check_openvino() -> list[Check]:
     """OpenVINO, the other runtime for the CPU."""
     try:
-        openvino = import_openvino()
-        processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+        processor = openvino_core().get_property("CPU", "FULL_DEVICE_NAME")
     except (RuntimeUnavailableError, RuntimeError) as error:
         todo = 'only needed for --device openvino: pip install "standin[openvino]"'
         return [Check("OpenVINO", "missing", " ".join(str(error).split()), todo)]
-    return [Check("OpenVINO", "ok", f"{openvino.get_version()} on {str(processor).strip()}")]
+    return [Check("OpenVINO", "ok", f"{import_openvino().get_version()} on {str(processor).strip()}")]
 
 
 def check_gpu() -> list[Check]:

@@ -105,6 +105,8 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H * up / down, W * up / down)."""
+        # A sum or a product of what other layers gave, whose own probes saw only its parts.
+        x = self._seen("input", x)
         if self.scale is None:
             x = self._seen("convolution", self._convolve(x, self.bias))
         else:
@@ -136,20 +138,20 @@ class FoldedConv(nn.Module):
         groups = self.taps.shape[0]
         if self.down == 2 and self.kernel == 1:
             # Filter and drop first: a quarter of the pixels to convolve.
-            x = functional.conv2d(x, self.taps, stride=2, padding=1, groups=groups)
+            x = self._seen("filtered", functional.conv2d(x, self.taps, stride=2, padding=1, groups=groups))
             return functional.conv2d(x, self.weight, bias)
         if self.down == 2:
-            x = functional.conv2d(x, self.taps, padding=2, groups=groups)
+            x = self._seen("filtered", functional.conv2d(x, self.taps, padding=2, groups=groups))
             return functional.conv2d(x, self.weight, bias, stride=2)
         if self.kernel == 1:
-            x = functional.conv2d(x, self.weight)
+            x = self._seen("unfiltered", functional.conv2d(x, self.weight))
             if self.bilinear:
                 x = _double(x)
             else:
                 x = functional.conv_transpose2d(x, self.taps, stride=2, padding=1, groups=groups)
             # Not before: the filter would take a part of the bias away along the border.
             return x if bias is None else x + bias.view(1, -1, 1, 1)
-        x = functional.conv_transpose2d(x, self.weight, stride=2)
+        x = self._seen("unfiltered", functional.conv_transpose2d(x, self.weight, stride=2))
         return functional.conv2d(x, self.taps, bias, padding=1, groups=groups)
 
 
@@ -182,8 +184,8 @@ class FoldedStyleConv(FoldedConv):
         # A 1x1 convolution rather than a matrix product: each person of a batch is computed alone, so that
         # a stand-in does not change, not even in its last bit, with who else is in the frame.
         style = functional.conv2d(w[:, :, None, None], self.style_weight, self.style_bias)
-        gamma, beta = style.chunk(2, dim=1)
-        return self._seen("modulated", x * gamma + beta)
+        gamma, beta = self._seen("style", style).chunk(2, dim=1)
+        return self._seen("modulated", self._seen("scaled", x * gamma) + beta)
 
     def halve(self) -> None:
         """To float16, except scale and shift of the norm."""

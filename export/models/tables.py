@@ -180,6 +180,8 @@ class TableModulation(nn.Module):
         if self.plan.shared:
             self._scale_down(rows, flat[0], gammas)
         if self.probe is not None:
+            for i, table in enumerate(tables):
+                self.probe(f"table_{i}", table)
             for layer, gamma in gammas.items():
                 self.probe(f"modulation.{layer}", gamma)
         return [gammas[layer] for layer in range(len(self.widths))]

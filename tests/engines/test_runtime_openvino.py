@@ -39,6 +39,41 @@ def test_openvinos_telemetry_is_never_loaded_and_leaves_nothing_in_the_home(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+SIGNALLED = """
+import gc, signal, sys
+from pathlib import Path
+from engines.bundle import open_bundle
+from engines.errors import StandinError
+from engines.runtime import open_runtime
+kept = []
+for name in ("bad", "good", "bad", "good", "bad"):
+    try:
+        open_runtime(open_bundle(Path(sys.argv[1]) / name), device="openvino").close()
+    except StandinError as error:
+        kept.append(error)
+kept.clear()
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+for _ in range(3):
+    signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_signals_are_still_handled_after_runtimes_have_come_and_gone(tmp_path: Path) -> None:
+    """Each OpenVINO core exchanges the stack that signal handlers run on; a freed one would end the process."""
+    write_bundle(tmp_path / "good", tiny_draft(), {"detector.onnx": doubler()})
+    write_bundle(tmp_path / "bad", tiny_draft(), {"detector.onnx": b"nothing"})
+    result = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (result.returncode, result.stdout) == (0, "handled\n" * 3), result.stderr
+
+
 def test_without_openvino_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> types.ModuleType:
         raise ModuleNotFoundError(f"No module named {name!r}")

@@ -22,7 +22,7 @@ from export.models.layers import Conv
 from export.parity import LARGEST_ACTIVATION, TOLERANCES, ActivationRecord, measure_parity
 from export.to_onnx import write_onnx
 from tests.export.networks import seeded
-from tests.export.tiny import FACE, face_checkpoint, face_network
+from tests.export.tiny import BODY, FACE, body_checkpoint, cse_checkpoint, face_checkpoint, face_network
 
 VALUES = np.array([[1, 4, 9], [0.25, 2, 3]], np.float32)
 Values = NDArray[np.float32]
@@ -133,7 +133,9 @@ def test_the_largest_absolute_activation_of_each_layer_is_recorded() -> None:
     layer, record = FoldedConv(seeded(Conv(2, 2, norm="instance"))), ActivationRecord()
     record.watch("conv0", layer)
     layer(torch.ones(1, 2, 4, 4))
-    assert [activation.layer for activation in record.activations()] == ["conv0.convolution", "conv0.output"]
+    assert [activation.layer for activation in record.activations()] == [
+        "conv0.input", "conv0.convolution", "conv0.output",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("largest", [LARGEST_ACTIVATION * 1.001, -2 * LARGEST_ACTIVATION, np.inf, np.nan])
@@ -179,6 +181,30 @@ def test_large_activations_are_recorded_in_float32_and_refuse_float16(tmp_path: 
     generation = export(tmp_path).manifest.generation
     assert generation is not None
     assert max(activation.largest for activation in generation.activations) > LARGEST_ACTIVATION
+
+
+def test_a_product_of_small_factors_is_an_activation_too(tmp_path: Path) -> None:
+    """Modulation and features fit into float16, their product does not; the convolution after it hides that again."""
+    body_checkpoint(tmp_path / "body.ckpt", cse_checkpoint(tmp_path / "cse.pkl"))
+    state = torch.load(tmp_path / "body.ckpt", weights_only=True)["EMA_generator"]
+    state["style_net.dec_layers.0.mlp.bias"].fill_(2e4)
+    state["decoder.0.conv0.weight"] *= 1e-4
+    torch.save({"EMA_generator": state}, tmp_path / "body.ckpt")
+    with pytest.raises(ExportError, match=r"layer decoder\.0\.conv0\.input reaches .* expected at most 30000"):
+        export_generator("sg-gan", tmp_path / "body.ckpt", tmp_path / "b", config=BODY, precision="fp16")
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_what_lies_between_a_convolution_and_its_filter_is_recorded(kernel: int, up: int, down: int) -> None:
+    layer, record = FoldedConv(seeded(Conv(2, 2, kernel, up=up, down=down))), ActivationRecord()
+    record.watch("conv0", layer)
+    layer(torch.ones(1, 2, 8, 8))
+    assert {activation.layer for activation in record.activations()} == {
+        "conv0.input",
+        "conv0.unfiltered" if up == 2 else "conv0.filtered",
+        "conv0.convolution",
+    }
 
 
 def test_weights_too_large_for_float32_are_a_failed_export(tmp_path: Path) -> None:
