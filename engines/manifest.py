@@ -103,13 +103,40 @@ class Generation(_Part):
     activations: tuple[Activation, ...] = ()
 
 
+class Detection(_Part):
+    """What a program that feeds a two-stage detector must know, beyond its tensors.
+
+    Attributes:
+        architecture: `mask-rcnn` (masks per box) or `cse` (coarse segmentation and surface embedding per box).
+        config: The declared config, or the file, that gave what no tensor of the checkpoint shows.
+        min_size: The shorter side that pictures are resized to in pixels,
+        max_size: unless the longer one would be more than this.
+        threshold: A box with a score at or below it is never returned.
+        most: M, boxes a frame.
+        embedding_channels: Channels of the surface embedding; 0 for masks.
+    """
+
+    architecture: Literal["mask-rcnn", "cse"]
+    config: str = Field(min_length=1)
+    min_size: int = Field(ge=1)
+    max_size: int = Field(ge=1)
+    threshold: float = Field(ge=0, lt=1)
+    most: int = Field(ge=1)
+    embedding_channels: int = Field(default=0, ge=0)
+
+
 class Normalisation(_Part):
-    """How an image becomes an input: 0..255 enters as (x - mean) / std, sides are padded to `multiple`."""
+    """How an image becomes an input: 0..255 enters as (x - mean) / std, sides are padded to `multiple`.
+
+    Where the graph's input fixes both sides, `fit` says how the image comes to them: `pad` keeps its aspect ratio and
+    fills up, `stretch` does not.
+    """
 
     colour: Literal["rgb"]
     mean: Three
     std: Three
     multiple: int = Field(ge=1)
+    fit: Literal["pad", "stretch"] = "pad"
 
 
 class Provenance(_Part):
@@ -154,6 +181,8 @@ class ManifestDraft(_Part):
     #: Name -> small array, such as `w_avg`.
     arrays: dict[str, ArrayFile] = {}
     generation: Generation | None = None
+    #: Of detectors with heads; others need none.
+    detection: Detection | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> ManifestDraft:
@@ -161,6 +190,8 @@ class ManifestDraft(_Part):
             raise ValueError("kinds is empty, but a detection bundle must say which kind each class is")
         if (self.generation is not None) != (self.task == "generation"):
             raise ValueError(f"task is {self.task!r}: generation must be given for a generation bundle, and only there")
+        if self.detection is not None and self.task != "detection":
+            raise ValueError(f"task is {self.task!r}: detection may be given for a detection bundle only")
         for result in self.parity:
             if result.graph not in self.graphs:
                 raise ValueError(f"parity names the graph {result.graph!r}, which is not in graphs")

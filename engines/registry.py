@@ -120,6 +120,38 @@ _ARTEFACTS = (
         about="CenterFace: a small, fast face detector",
         kinds=("face",),
     ),
+    Artefact(
+        name="fastestdet",
+        sha256="31cb14c017fce347cb4c846ec62fdf00d76bb3beecdf4be21e7116ac67feb880",
+        size=998_169,
+        licence="BSD-3-Clause",
+        homepage="https://github.com/dog-qiuqiu/FastestDet",
+        sources=(
+            UrlSource(
+                "https://raw.githubusercontent.com/dog-qiuqiu/FastestDet/"
+                "50473cd155cb088aa4a99e64ff6a4b3c24fa07e1/example/onnx-runtime/FastestDet.onnx"
+            ),
+        ),
+        build="fastestdet",
+        about="FastestDet: a very small person detector (of its 80 classes one is used)",
+        kinds=("person",),
+    ),
+    Artefact(
+        name="ultraface",
+        sha256="34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017",
+        size=1_270_727,
+        licence="MIT",
+        homepage="https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB",
+        sources=(
+            UrlSource(
+                "https://raw.githubusercontent.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB/"
+                "dffdddda9794a50607cba8f318507a28c1c27cab/models/onnx/version-RFB-320.onnx"
+            ),
+        ),
+        build="ultraface",
+        about="UltraFace (version-RFB-320): a very small face detector",
+        kinds=("face",),
+    ),
 )
 
 

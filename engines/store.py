@@ -46,7 +46,11 @@ def _recipes() -> dict[str, Recipe]:
         build: Recipe = import_module("engines.centerface").build
         return build(published, artefact, folder)
 
-    return {"centerface": centerface}
+    def imported(published: Path, artefact: Artefact, folder: Path) -> Bundle:
+        build: Recipe = import_module("engines.importers.build").build
+        return build(published, artefact, folder)
+
+    return {"centerface": centerface, "fastestdet": imported, "ultraface": imported}
 
 
 class Store:
@@ -105,6 +109,18 @@ class Store:
                 raise
             raise type(error)(f"{error}; run: standin engines pull {name}") from None
 
+    def find(self, text: str) -> Bundle:
+        """Opens a path where the text can only be one, else the store's bundle of that name.
+
+        Raises:
+            UsageError: Neither a folder, nor installed, nor known.
+            BundleError: As `open`.
+        """
+        named = text in self._known or text in self.installed()
+        if os.sep in text or text in (".", "..") or (not named and Path(text).is_dir()):
+            return open_bundle(Path(text))
+        return self.open(text)
+
     def installed(self) -> tuple[str, ...]:
         """Returns the names of the bundles that are there, intact or not, sorted."""
         folder = self.root / "bundles"
@@ -150,10 +166,38 @@ class Store:
         except StandinError:
             raise
         except OSError as error:
-            raise BundleError(
-                f"the store {self.root} cannot be written ({error.strerror or error}); "
-                "set STANDIN_HOME to a folder that you may write and that has space"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def install(self, name: str, make: Callable[[Path], Bundle], *, force: bool = False) -> Bundle:
+        """Installs a bundle that is made here, under a name that the registry does not have.
+
+        Args:
+            name: The bundle's name.
+            make: Writes the bundle into the folder that it is given.
+            force: Replace an installed bundle of that name.
+
+        Raises:
+            UsageError: The name cannot be a bundle's, is one of the registry's, or is taken.
+            BundleError: The store cannot be written.
+        """
+        if name in self._known:
+            raise UsageError(f"{name!r} is the name of a known bundle (standin engines pull {name}); choose another")
+        final = self.path(name)
+        try:
+            with self._locked(name):
+                if final.exists() and not force:
+                    raise UsageError(f"a bundle {name!r} is installed already; choose another name, or give --force")
+                return self._put(name, make)
+        except StandinError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> BundleError:
+        return BundleError(
+            f"the store {self.root} cannot be written ({error.strerror or error}); "
+            "set STANDIN_HOME to a folder that you may write and that has space"
+        )
 
     def _intact(self, name: str) -> Bundle | None:
         try:
@@ -172,15 +216,18 @@ class Store:
             yield
 
     def _install(self, artefact: Artefact, published: Path) -> Bundle:
+        return self._put(artefact.name, lambda folder: self._recipes[artefact.build](published, artefact, folder))
+
+    def _put(self, name: str, make: Callable[[Path], Bundle]) -> Bundle:
         """Builds beside the final place and moves the whole folder there: nobody sees a half of it."""
-        final = self.path(artefact.name)
+        final = self.path(name)
         final.parent.mkdir(parents=True, exist_ok=True)
         # Names that begin with a dot are no bundle names; those of killed processes are removed here.
-        for stale in final.parent.glob(f".{artefact.name}.*"):
+        for stale in final.parent.glob(f".{name}.*"):
             shutil.rmtree(stale, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{artefact.name}.", dir=final.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=final.parent))
         try:
-            self._recipes[artefact.build](published, artefact, work / "new")
+            make(work / "new")
             if final.exists():
                 final.replace(work / "old")
             (work / "new").replace(final)

@@ -1,9 +1,8 @@
-"""`standin engines`: list, pull, inspect and verify bundles."""
+"""`standin engines`: list, pull, import, inspect and verify bundles."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from engines.bundle import Bundle, open_bundle
+from engines.bundle import Bundle
 from engines.errors import BundleError, BundleMissingError
 from engines.manifest import Generation, Parity
 from engines.store import Store, home
@@ -31,14 +30,6 @@ app = typer.Typer(
 _Which = Annotated[
     str, typer.Argument(metavar="PATH_OR_NAME", help="A bundle's folder, or the name of an installed bundle.")
 ]
-
-
-def resolve_bundle(text: str, store: Store) -> Bundle:
-    """Opens a path where the text can only be one, else the store's bundle of that name."""
-    named = text in store.known or text in store.installed()
-    if os.sep in text or text in (".", "..") or (not named and Path(text).is_dir()):
-        return open_bundle(Path(text))
-    return store.open(text)
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -111,13 +102,43 @@ def pull(
     typer.echo(f"{name}: installed in {bundle.path} (licence: {bundle.manifest.licence})")
 
 
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(readable=False, help="An ONNX file with a detector.")],
+    kind: Annotated[
+        str, typer.Option(help="How its outputs are arranged: yolo, yolo-seg, rtdetr, boxes, fastestdet or ultraface.")
+    ],
+    name: Annotated[str, typer.Option(help="The bundle's name: lower-case letters, digits, '.', '_', '-'.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Its classes that are regions, such as person,face,license-plate, rider=person or 0=person. "
+            "Without class names in the file: all of them in order, '-' for those of no interest. "
+            "If not given: every class that is called person, face or (license) plate."
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Kind boxes: how many boxes the network gives out at most.")] = 100,
+    force: Annotated[bool, typer.Option("--force", help="Replace an installed bundle of that name.")] = False,
+) -> None:
+    """Make a bundle of your own detector, and install it."""
+    # Imported here: importing loads onnx's tools, which nothing else does.
+    from engines.importers.build import import_detector
+
+    def make(folder: Path) -> Bundle:
+        return import_detector(file, folder, kind=kind, name=name, classes=classes, most=most)
+
+    bundle = Store(home()).install(name, make, force=force)
+    found = ", ".join(bundle.manifest.kinds)
+    typer.echo(f"{name}: finds {found}; installed in {bundle.path} (licence: {bundle.manifest.licence})")
+
+
 @app.command("inspect")
 def inspect(
     which: _Which,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what is in a bundle: tensors, hashes, licence, where it came from, measured parity."""
-    bundle = resolve_bundle(which, Store(home()))
+    bundle = Store(home()).find(which)
     if as_json:
         typer.echo(json.dumps(_as_json(bundle), indent=2))
         return
@@ -192,5 +213,5 @@ def _measured(parity: Parity) -> str:
 @app.command("verify")
 def verify(which: _Which) -> None:
     """Compare every file of a bundle with its sha256."""
-    resolve_bundle(which, Store(home()))
+    Store(home()).find(which)
     typer.echo("ok")

@@ -9,6 +9,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from stream.outline import Outline
+
 Boxes = npt.NDArray[np.float32]
 
 #: The track id of a region that belongs to no track.
@@ -67,6 +69,8 @@ class Regions:
         scores: float32 (N,), 0 to 1.
         track_ids: int64 (N,), `NO_TRACK` where there is no track.
         origins: uint8 (N,), values of `Origin`.
+        outlines: object (N,), an `Outline` or None each; None where no region has one. A region without an outline is
+            its box.
     """
 
     boxes: Boxes
@@ -74,6 +78,7 @@ class Regions:
     scores: npt.NDArray[np.float32]
     track_ids: npt.NDArray[np.int64]
     origins: npt.NDArray[np.uint8]
+    outlines: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
@@ -85,6 +90,8 @@ class Regions:
                 raise ValueError(f"Regions.{name} must be {np.dtype(dtype)}, got {array.dtype}")
             if len(array) != count or (name != "boxes" and array.ndim != 1):
                 raise ValueError(f"Regions.{name} has shape {array.shape}, boxes has {self.boxes.shape}")
+        if self.outlines is not None and (self.outlines.dtype != np.object_ or self.outlines.shape != (count,)):
+            raise ValueError(f"Regions.outlines must be object ({count},), got {self.outlines.shape}")
         if not np.isfinite(self.boxes).all():
             raise ValueError("Regions.boxes must be finite")
         if not np.isfinite(self.scores).all():
@@ -106,6 +113,7 @@ class Regions:
         scores: npt.ArrayLike | None = None,
         track_ids: npt.ArrayLike | None = None,
         origin: Origin = Origin.DETECTED,
+        outlines: Sequence[Outline | None] | None = None,
     ) -> Regions:
         """Regions of one kind and origin.
 
@@ -115,6 +123,7 @@ class Regions:
             scores: (N,), 1 where not given.
             track_ids: (N,), `NO_TRACK` where not given.
             origin: of all of them.
+            outlines: (N,), none where not given.
 
         Raises:
             ValueError: shapes do not agree, or a box is not finite or turned inside out.
@@ -127,6 +136,7 @@ class Regions:
             scores=np.ones(count, np.float32) if scores is None else np.asarray(scores, np.float32),
             track_ids=(np.full(count, NO_TRACK, np.int64) if track_ids is None else np.asarray(track_ids, np.int64)),
             origins=np.full(count, origin, np.uint8),
+            outlines=None if outlines is None else _objects(outlines),
         )
 
     @classmethod
@@ -137,7 +147,11 @@ class Regions:
             return cls.empty()
         if len(present) == 1:
             return present[0]
-        return cls(*(np.concatenate([getattr(part, name) for part in present]) for name in _FIELDS))
+        outlines = None
+        if any(part.outlines is not None for part in present):
+            outlines = np.concatenate([_objects([part.outline(i) for i in range(len(part))]) for part in present])
+        fields = {name: np.concatenate([getattr(part, name) for part in present]) for name in _FIELDS}
+        return cls(**fields, outlines=outlines)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -145,11 +159,24 @@ class Regions:
     def __getitem__(self, index: npt.ArrayLike | slice) -> Regions:
         """The regions at an index array, a boolean mask or a slice (never a single number)."""
         chosen = index if isinstance(index, slice) else np.asarray(index)
-        return Regions(*(getattr(self, name)[chosen] for name in _FIELDS))
+        outlines = None if self.outlines is None else self.outlines[chosen]
+        fields = {name: getattr(self, name)[chosen] for name in _FIELDS}
+        return Regions(**fields, outlines=outlines)
+
+    def outline(self, index: int) -> Outline | None:
+        """What is known of one region beyond its box."""
+        found: Outline | None = None if self.outlines is None else self.outlines[index]
+        return found
 
     def count(self, origin: Origin) -> int:
         """How many regions have that origin."""
         return int((self.origins == origin).sum())
+
+
+def _objects(outlines: Sequence[Outline | None]) -> npt.NDArray[np.object_]:
+    array = np.empty(len(outlines), np.object_)
+    array[:] = outlines
+    return array
 
 
 _FIELDS = {

@@ -1,17 +1,19 @@
-"""Detectors whose whole answer is in `detector.onnx`: boxes, scores, classes, count (CenterFace now)."""
+"""Detectors whose whole answer is in `detector.onnx`: boxes, scores, classes, count (CenterFace, imported ones)."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.errors import DetectionError
+from engines.errors import BundleError, DetectionError
 from engines.runtime import Runtime
 from stream import geometry
 from stream.detectors.base import check_detections
+from stream.detectors.masks import outlines_of, replaced_outlines, united_outline
 from stream.detectors.view import View, make_view
 from stream.frame import Frame, flat_image
 from stream.regions import Kind, Regions
@@ -25,12 +27,15 @@ _COARSE = 4
 class SingleStageDetector:
     """Runs a detection bundle on whole frames: once at the view's size, and once small for what is very large.
 
+    A network that takes pictures of one size only sees the frame once, at that size. Persons whose masks the network
+    gives have an outline; of other kinds the whole box is covered, so that theirs is not used.
+
     `detect` keeps nothing between calls and may be called from several threads at once.
 
     Args:
         bundle: task `detection`; its manifest names the kinds and the normalisation.
         runtime: of the bundle's graph `detector`.
-        longest: the view's longer side is limited to this many pixels.
+        longest: the view's longer side is limited to this many pixels, where the network does not fix its size.
         threshold: regions with a lower score are not reported.
     """
 
@@ -39,6 +44,7 @@ class SingleStageDetector:
         self._normalisation = bundle.manifest.normalisation
         self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
         self._name = bundle.manifest.name
+        self._size = fixed_size(bundle)
         self._longest = longest
         self._threshold = threshold
 
@@ -50,7 +56,7 @@ class SingleStageDetector:
         """
         fine = self._look(frame, self._longest)
         shown = min(self._longest, max(frame.width, frame.height))
-        if shown <= 2 * _LARGE:
+        if self._size is not None or shown <= 2 * _LARGE:
             # Nothing in such a view can be too large for the network.
             return fine
         coarse = self._look(frame, shown // _COARSE)
@@ -72,7 +78,10 @@ class SingleStageDetector:
         self._runtime.close()
 
     def _look(self, frame: Frame, longest: int) -> Regions:
-        view = make_view(frame, longest=longest, multiple=self._normalisation.multiple)
+        normal = self._normalisation
+        view = make_view(
+            frame, longest=longest, multiple=normal.multiple, size=self._size, stretch=normal.fit == "stretch"
+        )
         return self._regions(self._run(view), view, frame)
 
     def _run(self, view: View) -> dict[str, Any]:
@@ -97,9 +106,29 @@ class SingleStageDetector:
         found = classes[kept]
         if ((found < 0) | (found >= len(self._kinds))).any():
             raise DetectionError(f"{self._name} returned a class that its manifest does not name")
+        kinds = self._kinds[found]
         regions = Regions.of(boxes, Kind.FACE, scores=scores)
-        regions.kinds[:] = self._kinds[found]
+        if "masks" in out:
+            persons = np.flatnonzero(kinds == Kind.PERSON)
+            masks = out["masks"][0, :count][kept][persons]
+            outlines = outlines_of(masks, boxes[persons], view, frame.width, frame.height)
+            known = dict(zip(persons.tolist(), outlines, strict=True))
+            regions = replace(regions, outlines=replaced_outlines(regions, known))
+        regions.kinds[:] = kinds
         return regions
+
+
+def fixed_size(bundle: Bundle) -> tuple[int, int] | None:
+    """Height and width of the only pictures that a bundle's detector takes, None where they may vary.
+
+    Raises:
+        BundleError: it has no graph `detector`, or one without a picture (N, 3, h, w).
+    """
+    image = next((tensor for tensor in bundle.graph("detector").inputs if tensor.name == "image"), None)
+    if image is None or len(image.shape) != 4:
+        raise BundleError(f"the detector of {bundle.manifest.name} takes no image (N,3,h,w); build the bundle again")
+    height, width = image.shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _with_large(fine: Regions, coarse: Regions) -> Regions:
@@ -108,13 +137,15 @@ def _with_large(fine: Regions, coarse: Regions) -> Regions:
     They mean the same thing if the kinds agree and most of the smaller box lies inside the other one.
     """
     boxes, left = fine.boxes.copy(), np.ones(len(coarse), bool)
+    merged = fine
     for index, box in enumerate(coarse.boxes):
         low = np.maximum(boxes[:, :2], box[:2])
         high = np.minimum(boxes[:, 2:], box[2:])
         shared = np.maximum(high - low, 0).prod(axis=1)
         smaller = np.minimum(geometry.area(boxes), geometry.area(box))
         same = (shared >= 0.7 * smaller) & (fine.kinds == coarse.kinds[index])
+        changes = {row: united_outline(merged, row, coarse, index) for row in np.flatnonzero(same).tolist()}
         boxes[same] = geometry.union_box(boxes[same], np.broadcast_to(box, (int(same.sum()), 4)))
         left[index] = not same.any()
-    grown = Regions(boxes, fine.kinds, fine.scores, fine.track_ids, fine.origins)
-    return Regions.concatenate([grown, coarse[left]])
+        merged = replace(merged, boxes=boxes.copy(), outlines=replaced_outlines(merged, changes))
+    return Regions.concatenate([merged, coarse[left]])

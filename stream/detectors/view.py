@@ -47,21 +47,28 @@ class View:
         return blob
 
 
-def make_view(frame: Frame, *, longest: int, multiple: int) -> View:
+def make_view(
+    frame: Frame, *, longest: int, multiple: int, size: tuple[int, int] | None = None, stretch: bool = False
+) -> View:
     """What a detector sees of a frame.
 
     Args:
         frame: upright, in stored pixels.
         longest: the longer side is reduced to this many pixels if it has more; never enlarged.
         multiple: sides are padded to multiples of this.
+        size: height and width of the picture for a detector that takes no other; `longest` and `multiple` have no say.
+        stretch: such a detector wants the whole picture filled, whatever becomes of the aspect ratio.
     """
-    aspect = float(frame.pixel_aspect)
     # Non-square pixels are stretched along the axis that has too few, so that nothing is thrown away.
-    display_width = frame.width * max(aspect, 1.0)
-    display_height = frame.height / min(aspect, 1.0)
-    scale = min(1.0, longest / max(display_width, display_height))
-    width = max(1, round(display_width * scale))
-    height = max(1, round(display_height * scale))
+    aspect = float(frame.pixel_aspect)
+    shown = frame.height / min(aspect, 1.0), frame.width * max(aspect, 1.0)
+    if size is None:
+        height, width = _scaled(shown, min(1.0, longest / max(shown)))
+        bottom, right = -height % multiple, -width % multiple
+    else:
+        height, width = size if stretch else _scaled(shown, min(size[0] / shown[0], size[1] / shown[1]))
+        height, width = min(height, size[0]), min(width, size[1])
+        bottom, right = size[0] - height, size[1] - width
     image = frame.image
     if (width, height) != (frame.width, frame.height):
         shrinks = width * height < frame.width * frame.height
@@ -71,10 +78,13 @@ def make_view(frame: Frame, *, longest: int, multiple: int) -> View:
         )
     if frame.transfer is not Transfer.NORMAL:
         image = np.asarray(cv2.LUT(image, tone_curve(frame.transfer)), np.uint8)
-    bottom, right = -height % multiple, -width % multiple
     if bottom or right:
         image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT), np.uint8)
     return View(image, height, width, width / frame.width, height / frame.height)
+
+
+def _scaled(shown: tuple[float, float], scale: float) -> tuple[int, int]:
+    return max(1, round(shown[0] * scale)), max(1, round(shown[1] * scale))
 
 
 @cache

@@ -105,3 +105,22 @@ def test_a_tensor_declared_twice_is_refused() -> None:
     graphs = fields()["graphs"]
     graphs["detector"]["outputs"] *= 2
     assert "twice" in message(json.dumps(fields(graphs=graphs)))
+
+
+DETECTION = {"architecture": "cse", "config": "c", "min_size": 800, "max_size": 1333, "threshold": 0.05, "most": 100}
+
+
+def test_a_detector_with_heads_says_how_it_is_fed_and_others_need_not() -> None:
+    assert parse_manifest(json.dumps(fields())).detection is None
+    manifest = parse_manifest(json.dumps(fields(detection=DETECTION)))
+    assert manifest.detection is not None
+    assert manifest.detection.max_size == 1333
+    assert parse_manifest(manifest.model_dump_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"architecture": "other"}, "architecture"), ({"threshold": 1.5}, "threshold"), ({"x": 1}, "x")],
+)
+def test_what_a_detector_says_is_checked(change: dict[str, Any], field: str) -> None:
+    assert f"detection.{field}" in message(json.dumps(fields(detection=DETECTION | change)))

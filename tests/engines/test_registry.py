@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from engines.errors import UsageError
@@ -15,6 +17,14 @@ def test_every_artefact_is_complete() -> None:
         assert artefact.size > 0
         assert artefact.licence
         assert artefact.sources
+
+
+@pytest.mark.parametrize("name", ["fastestdet", "ultraface"])
+def test_files_of_repositories_are_taken_at_a_commit(name: str) -> None:
+    (source,) = find_artefact(name).sources
+    assert isinstance(source, UrlSource)
+    owner = find_artefact(name).homepage.removeprefix("https://github.com/")
+    assert re.match(rf"https://raw\.githubusercontent\.com/{owner}/[0-9a-f]{{40}}/.*\.onnx$", source.url)
 
 
 def test_an_unknown_name_brings_the_closest() -> None:

@@ -242,3 +242,52 @@ def test_an_artefact_of_other_bytes_is_refused_by_the_centerface_recipe(tmp_path
         Store(tmp_path / "store").pull("centerface", source=str(fake))
     with pytest.raises(BundleError, match="not an ONNX file"):
         store_module._recipes()["centerface"](fake, known, tmp_path / "out")
+
+
+def _make(folder: Path) -> Bundle:
+    return write_bundle(folder, tiny_draft("own"), {"detector.onnx": b"graph"})
+
+
+def test_a_bundle_of_ones_own_is_installed_and_leaves_nothing_else(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path / "store")
+    bundle = store.install("own", _make)
+    assert store.open("own").digest == bundle.digest
+    assert [path.name for path in (store.root / "bundles").iterdir()] == ["own"]
+
+
+def test_an_installed_bundle_of_ones_own_is_replaced_only_when_forced(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path / "store")
+    first = store.install("own", _make)
+
+    def other(folder: Path) -> Bundle:
+        return write_bundle(folder, tiny_draft("own"), {"detector.onnx": b"another graph"})
+
+    with pytest.raises(UsageError, match="installed already"):
+        store.install("own", other)
+    assert store.open("own").digest == first.digest
+    assert store.install("own", other, force=True).digest != first.digest
+
+
+def test_a_bundle_of_ones_own_cannot_have_a_known_name(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="engines pull tiny"):
+        store_for(site, tmp_path / "store").install("tiny", _make, force=True)
+
+
+def test_a_bundle_that_cannot_be_made_changes_nothing(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path / "store")
+    first = store.install("own", _make)
+
+    def broken(folder: Path) -> Bundle:
+        folder.mkdir()
+        raise BundleError("no")
+
+    with pytest.raises(BundleError, match="no"):
+        store.install("own", broken, force=True)
+    assert store.open("own").digest == first.digest
+    assert [path.name for path in (store.root / "bundles").iterdir()] == ["own"]
+
+
+def test_installing_into_a_store_that_cannot_be_written_says_what_to_set(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="STANDIN_HOME"):
+        store_for(site, tmp_path / "file").install("own", _make)

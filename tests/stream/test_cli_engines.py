@@ -7,10 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from engines.bundle import Bundle, write_bundle
-from engines.errors import BundleMissingError, BundleTamperedError, HashMismatchError, UsageError
+from engines.errors import BundleError, BundleMissingError, BundleTamperedError, HashMismatchError, UsageError
 from engines.manifest import Activation, ManifestDraft, Parity
 from stream.cli_engines import app
 from tests.engines.helpers import doubler, tiny_draft
+from tests.engines.importers.networks import columns, fixed_answer, save, ultralytics
 from tests.generator_bundles import write_unet
 
 if TYPE_CHECKING:
@@ -132,7 +133,45 @@ def test_pull_of_an_installed_bundle_says_where_it_is(centerface: Bundle, monkey
     assert output("pull", "centerface") == f"centerface: installed in {centerface.path} (licence: MIT)\n"
 
 
+def _own_detector(folder: Path) -> Path:
+    answer = columns([[20, 30, 10, 20, 0.9, 0.1]])
+    return save(fixed_answer({"o": answer}, metadata=ultralytics(["person", "dog"])), folder)
+
+
+def test_import_makes_and_installs_a_bundle_of_ones_own_detector(store: Path, tmp_path: Path) -> None:
+    file = _own_detector(tmp_path)
+    text = output("import", str(file), "--kind", "yolo", "--name", "own")
+    assert text == f"own: finds person; installed in {store}/bundles/own (licence: unknown)\n"
+    assert output("verify", "own") == "ok\n"
+    assert "person" in next(line for line in output("list").splitlines() if "own" in line)
+
+
+def test_import_replaces_only_when_told(store: Path, tmp_path: Path) -> None:
+    file = _own_detector(tmp_path)
+    call = ("import", str(file), "--kind", "yolo", "--name", "own")
+    output(*call)
+    with pytest.raises(UsageError, match="--force"):
+        output(*call)
+    output(*call, "--classes", "dog=face", "--force")
+    assert json.loads(output("inspect", "own", "--json"))["manifest"]["kinds"] == ["face"]
+
+
+def test_a_failed_import_leaves_nothing_and_keeps_what_was_there(store: Path, tmp_path: Path) -> None:
+    file = _own_detector(tmp_path)
+    output("import", str(file), "--kind", "yolo", "--name", "own")
+    with pytest.raises(BundleError, match="ultraface"):
+        output("import", str(file), "--kind", "ultraface", "--name", "own", "--force")
+    assert output("verify", "own") == "ok\n"
+    assert [path.name for path in (store / "bundles").iterdir()] == ["own"]
+
+
+@pytest.mark.parametrize("name", ["centerface", "Own", "../own", ""])
+def test_import_refuses_names_of_known_bundles_and_of_none(store: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="name"):
+        output("import", str(_own_detector(tmp_path)), "--kind", "yolo", "--name", name)
+
+
 def test_help_names_every_command() -> None:
     text = output("--help")
-    for command in ("list", "pull", "inspect", "verify"):
+    for command in ("list", "pull", "import", "inspect", "verify"):
         assert command in text

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.outline import Outline
 from stream.regions import NO_TRACK, Kind, Origin, Regions
 
 
@@ -79,3 +80,20 @@ def test_kinds_are_found_by_their_label() -> None:
     assert [Kind.of(kind.label.upper()) for kind in Kind] == list(Kind)
     with pytest.raises(ValueError, match="unknown kind 'cat': choose from person, face, plate"):
         Kind.of("cat")
+
+
+def test_outlines_go_where_their_regions_go() -> None:
+    shape = Outline()
+    plain = Regions.of([[0, 0, 5, 5]], Kind.FACE)
+    posed = Regions.of([[0, 0, 5, 5], [1, 1, 6, 6]], Kind.PERSON, outlines=[None, shape])
+    both = Regions.concatenate([plain, posed])
+    assert [both.outline(i) for i in range(3)] == [None, None, shape]
+    assert both[[2]].outline(0) is shape
+    assert both[:2].outline(1) is None
+    assert Regions.concatenate([plain, plain]).outlines is None
+    assert plain.outline(0) is None
+
+
+def test_as_many_outlines_as_boxes() -> None:
+    with pytest.raises(ValueError, match="outlines"):
+        Regions.of([[0, 0, 5, 5]], Kind.PERSON, outlines=[None, None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,23 +13,24 @@ import pytest
 from skimage import data
 
 from benchmarks.common import covered_share
-from engines.bundle import Bundle, write_bundle
-from engines.errors import DetectionError
+from engines.bundle import Bundle, open_bundle, write_bundle
+from engines.errors import BundleError, DetectionError
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
 from engines.runtime import Runtime, open_runtime
 from stream.detectors.single_stage import SingleStageDetector
 from stream.frame import Frame, Image
 from stream.geometry import grow
 from stream.regions import Kind
+from tests.engines.importers.networks import imported, segmentation
 
 _MOST = 6
 
 
-def _graph() -> Graph:
+def _graph(height: int | str = "h", width: int | str = "w") -> Graph:
     return Graph(
         file="detector.onnx",
         inputs=(
-            Tensor(name="image", dtype="float32", shape=("N", 3, "h", "w"), meaning="picture"),
+            Tensor(name="image", dtype="float32", shape=("N", 3, height, width), meaning="picture"),
             Tensor(name="image_size", dtype="int64", shape=("N", 2), meaning="height and width before padding"),
         ),
         outputs=(Tensor(name="boxes", dtype="float32", shape=("N", "M", 4), meaning="places"),),
@@ -85,6 +86,14 @@ def bundle(tmp_path: Path) -> Bundle:
     return write_bundle(tmp_path / "canned", draft, {"detector.onnx": b"never opened"})
 
 
+def _fixed(bundle: Bundle, folder: Path, fit: Literal["pad", "stretch"]) -> Bundle:
+    """The bundle again, of a network that takes pictures of 96x128 only."""
+    normal = bundle.manifest.normalisation.model_copy(update={"fit": fit})
+    kept = bundle.manifest.model_dump(exclude={"files", "graphs", "normalisation"})
+    draft = ManifestDraft(**kept, graphs={"detector": _graph(96, 128)}, normalisation=normal)
+    return write_bundle(folder / fit, draft, {"detector.onnx": b"never opened"})
+
+
 def _frame(width: int = 100, height: int = 60, **changes: Any) -> Frame:
     picture = np.zeros((height, width, 3), np.uint8)
     picture[..., 0], picture[..., 1], picture[..., 2] = 50, 100, 230
@@ -130,6 +139,66 @@ def test_boxes_come_back_in_stored_pixels_where_pixels_are_not_square(bundle: Bu
     runtime = _Canned([[10, 5, 20, 15]], [0.9])
     regions = _detector(bundle, runtime).detect(_frame(pixel_aspect=Fraction(2)))
     np.testing.assert_allclose(regions.boxes, [[5, 5, 10, 15]])
+
+
+@pytest.mark.parametrize(
+    ("fit", "inside", "expected"),
+    [("pad", (60, 128), [500, 250, 1000, 500]), ("stretch", (96, 128), [500, 156.25, 1000, 312.5])],
+)
+def test_a_network_of_one_size_gets_every_frame_at_that_size_once(
+    bundle: Bundle, tmp_path: Path, fit: Literal["pad", "stretch"], inside: tuple[int, int], expected: list[float]
+) -> None:
+    runtime = _Canned([[50, 25, 100, 50]], [0.9])
+    frame = _frame(1280, 600)
+    regions = SingleStageDetector(_fixed(bundle, tmp_path, fit), runtime, longest=1280, threshold=0.2).detect(frame)
+    assert runtime.runs == 1
+    assert runtime.feeds["image"].shape == (1, 3, 96, 128)
+    assert runtime.feeds["image_size"].tolist() == [list(inside)]
+    np.testing.assert_allclose(regions.boxes, [expected])
+
+
+def test_masks_become_outlines_of_persons_only(bundle: Bundle, tmp_path: Path) -> None:
+    kept = bundle.manifest.model_dump(exclude={"files", "kinds"})
+    draft = ManifestDraft(**kept | {"kinds": ("face", "person")})
+    people = write_bundle(tmp_path / "people", draft, {"detector.onnx": b"never opened"})
+    masks = np.zeros((1, _MOST, 16, 32), np.uint8)
+    masks[0, 1, 2:8, 2:6] = 255
+    masks[0, 2] = 255
+    classes = np.array([[1, 1, 0, 0, 0, 0]], np.int64)
+    runtime = _Canned(
+        [[0, 0, 1, 1], [4, 4, 28, 36], [40, 4, 60, 20]], [0.1, 0.9, 0.8], {"masks": masks, "classes": classes}
+    )
+    regions = _detector(people, runtime).detect(_frame())
+    assert regions.kinds.tolist() == [Kind.PERSON, Kind.FACE]
+    outline = regions.outline(0)
+    assert outline is not None
+    assert outline.mask is not None
+    tight = outline.mask.tight().box
+    np.testing.assert_allclose(tight, [8, 8, 24, 32], atol=1)
+    assert regions.outline(1) is None
+
+
+def test_an_imported_detector_runs_from_the_file_to_the_frame(tmp_path: Path) -> None:
+    # The network sees 96x64 pixels; the frame has four times as many each way.
+    with open_runtime(imported(segmentation(), tmp_path, "yolo-seg")) as runtime:
+        bundle = open_bundle(tmp_path / "bundle")
+        regions = SingleStageDetector(bundle, runtime, longest=1280, threshold=0.2).detect(_frame(384, 256))
+    assert regions.kinds.tolist() == [Kind.PERSON, Kind.FACE]
+    np.testing.assert_allclose(regions.boxes, [[128, 80, 256, 176], [288, 96, 352, 160]], atol=1e-3)
+    outline = regions.outline(0)
+    assert outline is not None
+    assert outline.mask is not None
+    np.testing.assert_allclose(outline.mask.tight().box, [128, 80, 192, 176], atol=2)
+
+
+def test_a_detector_that_takes_no_picture_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    kept = bundle.manifest.model_dump(exclude={"files", "graphs"})
+    size = Tensor(name="image_size", dtype="int64", shape=("N", 2), meaning="height and width")
+    graph = _graph().model_copy(update={"inputs": (size,)})
+    draft = ManifestDraft(**kept, graphs={"detector": graph})
+    blind = write_bundle(tmp_path / "blind", draft, {"detector.onnx": b"never opened"})
+    with pytest.raises(BundleError, match="takes no image"):
+        _detector(blind, _Canned([], []))
 
 
 def test_what_is_under_the_threshold_is_left_out(bundle: Bundle) -> None:

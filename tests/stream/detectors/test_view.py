@@ -43,6 +43,34 @@ def face_of(width: int, height: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
+    ("size", "aspect", "stretch", "inside"),
+    [
+        ((640, 480), Fraction(1), False, (128, 96)),
+        ((1080, 1920), Fraction(1), False, (54, 96)),
+        ((40, 40), Fraction(1), False, (96, 96)),
+        ((1, 900), Fraction(1), False, (1, 96)),
+        ((96, 72), Fraction(4, 3), False, (128, 72)),
+        ((640, 480), Fraction(1), True, (128, 96)),
+        ((33, 700), Fraction(2), True, (128, 96)),
+        ((128, 96), Fraction(1), True, (128, 96)),
+    ],
+)
+def test_a_view_of_fixed_size_holds_the_whole_frame(
+    size: tuple[int, int], aspect: Fraction, stretch: bool, inside: tuple[int, int]
+) -> None:
+    width, height = size
+    frame = Frame(np.full((height, width, 3), 200, np.uint8), pixel_aspect=aspect)
+    view = make_view(frame, longest=10, multiple=32, size=(96, 128), stretch=stretch)
+    assert view.image.shape == (96, 128, 3)
+    assert (view.width, view.height) == inside
+    assert (view.image[: view.height, : view.width] == 200).all()
+    assert not view.image[view.height :].any()
+    assert not view.image[:, view.width :].any()
+    corner = np.array([[view.width, view.height, view.width, view.height]], np.float32)
+    np.testing.assert_allclose(view.to_frame(corner)[0], [width, height, width, height], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("size", "aspect", "longest", "expected"),
     [
         ((640, 480), Fraction(1), 1280, (640, 480)),

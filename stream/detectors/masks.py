@@ -1,0 +1,93 @@
+"""Masks that detectors give beside their boxes, as pixels of the frame."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from stream import geometry
+from stream.detectors.view import View
+from stream.outline import Outline, PixelMask
+from stream.regions import Regions
+
+#: Of 255: from here on, a pixel is more likely the region's than not.
+_HALF = 128
+
+
+def outlines_of(
+    masks: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32], view: View, width: int, height: int
+) -> list[Outline | None]:
+    """What the `masks` of a detector bundle say about each box.
+
+    Args:
+        masks: (N, mh, mw), 255 times the probability, over the whole of the view with its padding.
+        boxes: (N, 4) in frame pixels; what is outside the box is not the region's.
+        view: what the detector saw.
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+
+    Returns:
+        For each box its pixels; None where the mask has none, so that the box counts.
+    """
+    pixels = geometry.to_pixels(boxes, width, height)
+    return [_outline(mask, box, view) for mask, box in zip(masks, pixels, strict=True)]
+
+
+def _outline(mask: npt.NDArray[np.uint8], box: npt.NDArray[np.int64], view: View) -> Outline | None:
+    x0, y0, x1, y1 = (int(v) for v in box)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    # From the centre of a frame pixel to the same place in the mask's cells.
+    across = view.scale_x * mask.shape[1] / view.image.shape[1]
+    down = view.scale_y * mask.shape[0] / view.image.shape[0]
+    place = np.array([[across, 0, (x0 + 0.5) * across - 0.5], [0, down, (y0 + 0.5) * down - 0.5]])
+    smooth = cv2.warpAffine(
+        mask,
+        place,
+        (x1 - x0, y1 - y0),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    inside = np.asarray(smooth) >= _HALF
+    return Outline(PixelMask(x0, y0, inside)) if inside.any() else None
+
+
+def united_outline(one: Regions, first: int, other: Regions, second: int) -> Outline | None:
+    """The outline of two finds of the same region: all pixels of both, a box's where there is no mask.
+
+    Args:
+        one: regions with the first find.
+        first: its index.
+        other: regions with the second.
+        second: its index.
+
+    Returns:
+        None where neither has an outline: the region is the box then.
+    """
+    outlines = one.outline(first), other.outline(second)
+    if outlines == (None, None):
+        return None
+    boxes = one.boxes[first], other.boxes[second]
+    masks = [
+        outline.mask if outline is not None and outline.mask is not None else _filled(box)
+        for outline, box in zip(outlines, boxes, strict=True)
+    ]
+    surfaces = [outline.surface for outline in outlines if outline is not None and outline.surface is not None]
+    return Outline(masks[0].union(masks[1]), surfaces[0] if surfaces else None)
+
+
+def _filled(box: npt.NDArray[np.float32]) -> PixelMask:
+    x0, y0 = (int(v) for v in np.floor(box[:2]))
+    x1, y1 = (int(v) for v in np.ceil(box[2:]))
+    return PixelMask.filled((x0, y0, x1, y1))
+
+
+def replaced_outlines(regions: Regions, changes: dict[int, Outline | None]) -> npt.NDArray[np.object_] | None:
+    """The outlines of regions with some of them replaced, as `Regions` holds them."""
+    found = [changes.get(index, regions.outline(index)) for index in range(len(regions))]
+    if all(outline is None for outline in found):
+        return None
+    array = np.empty(len(found), np.object_)
+    array[:] = found
+    return array

@@ -1,0 +1,96 @@
+"""Masks of detectors as pixels of the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stream.detectors.ensemble import unite
+from stream.detectors.masks import outlines_of, replaced_outlines, united_outline
+from stream.detectors.view import make_view
+from stream.frame import Frame
+from stream.outline import Outline, PixelMask
+from stream.regions import Kind, Regions
+
+
+def _pixels(outline: Outline | None, width: int, height: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    assert outline is not None
+    assert outline.mask is not None
+    whole = PixelMask.filled((0, 0, width, height))
+    whole.pixels[...] = False
+    outline.mask.paint(whole)
+    return whole.pixels
+
+
+@pytest.mark.parametrize(
+    ("size", "stretch"), [((96, 128), False), ((96, 128), True), (None, False)], ids=["pad", "stretch", "open"]
+)
+def test_a_mask_lies_in_the_frame_where_its_cells_lie_in_the_view(size: tuple[int, int] | None, stretch: bool) -> None:
+    frame = Frame(np.zeros((150, 320, 3), np.uint8))
+    view = make_view(frame, longest=128, multiple=32, size=size, stretch=stretch)
+    mask = np.zeros((view.image.shape[0] // 4, view.image.shape[1] // 4), np.uint8)
+    mask[4:8, 6:12] = 255
+    corners = np.array([[6 * 4, 4 * 4, 12 * 4, 8 * 4]], np.float32)
+    expected = np.rint(view.to_frame(corners)[0]).astype(int)
+    (outline,) = outlines_of(mask[None], np.array([[0, 0, 320, 150]], np.float32), view, 320, 150)
+    found = _pixels(outline, 320, 150)
+    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    np.testing.assert_allclose(tight, expected, atol=2)
+    inner = found[expected[1] + 3 : expected[3] - 3, expected[0] + 3 : expected[2] - 3]
+    assert inner.size
+    assert inner.all()
+
+
+def test_nothing_outside_the_box_is_the_regions() -> None:
+    view = make_view(Frame(np.zeros((64, 64, 3), np.uint8)), longest=64, multiple=32)
+    boxes = np.array([[10.5, 20, 30, 40.2], [-20, -20, 5, 70]], np.float32)
+    outlines = outlines_of(np.full((2, 16, 16), 255, np.uint8), boxes, view, 64, 64)
+    masks = [outline.mask for outline in outlines if outline is not None]
+    assert [mask.box for mask in masks if mask is not None] == [(10, 20, 30, 41), (0, 0, 5, 64)]
+    assert all(mask.pixels.all() for mask in masks if mask is not None)
+
+
+def test_without_pixels_the_box_counts() -> None:
+    view = make_view(Frame(np.zeros((64, 64, 3), np.uint8)), longest=64, multiple=32)
+    boxes = np.array([[10, 20, 30, 40], [70, 0, 80, 9]], np.float32)
+    masks = np.stack([np.full((16, 16), 127, np.uint8), np.full((16, 16), 255, np.uint8)])
+    assert outlines_of(masks, boxes, view, 64, 64) == [None, None]
+    assert outlines_of(masks[:0], boxes[:0], view, 64, 64) == []
+
+
+def _person(box: tuple[int, int, int, int], mask: tuple[int, int, int, int] | None) -> Regions:
+    outline = None if mask is None else Outline(PixelMask.filled(mask))
+    return Regions.of([box], Kind.PERSON, outlines=None if outline is None else [outline])
+
+
+def test_the_union_of_two_finds_has_the_pixels_of_both() -> None:
+    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), (4, 4, 9, 9))
+    found = _pixels(united_outline(one, 0, other, 0), 12, 12)
+    expected = np.zeros((12, 12), bool)
+    expected[2:6, 2:6] = expected[4:9, 4:9] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_find_without_a_mask_is_its_box() -> None:
+    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), None)
+    for outline in (united_outline(one, 0, other, 0), united_outline(other, 0, one, 0)):
+        found = _pixels(outline, 12, 12)
+        assert found[0:10, 1:11].all()
+        assert found.sum() == 100
+    assert united_outline(other, 0, other, 0) is None
+
+
+def test_an_ensemble_unites_masks_and_keeps_the_others() -> None:
+    one = Regions.concatenate([_person((0, 0, 10, 10), (2, 2, 6, 6)), _person((50, 0, 60, 10), (51, 1, 55, 5))])
+    united = unite([one, _person((1, 0, 11, 10), (4, 4, 9, 9))])
+    assert len(united) == 2
+    first, second = united.outline(0), united.outline(1)
+    assert first is not None and first.mask is not None and first.mask.box == (2, 2, 9, 9)  # noqa: PT018
+    assert second is one.outline(1)
+
+
+def test_regions_without_outlines_stay_without() -> None:
+    plain = _person((0, 0, 10, 10), None)
+    assert replaced_outlines(plain, {}) is None
+    assert unite([plain, plain]).outlines is None
