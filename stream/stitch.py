@@ -8,6 +8,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import geometry
 from stream.frame import Image
@@ -57,21 +58,56 @@ def stitch(
     grown = covered_boxes(regions, margin, shape)
     pixels = geometry.to_pixels(grown, width, height)
     for index in np.argsort(geometry.area(grown), kind="stable"):
-        x0, y0, x1, y1 = (int(v) for v in pixels[index])
-        fill = fills[Kind(int(regions.kinds[index]))]
-        if x1 <= x0 or y1 <= y0:
-            continue
-        patch = out[y0:y1, x0:x1]
-        filled = fill(np.ascontiguousarray(patch))
-        if not isinstance(filled, np.ndarray) or filled.shape != patch.shape or filled.dtype != np.uint8:
-            # Otherwise numpy would broadcast or wrap around, and nobody would notice.
-            raise ValueError(f"an anonymizer must return uint8 pixels of shape {patch.shape}")
-        if shape == "ellipse":
-            inside = _ellipse(grown[index], x0, y0, x1, y1)
-            patch[inside] = filled[inside]
-        else:
-            patch[...] = filled
+        cover(out, grown[index], pixels[index], fills[Kind(int(regions.kinds[index]))], shape)
     return out
+
+
+def cover(out: Image, grown: geometry.Floats, pixels: geometry.Ints, fill: Fill, shape: Shape = "box") -> None:
+    """Let a classical anonymizer write one region into a picture, in place.
+
+    Args:
+        out: uint8 RGB, (height, width, 3); the caller's own copy.
+        grown: the covered box (4,), before clipping.
+        pixels: the same in whole pixels inside the frame, (4,); nothing is done where it is empty.
+        fill: the anonymizer.
+        shape: the box, or the ellipse inside it.
+
+    Raises:
+        ValueError: the anonymizer did not return pixels like those that it was given.
+    """
+    x0, y0, x1, y1 = (int(v) for v in pixels)
+    if x1 <= x0 or y1 <= y0:
+        return
+    patch = out[y0:y1, x0:x1]
+    filled = fill(np.ascontiguousarray(patch))
+    if not isinstance(filled, np.ndarray) or filled.shape != patch.shape or filled.dtype != np.uint8:
+        # Otherwise numpy would broadcast or wrap around, and nobody would notice.
+        raise ValueError(f"an anonymizer must return uint8 pixels of shape {patch.shape}")
+    if shape == "ellipse":
+        inside = _ellipse(grown, x0, y0, x1, y1)
+        patch[inside] = filled[inside]
+    else:
+        patch[...] = filled
+
+
+def paste(out: Image, box: tuple[int, int, int, int], pixels: Image, where: npt.NDArray[np.bool_]) -> None:
+    """Write a stand-in's pixels into a picture, in place, and no others.
+
+    Args:
+        out: uint8 RGB, (height, width, 3); the caller's own copy.
+        box: `xyxy`, inside the picture.
+        pixels: uint8 (h, w, 3), as large as the box.
+        where: bool (h, w), True where the picture is written.
+
+    Raises:
+        ValueError: the box is not inside the picture, or shapes disagree: numpy would wrap around or broadcast.
+    """
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 <= x1 <= out.shape[1] and 0 <= y0 <= y1 <= out.shape[0]):
+        raise ValueError(f"box {box} is not inside a picture of {out.shape[1]}x{out.shape[0]}")
+    if pixels.shape != (y1 - y0, x1 - x0, 3) or pixels.dtype != np.uint8 or where.shape != pixels.shape[:2]:
+        raise ValueError(f"box {box} needs pixels of its size, got {pixels.dtype} {pixels.shape} and {where.shape}")
+    np.copyto(out[y0:y1, x0:x1], pixels, where=where[..., None])
 
 
 def _ellipse(

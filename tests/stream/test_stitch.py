@@ -9,7 +9,7 @@ from stream import geometry
 from stream.frame import Image
 from stream.generators.classical import Fill, blur, mask_out, pixelate
 from stream.regions import Kind, Origin, Regions
-from stream.stitch import Shape, covered_boxes, draw_regions, stitch
+from stream.stitch import Shape, covered_boxes, draw_regions, paste, stitch
 from tests.fakes import BLACK, FILLS, Box, noise
 
 sizes = st.tuples(st.integers(1, 90), st.integers(1, 70))
@@ -141,3 +141,16 @@ def test_draw_regions_marks_each_origin_and_takes_none() -> None:
 def test_draw_regions_takes_regions_outside_the_frame() -> None:
     image = np.full((50, 50, 3), 90, np.uint8)
     assert np.array_equal(draw_regions(image, regions_of((60, 60, 70, 70))), image)
+
+
+def test_paste_writes_where_it_may_and_nowhere_else() -> None:
+    out = np.zeros((6, 8, 3), np.uint8)
+    where = np.array([[True, False], [False, True]])
+    paste(out, (3, 2, 5, 4), np.full((2, 2, 3), 9, np.uint8), where)
+    assert np.argwhere(out.any(axis=2)).tolist() == [[2, 3], [3, 4]]
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 1, 2), (7, 0, 9, 2), (0, 5, 2, 7), (0, 0, 3, 2)])
+def test_paste_refuses_what_does_not_fit(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="box"):
+        paste(np.zeros((6, 8, 3), np.uint8), box, np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.bool_))
