@@ -19,7 +19,6 @@ from engines.errors import BundleError, GenerationError, SinkError, SourceError,
 from engines.manifest import Generation
 from engines.runtime import Device
 from engines.store import Store, home
-from stream.cli_engines import resolve_bundle
 from stream.frame import Image
 from stream.generators.base import Crops, Generator
 from stream.generators.open import Precision, open_generator
@@ -65,7 +64,7 @@ def generate_command(
         raise UsageError(f"--output writes PNG, so its name must end in .png, got {output.name!r}")
     inputs = tuple(path for path in (image, mask, vertices) if path is not None)
     check_target(output, overwrite=overwrite, inputs=inputs)
-    opened = resolve_bundle(bundle, Store(home()))
+    opened = Store(home()).find(bundle)
     seed = secrets.randbits(32) if seed is None else seed
     # Room for one track: they are generated one after the other.
     with _progress() as progress:
@@ -74,7 +73,7 @@ def generate_command(
             device=device,
             precision=precision,
             threads=threads,
-            latents=Latents(seed),
+            latents=_latents(opened, seed),
             truncation=rows[0],
             multi_modal=multi_modal,
             budget=0,
@@ -107,6 +106,11 @@ def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _latents(bundle: Bundle, seed: int) -> Latents:
+    generation = bundle.manifest.generation
+    return Latents(seed) if generation is None else Latents(seed, generation.z_channels)
 
 
 def _crop(bundle: Bundle, generator: Generator, image: Path, mask: Path, vertices: Path | None) -> Crops:

@@ -13,7 +13,7 @@ from engines.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
 
-#: Length of z; of w as well.
+#: Length of z in all published networks; of w as well.
 CHANNELS = 512
 
 #: Any number of centres divides numbers up to this so evenly that none is favoured.
@@ -27,7 +27,7 @@ class Latent:
     """What a track draws once and owns as long as it lives.
 
     Attributes:
-        z: float32 (512,), standard normal, read-only.
+        z: float32 (channels,), standard normal, read-only.
         centre: a large number; modulo the number of centres that a bundle has, it is the index of the track's own.
     """
 
@@ -41,14 +41,16 @@ class Latents:
     Args:
         seed: without one, latents come from the operating system's generator. With one, a track's latent is a
             function of the seed and the track's id alone: of no other track, no order, no thread.
+        channels: length of z, which generators must agree on to share them.
 
     Raises:
         UsageError: the seed is negative.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, channels: int = CHANNELS) -> None:
         if seed is not None and seed < 0:
             raise UsageError(f"seed is {seed}; expected a whole number of at least 0")
+        self.channels = channels
         self._seed = seed
         self._lock = threading.Lock()
         self._owned: dict[int, Latent] = {}
@@ -64,7 +66,7 @@ class Latents:
             raise ValueError(f"track id {track_id} is no track's; expected at least 0")
         with self._lock:
             if track_id not in self._owned:
-                self._owned[track_id] = _draw(self._seed, track_id)
+                self._owned[track_id] = _draw(self._seed, track_id, self.channels)
             return self._owned[track_id]
 
     def drop(self, track_id: int) -> None:
@@ -84,13 +86,13 @@ class Latents:
             return len(self._owned)
 
 
-def _draw(seed: int | None, track_id: int) -> Latent:
+def _draw(seed: int | None, track_id: int, channels: int) -> Latent:
     if seed is None:
         sequence = np.random.SeedSequence(secrets.randbits(256))
     else:
         sequence = np.random.SeedSequence(seed, spawn_key=(track_id,))
     generator = np.random.Generator(np.random.PCG64(sequence))
-    z = generator.standard_normal(CHANNELS, dtype=np.float32)
+    z = generator.standard_normal(channels, dtype=np.float32)
     z.flags.writeable = False
     return Latent(z, int(generator.integers(_LARGEST_CENTRE)))
 
@@ -145,8 +147,8 @@ def truncate(w: Floats, average: Floats, truncation: float) -> Floats:
     cluster centre as the average it is multi-modal truncation (https://arxiv.org/abs/2202.12211, section 3.2).
 
     Args:
-        w: (..., 512).
-        average: w_avg or a centre, (512,).
+        w: (..., C).
+        average: w_avg or a centre, (C,).
         truncation: t, clipped to [0, 1].
 
     Raises:
@@ -161,14 +163,14 @@ def truncate(w: Floats, average: Floats, truncation: float) -> Floats:
 def truncate_latent(
     w: Floats, latent: Latent, truncation: Truncation, average: Floats, centres: Floats | None
 ) -> Floats:
-    """A track's w, (512,), truncated towards what the setting names.
+    """A track's w, (C,), truncated towards what the setting names.
 
     Args:
-        w: (512,), not truncated.
+        w: (C,), not truncated.
         latent: of the track; says which centre is its own.
         truncation: the setting.
-        average: w_avg, (512,).
-        centres: w_centers, (M, 512), None where the bundle has none.
+        average: w_avg, (C,).
+        centres: w_centers, (M, C), None where the bundle has none.
 
     Raises:
         ValueError: multi-modal without centres.

@@ -201,7 +201,8 @@ class Surface:
         if not np.isfinite(queries).all():
             raise DetectionError("an embedding of a body pixel is not finite: the detector's answer cannot be used")
         scaled = np.empty((len(queries), self.channels + 1))
-        np.divide(queries, self._unit, out=scaled[:, :-1])
+        # Said twice: NumPy would divide float32 by a Python number in float32, whatever it writes to.
+        np.divide(queries, self._unit, out=scaled[:, :-1], dtype=np.float64)
         norms = np.sqrt(_squares(scaled[:, :-1]))
         # Very short queries stay: their factor would magnify the rounding of the vertices' norms.
         lowest, target = (1 / 8, 1.0) if self._spread <= _EQUAL else (64.0, 64.0)

@@ -15,7 +15,7 @@ from stream.generators.base import Floats, Generator, most_crops
 from stream.generators.surface import SurfaceGenerator
 from stream.generators.tables import DEFAULT_BUDGET, LINGER
 from stream.generators.unet import UnetGenerator
-from stream.latents import CHANNELS, Latents, choose_truncation
+from stream.latents import Latents, choose_truncation
 from stream.regions import Kind
 
 Precision = Literal["fp32", "fp16"]
@@ -54,7 +54,7 @@ def open_generator(
         most: crops in one run of the graph, None for what suits the device (`most_crops`).
 
     Raises:
-        UsageError: no such precision, or multi-modal truncation without centres.
+        UsageError: no such precision, multi-modal truncation without centres, or latents of another length.
         BundleError: it is no generation bundle, lacks the graph or an array, or does not fit together.
         RuntimeUnavailableError: the device is not usable here.
     """
@@ -66,10 +66,16 @@ def open_generator(
         raise UsageError(f"most is {most}; expected at least 1 crop in a run")
     graph = _find_graph(bundle, precision)
     surface = generation.architecture == "v-sam"
-    centres = None if surface else _centres(bundle)
-    chosen = choose_truncation(truncation, multi_modal, centres=0 if centres is None else len(centres))
     _check_inputs(bundle, graph, generation)
-    latents = Latents() if latents is None else latents
+    average = None if surface else _average(bundle)
+    centres = None if average is None else _centres(bundle, len(average))
+    chosen = choose_truncation(truncation, multi_modal, centres=0 if centres is None else len(centres))
+    latents = Latents(channels=generation.z_channels) if latents is None else latents
+    if latents.channels != generation.z_channels:
+        raise UsageError(
+            f"bundle {bundle.manifest.name!r} takes latents of {generation.z_channels} channels, those given have "
+            f"{latents.channels}; give it latents of its own"
+        )
     normalisation = bundle.manifest.normalisation
     with contextlib.ExitStack() as opened:
 
@@ -77,7 +83,7 @@ def open_generator(
             return opened.enter_context(open_runtime(bundle, name, device=device, threads=threads))
 
         generator: Generator
-        if surface:
+        if average is None:
             generator = SurfaceGenerator(
                 enter("mapping"),
                 enter(graph),
@@ -99,7 +105,7 @@ def open_generator(
                 size=generation.image_size,
                 normalisation=normalisation,
                 truncation=chosen,
-                average=_average(bundle),
+                average=average,
                 centres=centres,
                 latents=latents,
                 most=most,
@@ -114,10 +120,6 @@ def _declared(bundle: Bundle) -> tuple[Generation, Kind]:
     name, generation = manifest.name, manifest.generation
     if manifest.task != "generation" or generation is None:
         raise BundleError(f"bundle {name!r} is for {manifest.task}; a generator needs one for generation")
-    if generation.z_channels != CHANNELS:
-        raise BundleError(
-            f"bundle {name!r} takes latents of {generation.z_channels} channels, this release has {CHANNELS}"
-        )
     try:
         (label,) = manifest.kinds
         return generation, Kind.of(label)
@@ -157,6 +159,12 @@ def _check_inputs(bundle: Bundle, graph: str, generation: Generation) -> None:
             f"{bundle.graph(graph).file} of bundle {bundle.manifest.name!r} takes images {tensors['image'].shape}, "
             f"its manifest says {generation.image_size}; build the bundle again"
         )
+    drawn = next((tensor.shape[-1] for tensor in bundle.graph("mapping").inputs if tensor.name == "z"), None)
+    if drawn != generation.z_channels:
+        raise BundleError(
+            f"the mapping of bundle {bundle.manifest.name!r} takes z of {drawn} channels, its manifest says "
+            f"{generation.z_channels} channels; build the bundle again"
+        )
     rows = {tensor.shape[1:2] for name, tensor in tensors.items() if name not in plain}
     if generation.architecture == "v-sam" and rows != {(generation.vertices + 2,)}:
         raise BundleError(
@@ -167,22 +175,23 @@ def _check_inputs(bundle: Bundle, graph: str, generation: Generation) -> None:
 
 def _average(bundle: Bundle) -> Floats:
     average = bundle.array("w_avg")
-    if average.shape != (CHANNELS,) or average.dtype != np.float32 or not np.isfinite(average).all():
+    channels = bundle.graph("mapping").outputs[0].shape[-1]
+    if average.shape != (channels,) or average.dtype != np.float32 or not np.isfinite(average).all():
         raise BundleError(
             f"w_avg of bundle {bundle.manifest.name!r} is {average.dtype} {average.shape}, "
-            f"expected finite float32 ({CHANNELS},); build the bundle again"
+            f"expected finite float32 ({channels},); build the bundle again"
         )
     return np.asarray(average, np.float32)
 
 
-def _centres(bundle: Bundle) -> Floats | None:
+def _centres(bundle: Bundle, channels: int) -> Floats | None:
     if "w_centers" not in bundle.manifest.arrays:
         return None
     centres = bundle.array("w_centers")
-    fits = centres.ndim == 2 and centres.shape[1] == CHANNELS and len(centres) > 0 and centres.dtype == np.float32
+    fits = centres.ndim == 2 and centres.shape[1] == channels and len(centres) > 0 and centres.dtype == np.float32
     if not fits or not np.isfinite(centres).all():
         raise BundleError(
             f"w_centers of bundle {bundle.manifest.name!r} is {centres.dtype} {centres.shape}, "
-            f"expected finite float32 (M, {CHANNELS}); build the bundle again"
+            f"expected finite float32 (M, {channels}); build the bundle again"
         )
     return np.asarray(centres, np.float32)

@@ -188,13 +188,14 @@ class TableCache:
                     entry.users -= 1
                     self._release(entry)
 
-    def arrays(self, slots: int | None = None) -> dict[str, Array]:
-        """The tables by name, (S, K + 2, C): views, never copies.
+    def arrays(self, first: int = 0, end: int | None = None) -> dict[str, Array]:
+        """The tables of some slots by name, (S, K + 2, C): views, never copies.
 
         Args:
-            slots: S, how many of the first slots; None for all.
+            first: slot to begin with.
+            end: slot to end before, None for all that follow.
         """
-        return {name: rows[:slots] for name, rows in self._rows.items()}
+        return {name: rows[first:end] for name, rows in self._rows.items()}
 
     def forget(self, track_id: int) -> None:
         """Drop a track's tables."""

@@ -22,7 +22,7 @@ from stream.generators.base import (
     run_chosen,
     to_network,
 )
-from stream.latents import CHANNELS, Latents, Truncation, truncate_latent
+from stream.latents import Latents, Truncation, truncate_latent
 from stream.regions import NO_TRACK, Kind
 
 
@@ -36,8 +36,8 @@ class UnetGenerator:
         size: height and width of a crop in pixels.
         normalisation: of the image.
         truncation: of w; multi-modal only with centres.
-        average: w_avg, float32 (512,).
-        centres: w_centers, float32 (M, 512), None where the bundle has none.
+        average: w_avg, float32 (C,).
+        centres: w_centers, float32 (M, C), None where the bundle has none.
         latents: of the tracks.
         most: crops in one run of the graph.
     """
@@ -86,7 +86,7 @@ class UnetGenerator:
             embedding=np.zeros((1, self._embedding_channels(), height, width), np.float32),
             body=np.zeros(plane, np.bool_),
         )
-        w = self._map(np.zeros(CHANNELS, np.float32))
+        w = self._map(np.zeros(self._latents.channels, np.float32))
         run_chosen(self._generator, blank, np.ones(1, np.bool_), lambda _, part: self._feeds(part, w[None]), 1)
 
     def request(self, track_ids: Sequence[int] | Ints) -> None:
@@ -160,8 +160,10 @@ class UnetGenerator:
     def _map(self, z: Floats) -> Floats:
         # Always by itself: the result must not depend on who else is in the frame.
         w = self._mapping.run({"z": z[None]})["w"]
-        if w.shape != (1, CHANNELS) or w.dtype != np.float32 or not np.isfinite(w).all():
-            raise GenerationError(f"the mapping gave {w.dtype} {w.shape}, expected finite float32 (1, {CHANNELS})")
+        if w.shape != (1, len(self._average)) or w.dtype != np.float32 or not np.isfinite(w).all():
+            raise GenerationError(
+                f"the mapping gave {w.dtype} {w.shape}, expected finite float32 (1, {len(self._average)})"
+            )
         return np.asarray(w[0], np.float32)
 
     def _embedding_channels(self) -> int:

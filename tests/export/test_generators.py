@@ -168,7 +168,8 @@ def test_a_tracks_stand_in_does_not_depend_on_who_else_is_there(
 ) -> None:
     alone = crops_of(exported.generation, tracks=(7,), looks=(7,))
     crowd = crops_of(exported.generation, tracks=(3, 7, 5), looks=(1, 7, 7))
-    generator = open_generator(exported.bundle, device=device, precision=precision, latents=Latents(seed=1))
+    latents = Latents(seed=1, channels=exported.generation.z_channels)
+    generator = open_generator(exported.bundle, device=device, precision=precision, latents=latents)
     try:
         outputs = []
         for crops in (alone, crowd, alone):
