@@ -11,6 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from engines.bundle import Bundle
 from engines.errors import StreamStoppedError, UsageError
 from engines.runtime import open_runtime
@@ -18,13 +20,14 @@ from engines.store import Store, home
 from stream.config import AnonymizerSettings, find_preset, make_settings
 from stream.deadline import DeadlineRunner, HungError
 from stream.detectors.base import Detector, check_detections
+from stream.detectors.ensemble import unite
 from stream.detectors.single_stage import SingleStageDetector
 from stream.follow import Followed, Follower, Look, one_line
 from stream.frame import Frame, Image, flat_image
 from stream.generators import classical
 from stream.generators.classical import Fill
 from stream.manual import ManualRegions, read_manual_regions
-from stream.regions import Kind, Regions
+from stream.regions import Kind, Origin, Regions
 from stream.stitch import covered_boxes, stitch
 from stream.tracker import Tracker
 from stream.zones import Zones, read_zones
@@ -43,7 +46,7 @@ class Anonymized:
         frame: with the anonymized picture; place and time are those of the input frame.
         regions: what was covered.
         withheld: why the picture was replaced by a flat one, None if it was not.
-        ignored: how many regions stay as they are because of the user's zones.
+        ignored: how many regions stay as they are because the user wants it so, by kind or by place.
     """
 
     frame: Frame
@@ -96,6 +99,7 @@ class Anonymizer:
         self._fills = dict(fills)
         self.manual = manual
         self._zones = zones
+        self._kept = [kind for kind in Kind if self.settings.treatment(kind) == "keep"]
         self._make_tracker = make_tracker
         if not self._detectors and manual is None:
             raise UsageError(
@@ -143,7 +147,9 @@ class Anonymizer:
         store = store or Store(home())
         parallel, threads = _share_cores(settings) if side_by_side else (1, settings.threads)
         manual = read_manual_regions(settings.regions) if settings.regions else None
-        bundles = [store.open(name) for name in find_preset(settings.preset).detectors]
+        bundles = [store.find(name) for name in settings.detector or find_preset(settings.preset).detectors]
+        if not_detectors := [bundle.manifest.name for bundle in bundles if bundle.manifest.task != "detection"]:
+            raise UsageError(f"{', '.join(not_detectors)} finds nothing: it is no detector; choose another --detector")
         detectors = [
             SingleStageDetector(
                 bundle,
@@ -153,6 +159,8 @@ class Anonymizer:
             )
             for bundle in bundles
         ]
+        if kept := [kind.label for kind in Kind if settings.treatment(kind) == "keep"]:
+            _log.warning("as asked for, these stay raw wherever they are found: %s", ", ".join(kept))
         return cls(
             detectors,
             make_fills(settings),
@@ -276,12 +284,14 @@ class Anonymizer:
 
     def _detect(self, frame: Frame) -> Regions:
         """All detectors within one deadline; an answer that none of them can mean counts as none."""
-        regions = Regions.concatenate([detector.detect(frame) for detector in self._detectors])
+        regions = unite([detector.detect(frame) for detector in self._detectors])
         check_detections(regions.boxes, regions.scores, frame.width, frame.height)
         return regions
 
     def _covered(self, regions: Regions) -> Regions:
-        """Without those that the user's zones leave as they are."""
+        """Without those that the user wants kept as they are, by kind or by place; those by hand always count."""
+        if self._kept:
+            regions = regions[~np.isin(regions.kinds, self._kept) | (regions.origins == Origin.MANUAL)]
         if self._zones is None:
             return regions
         return regions[self._zones.covered(regions, covered_boxes(regions, self.settings.margin, self.settings.shape))]
@@ -321,13 +331,14 @@ def _share_cores(settings: AnonymizerSettings) -> tuple[int, int | None]:
 
 
 def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:
-    """The anonymizer of every kind. Kinds without an option of their own are covered as faces are."""
-    fill = {
+    """The anonymizer of every kind. One that is kept has one all the same, for regions given by hand."""
+    made: dict[str, Callable[[], Fill]] = {
         "blur": lambda: classical.blur(settings.blur_radius),
         "pixelate": lambda: classical.pixelate(settings.cells),
         "mask": lambda: classical.mask_out(settings.mask_colour),
-    }[settings.face]()
-    return dict.fromkeys(Kind, fill)
+        "keep": lambda: classical.blur(settings.blur_radius),
+    }
+    return {kind: made[settings.treatment(kind)]() for kind in Kind}
 
 
 class _OncePerSecond:

@@ -21,8 +21,7 @@ from rich.logging import RichHandler
 from engines.errors import StandinError
 from engines.runtime import Device
 from stream import cli_engines, cli_export, cli_generate, doctor
-from stream.config import OnFailure, RunSettings, make_settings, read_config
-from stream.generators.classical import Method
+from stream.config import OnFailure, RunSettings, Treatment, make_settings, read_config
 from stream.pipeline import Pipeline
 from stream.progress import RunProgress, render_summary
 from stream.run import RunResult, run
@@ -109,7 +108,15 @@ def run_command(
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The result: a file, or a folder for a folder.")],
     preset: Annotated[str | None, typer.Option(help=f"Which engines run. {_default('preset')}")] = None,
-    face: Annotated[Method | None, typer.Option(help=f"How faces are covered. {_default('face')}")] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A detection bundle, by name or folder, instead of the preset's; may be given several times."
+        ),
+    ] = None,
+    face: Annotated[Treatment | None, typer.Option(help=f"How faces are covered. {_default('face')}")] = None,
+    person: Annotated[Treatment | None, typer.Option(help="How persons are covered. (default: as faces)")] = None,
+    plate: Annotated[Treatment | None, typer.Option(help="How licence plates are covered. (default: as faces)")] = None,
     cells: Annotated[int | None, typer.Option(help=f"Of pixelate: 8 or 16 across. {_default('cells')}")] = None,
     blur_radius: Annotated[
         float | None, typer.Option(help=f"Of blur, as a share of the region. {_default('blur_radius')}")

@@ -12,10 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from engines.errors import UsageError
 from engines.runtime import Device
-from stream.generators.classical import Method
+from stream.regions import Kind
 from stream.stitch import Shape
 
 OnFailure = Literal["withhold", "stop"]
+#: What becomes of regions of a kind: an anonymizer, or `keep` for nothing at all.
+Treatment = Literal["blur", "pixelate", "mask", "keep"]
 
 
 class Preset(BaseModel):
@@ -34,6 +36,10 @@ class Preset(BaseModel):
 
 PRESETS: Mapping[str, Preset] = {
     "faces": Preset(detectors=("centerface",), about="faces, found by CenterFace, covered classically"),
+    "people": Preset(
+        detectors=("fastestdet", "centerface"),
+        about="persons, found by FastestDet, and faces, found by CenterFace, covered classically",
+    ),
 }
 
 
@@ -66,9 +72,12 @@ class AnonymizerSettings(BaseModel):
 
     Attributes:
         preset: which bundles run.
+        detector: names or folders of detection bundles that run instead of the preset's; several are united.
         device: where they run; never changed silently.
         threads: for the engines, None for one per core.
-        face: how faces are covered.
+        face: how faces are covered; `keep` leaves them raw.
+        person: how persons are covered, None for as faces are.
+        plate: how licence plates are covered, None for as faces are.
         cells: of `pixelate`, across and down.
         blur_radius: of `blur`, standard deviation as a share of the region's longer side.
         mask_colour: of `mask`, RGB.
@@ -88,9 +97,12 @@ class AnonymizerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: str = "faces"
+    detector: tuple[str, ...] = ()
     device: Device = "cpu"
     threads: int | None = Field(default=None, ge=1)
-    face: Method = "blur"
+    face: Treatment = "blur"
+    person: Treatment | None = None
+    plate: Treatment | None = None
     cells: Literal[8, 16] = 8
     blur_radius: float = Field(default=0.25, ge=0.1, le=2)
     mask_colour: Colour = (0, 0, 0)
@@ -105,6 +117,11 @@ class AnonymizerSettings(BaseModel):
     regions: Path | None = None
     ignore_zones: Path | None = None
     only_zones: Path | None = None
+
+    def treatment(self, kind: Kind) -> Treatment:
+        """What becomes of regions of a kind."""
+        own = {Kind.FACE: self.face, Kind.PERSON: self.person, Kind.PLATE: self.plate}[kind]
+        return own or self.face
 
 
 class RunSettings(AnonymizerSettings):

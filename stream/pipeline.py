@@ -49,7 +49,7 @@ class Summary:
         held: regions that were held.
         looked_ahead: regions that were carried back.
         manual: regions given by hand.
-        ignored: regions that stay as they are because of the user's zones; in none of the other numbers.
+        ignored: regions that stay as they are because the user wants it so; in none of the other numbers.
         withheld: frames that were replaced by flat ones.
         reasons: why, with counts.
         tracks: how many were begun.

@@ -101,7 +101,7 @@ def _rows(result: RunResult, output: Path) -> list[tuple[str, str]]:
 
 
 def _ignored(summary: Summary) -> str:
-    return f"; {summary.ignored} left raw because of zones" if summary.ignored else ""
+    return f"; {summary.ignored} left raw as asked for" if summary.ignored else ""
 
 
 def _stages(summary: Summary) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import stream
 from engines.bundle import Bundle, write_bundle
-from engines.errors import BundleMissingError, StreamStoppedError, UsageError
+from engines.errors import BundleError, BundleMissingError, StreamStoppedError, UsageError
 from engines.store import Store
 from stream.anonymizer import Anonymizer, make_fills
 from stream.config import AnonymizerSettings
@@ -21,7 +21,19 @@ from stream.frame import WITHHELD_LEVEL, Frame
 from stream.manual import ManualRegion, ManualRegions
 from stream.regions import Kind, Regions
 from tests.engines.helpers import doubler, tiny_draft
-from tests.fakes import FILLS, Box, FixedDetector, FunctionDetector, faces, flat_settings, frames, noise
+from tests.fakes import (
+    FILLS,
+    Box,
+    FixedDetector,
+    FunctionDetector,
+    covered_share,
+    faces,
+    flat_settings,
+    frames,
+    noise,
+    whole,
+)
+from tests.generator_bundles import write_unet
 
 FACE: Box = (20, 10, 40, 34)
 
@@ -176,6 +188,46 @@ def test_open_names_the_command_where_the_bundle_is_missing(tmp_path: Path) -> N
 def test_every_kind_is_covered_by_the_method_for_faces(method: str) -> None:
     fills = make_fills(AnonymizerSettings.model_validate({"face": method}))
     assert set(fills) == set(Kind)
+
+
+def test_each_kind_may_be_covered_in_its_own_way() -> None:
+    fills = make_fills(AnonymizerSettings(face="mask", person="pixelate", mask_colour=(1, 2, 3)))
+    (picture,) = noise(1)
+    assert (fills[Kind.FACE](picture) == (1, 2, 3)).all()
+    assert (fills[Kind.PLATE](picture) == (1, 2, 3)).all()
+    assert not (fills[Kind.PERSON](picture) == (1, 2, 3)).all()
+
+
+def test_a_kind_that_is_kept_stays_raw_and_is_counted_unless_given_by_hand() -> None:
+    person, face = (4, 4, 12, 12), (30, 20, 40, 30)
+    by_hand = ManualRegions([ManualRegion(x0=50, y0=4, x1=60, y1=12, kind="person")])
+    (picture,) = noise(1)
+    detectors = [
+        FixedDetector(face),
+        FunctionDetector(lambda _: Regions.of([person], Kind.PERSON)),
+    ]
+    settings = flat_settings(lookahead=0, person="keep")
+    with Anonymizer(detectors, FILLS, settings, manual=by_hand) as anonymizer:
+        made = anonymizer.anonymize(frames([picture])[0])
+    assert made.ignored == 1
+    assert np.array_equal(whole(made.image, person), whole(picture, person))
+    assert covered_share(made.image, face) == covered_share(made.image, (50, 4, 60, 12)) == 1
+
+
+def test_finds_of_two_detectors_that_are_the_same_become_one_region() -> None:
+    detectors = [FixedDetector((10, 10, 30, 30)), FixedDetector((12, 10, 32, 30), (40, 4, 50, 14))]
+    with Anonymizer(detectors, FILLS, flat_settings(lookahead=0)) as anonymizer:
+        made = anonymizer.anonymize(frames(noise(1))[0])
+    assert sorted(made.regions.boxes.tolist()) == [[10, 10, 32, 30], [40, 4, 50, 14]]
+
+
+def test_detectors_may_be_named_in_the_place_of_the_presets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_bundle(tmp_path / "own", tiny_draft(), {"detector.onnx": doubler()})
+    with pytest.raises(BundleError, match="takes no image"):
+        Anonymizer.open(store=Store(tmp_path / "store"), detector=[str(tmp_path / "own")])
+    write_unet(tmp_path / "unet")
+    with pytest.raises(UsageError, match="tiny-unet finds nothing"):
+        Anonymizer.open(store=Store(tmp_path / "store"), detector=[str(tmp_path / "unet")])
 
 
 def test_the_package_offers_what_its_description_shows() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from engines.bundle import open_bundle
+from engines.store import Store
 from export import configs
 from export.vertex_embeddings import read_surface
 from tests.command import Ended, Standin, child
@@ -38,7 +39,10 @@ class Desk:
         given = {"checkpoint": self.face if face else self.body, "output": self.output, "precision": "fp32"}
         given["config"] = FACE.name if face else BODY.name
         options = [
-            part for key, value in (given | changes).items() for part in (f"--{key}", value) if value is not None
+            part
+            for key, value in (given | changes).items()
+            for part in (f"--{key.replace('_', '-')}", value)
+            if value is not None
         ]
         return self._standin("export", name, *options)
 
@@ -84,6 +88,22 @@ def test_the_path_goes_to_standard_output_and_everything_else_beside_it(desk: De
     assert bundle.manifest.generation is not None
     assert bundle.manifest.generation.unexpected == ("left.over",)
     assert [path.name for path in output.parent.iterdir()] == [output.name], "something was left beside it"
+
+
+def test_without_an_output_the_bundle_is_installed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(desk.folder / "store"))
+    place = desk.folder / "store" / "bundles" / "dp2-face"
+    ended = desk.export(output=None)
+    assert (ended.code, ended.out) == (0, f"{place}\n"), ended.err
+    assert Store(desk.folder / "store").find("dp2-face").path == place
+    assert "is installed already" in desk.refuses(2, output=None)
+
+
+def test_options_that_do_not_go_with_a_name_are_refused(desk: Desk) -> None:
+    assert "--input-size does not go with dp2-face" in desk.refuses(2, input_size="64x64")
+    assert "'64' is no size" in desk.refuses(2, input_size="64")
+    assert "--precision does not go with dsfd" in desk.refuses(2, "dsfd", config=None)
+    assert "--surface does not go with cse" in desk.refuses(2, "cse", precision=None, surface=desk.surface)
 
 
 def test_the_surface_of_the_training_comes_into_the_bundle(desk: Desk) -> None:
