@@ -1,0 +1,175 @@
+"""The graphs of a detector's bundle: boxes with all that follows from them, and heads for the boxes that survived.
+
+What is delicate for TensorRT, here and in `export.models`:
+
+- TopK takes at most 3840: 1000 candidates a level and 1000 proposals stay below, whatever the picture's size.
+- NonMaxSuppression gives as many rows as the data has; they end in a mask of constant size at once.
+- RoiAlign has the modes that are used from TensorRT 8.6 on.
+- The size of a picture may be fixed when exporting. Free sizes need a profile with a range there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.manifest import Tensor as Declared
+from export.graphs import EXAMPLES, Arrays, GraphPlan
+from export.models.rcnn import POOLED_LEVELS, Detector, MaskHeads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from export.models.cse import DenseHeads
+
+#: Pictures are padded to multiples of the coarsest stage's stride.
+MULTIPLE = 32
+#: Boxes in the example of the heads.
+_BOXES = 3
+
+Side = int | str
+
+
+def detector_inputs(sides: tuple[Side, Side]) -> tuple[Declared, ...]:
+    """`image` and `image_size`; a word for a side leaves it free."""
+    return (
+        Declared(
+            name="image",
+            dtype="float32",
+            shape=("N", 3, *sides),
+            meaning=f"RGB, normalised, then padded with 0 at the bottom and right; sides are multiples of {MULTIPLE}",
+        ),
+        Declared(name="image_size", dtype="int64", shape=("N", 2), meaning="height and width in pixels before padding"),
+    )
+
+
+def feature_tensors(channels: int, sides: tuple[Side, Side]) -> tuple[Declared, ...]:
+    """p2 ... p5, which the detector gives and heads take."""
+    made = []
+    for level in range(2, 2 + POOLED_LEVELS):
+        shape = [side // 2**level if isinstance(side, int) else f"{side}{level}" for side in sides]
+        made.append(
+            Declared(
+                name=f"p{level}",
+                dtype="float32",
+                shape=("N", channels, *shape),
+                meaning=f"features at 1/{2**level} of the size, for the heads",
+            )
+        )
+    return tuple(made)
+
+
+def detector_plan(network: Detector, channels: int, sides: tuple[Side, Side], example: Arrays) -> GraphPlan:
+    """`detector.onnx`.
+
+    Args:
+        network: in evaluation mode.
+        channels: of its features.
+        sides: of the picture in pixels; a word leaves one free.
+        example: `image` and `image_size`.
+    """
+    most = network.most
+    outputs = (
+        Declared(
+            name="boxes",
+            dtype="float32",
+            shape=("N", most, 4),
+            meaning="x1, y1, x2, y2 in pixels of `image`, within image_size; 0 after `count`",
+        ),
+        Declared(
+            name="scores",
+            dtype="float32",
+            shape=("N", most),
+            meaning="descending; 0 after `count`; NaN where something that was computed is not finite",
+        ),
+        Declared(name="classes", dtype="int64", shape=("N", most), meaning="index into kinds"),
+        Declared(name="count", dtype="int64", shape=("N",), meaning="how many boxes there are"),
+        Declared(
+            name="floor",
+            dtype="float32",
+            shape=("N",),
+            meaning=f"0 if all boxes with a score over {network.threshold:g} are there, else the lowest score that is",
+        ),
+    )
+    return GraphPlan(
+        key="detector",
+        file="detector.onnx",
+        module=network,
+        inputs=detector_inputs(sides),
+        outputs=(*outputs, *feature_tensors(channels, sides)),
+        example=example,
+    )
+
+
+def heads_plan(network: MaskHeads | DenseHeads, channels: int, sides: tuple[Side, Side], example: Arrays) -> GraphPlan:
+    """`heads.onnx`.
+
+    Args:
+        network: in evaluation mode.
+        channels: of the features.
+        sides: of the picture in pixels, as for `detector_plan`.
+        example: `p2` ... `p5`, `boxes`, `index`, and `classes` for masks.
+    """
+    inputs = [
+        *feature_tensors(channels, sides),
+        Declared(name="boxes", dtype="float32", shape=("R", 4), meaning="as `detector.onnx` gives them"),
+        Declared(name="index", dtype="int64", shape=("R",), meaning="which of the N frames a box is in"),
+    ]
+    if isinstance(network, MaskHeads):
+        inputs.append(Declared(name="classes", dtype="int64", shape=("R",), meaning="of each box, index into kinds"))
+        outputs = [
+            _per_box("masks", (2 * network.spec.pooler.size,), "probability that a place of the box is the object")
+        ]
+    else:
+        spec = network.spec
+        sides_of = (2 * spec.scale * spec.pooler.size,)
+        outputs = [
+            _per_box("coarse_segm", (spec.coarse_channels, *sides_of), "logits of background and body"),
+            _per_box("embedding", (spec.embedding_channels, *sides_of), "surface embedding, not normalised"),
+        ]
+    return GraphPlan(
+        key="heads",
+        file="heads.onnx",
+        module=network,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        example={tensor.name: example[tensor.name] for tensor in inputs},
+    )
+
+
+def _per_box(name: str, shape: tuple[int, ...], meaning: str) -> Declared:
+    return Declared(name=name, dtype="float32", shape=("R", *shape, shape[-1]), meaning=meaning)
+
+
+def example_pictures(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Arrays:
+    """Made-up pictures of (height, width), the first without padding and the second with some."""
+    height, width = size
+    draw = np.random.default_rng(0)
+    # Coarse blobs with some noise: pure noise looks the same everywhere to a trained network.
+    coarse = draw.uniform(0, 255, (EXAMPLES, 3, -(-height // 16), -(-width // 16)))
+    pixels = coarse.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width]
+    pixels = np.clip(pixels + draw.normal(0, 10, pixels.shape), 0, 255)
+    image = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    image_size = np.array([[height, width]] * EXAMPLES, np.int64)
+    image_size[1:] -= [height // 8, width // 8]
+    for picture, (h, w) in zip(image, image_size, strict=True):
+        picture[:, h:] = 0
+        picture[:, :, w:] = 0
+    return {"image": image.astype(np.float32), "image_size": image_size}
+
+
+def example_boxes(size: tuple[int, int]) -> Arrays:
+    """Made-up boxes in the pictures of `example_pictures`: a large one, and smaller ones of other levels."""
+    height, width = size
+    parts = np.array([[0.1, 0.05, 0.9, 0.95], [0.2, 0.3, 0.5, 0.6], [0.05, 0.1, 0.15, 0.3]], np.float32)[:_BOXES]
+    return {
+        "boxes": parts * np.array([width, height, width, height], np.float32),
+        "index": np.arange(_BOXES, dtype=np.int64) % EXAMPLES,
+        "classes": np.zeros(_BOXES, np.int64),
+    }
+
+
+def evaluated(network: nn.Module) -> nn.Module:
+    """In evaluation mode and without gradients."""
+    return network.eval().requires_grad_(False)
