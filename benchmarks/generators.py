@@ -303,7 +303,8 @@ def main() -> None:
     for line in lines(result):
         table.add_row(*line)
     console.print(table)
-    print(save("generators", result))
+    # A part does not take the place of the whole.
+    print(save("generators" if tuple(options.only) == NAMES else "generators-" + "-".join(options.only), result))
 
 
 def _installed() -> list[Device]:

@@ -129,7 +129,7 @@ class OpenvinoRuntime(Runtime):
         try:
             results = request.infer(arrays, share_inputs=True, share_outputs=False)
             values = {name: np.asarray(results[name]) for name in self._names}
-        except RuntimeError as error:
+        except Exception as error:  # what it raises for what it was given has no common base class
             shapes = ", ".join(f"{name} {feeds[name].shape}" for name in sorted(feeds))
             raise RuntimeFailedError(
                 f"{self._graph.file} failed on {self.provider} with {shapes}: {_one_line(error)}"

@@ -15,7 +15,18 @@ from typing import Any, Final
 import torch
 
 from engines.errors import CheckpointError
-from export.pickles import PICKLE_ERRORS, RefusedGlobalError, RestrictedUnpickler, globals_of, numpy_globals, plain
+from export.pickles import (
+    PICKLE_ERRORS,
+    Ordered,
+    RefusedContentError,
+    RefusedGlobalError,
+    RestrictedUnpickler,
+    globals_of,
+    kind_of,
+    numpy_globals,
+    plain,
+    require_keys,
+)
 
 _ZIP_START: Final = b"PK\x03\x04"
 #: The number that torch wrote first before its files were zip files, as a pickle of protocol 2.
@@ -33,6 +44,17 @@ _TORCH_GLOBALS: Final = re.compile(
     r"|torch\.(?:Size|device|bfloat16|bool|double|half|float|int|long|short|uint8|(?:float|int)\d+)"
     r"|collections\.(?:OrderedDict|Counter)|_codecs\.encode|(?:__builtin__|builtins)\.set"
 )
+#: Those of them that are called. Storages are only referred to: called with a size, they would claim any memory.
+_TORCH_CALLS: Final = re.compile(
+    r"torch\._utils\._rebuild_(?:tensor|tensor_v2|parameter)|torch\.nn\.parameter\.Parameter|torch\.(?:Size|device)"
+)
+#: More than any tensor has.
+_MOST_DIMENSIONS: Final = 64
+#: What torch writes for a storage: its kind, class, key, device, length, and in legacy files the part of it.
+_STORAGE_ID: Final = (5, 6)
+_VIEW: Final = 3
+#: What torch and the system say when they refuse an allocation.
+_NO_MEMORY: Final = re.compile(r"DefaultCPUAllocator|[Cc]an(?:not|'t) allocate memory")
 #: Training state that lies beside the weights. What is a dict may be read as one.
 _DICTS: Final = ("easydict.EasyDict",)
 
@@ -50,7 +72,8 @@ def read_checkpoint(path: Path) -> dict[Any, Any]:
         clone what outlives it. Arrays of a pickle are read-only numpy arrays.
 
     Raises:
-        CheckpointError: There is no such file, it is damaged, no checkpoint, or names what weights do not need.
+        CheckpointError: There is no such file, it is damaged, no checkpoint, names what weights do not need, or does
+            not fit into the memory.
     """
     head = _head(path)
     try:
@@ -72,7 +95,16 @@ def read_checkpoint(path: Path) -> dict[Any, Any]:
             f"{path} names {shown(*error.names)}, which weights do not need and which could run code; nothing of it "
             "was run; get the file from its authors, or save only its tensors with torch.save"
         ) from None
+    except RefusedContentError as error:
+        raise CheckpointError(
+            f"{path} has {shown(str(error))}, which weights never need; get it from its authors"
+        ) from None
     except (*PICKLE_ERRORS, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            raise CheckpointError(
+                f"{path} ({path.stat().st_size} bytes) needs more memory than is free; close other programs, or get "
+                "the file from its authors if it is small"
+            ) from None
         raise CheckpointError(
             f"{path} is damaged or cut off ({shown(str(error) or type(error).__name__)}); download it again"
         ) from None
@@ -142,13 +174,109 @@ def _read_zip(path: Path) -> object:
             raise CheckpointError(f"{path} has been compressed, which torch.save never does; save it again with torch")
         with archive.open(pickles[0]) as stream:
             _refuse_strange_globals(stream, 1)
+        with archive.open(pickles[0]) as stream:
+            _Rehearsal(stream, path.stat().st_size).load()
     return _load(path, mmap=True)
 
 
 def _read_legacy(path: Path) -> object:
     with path.open("rb") as stream:
         _refuse_strange_globals(stream, _LEGACY_PICKLES)
+        stream.seek(0)
+        size = path.stat().st_size
+        _, version, _, _, keys = [_Rehearsal(stream, size).load() for _ in range(_LEGACY_PICKLES)]
+        # torch writes the one into a message and looks the others up.
+        if not isinstance(version, int) or not isinstance(keys, list):
+            raise RefusedContentError(f"{kind_of(version)} as its version and {kind_of(keys)} as its keys")
+        require_keys(keys)
     return _load(path, mmap=False)
+
+
+class _Made:
+    """Stands in for a global of torch, or for what it makes."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *arguments: object) -> _Made:
+        """Looks at what torch would be called with."""
+        if not _TORCH_CALLS.fullmatch(self._name):
+            raise RefusedContentError(f"a call of {self._name or 'a tensor'}")
+        for argument in arguments:
+            if not _is_flat(argument):
+                raise RefusedContentError(f"{kind_of(argument)} in a call of {self._name}")
+        return _Made("")
+
+
+def _is_flat(argument: object) -> bool:
+    """Whether it is what tensors are made of, which is nothing that would take long to hash, compare or write out."""
+    if isinstance(argument, dict):
+        return all(value is None or isinstance(value, str | int) for value in argument.values())
+    if isinstance(argument, tuple | list):
+        return len(argument) <= _MOST_DIMENSIONS and all(isinstance(n, int) for n in argument)
+    return argument is None or isinstance(argument, str | bytes | int | _Made)
+
+
+class _Rehearsal(RestrictedUnpickler):
+    """Reads a pickle of torch before torch does, with stand-ins for all of torch.
+
+    torch refuses to run what is not on its list, but hashes and writes out what it is given, and makes room for
+    whatever size a storage claims.
+    """
+
+    def __init__(self, stream: Any, size: int) -> None:
+        super().__init__(stream, size)
+        self._size = size
+        self._seen: set[str | bytes] = set()
+        self._claimed = 0
+        self._allowed |= dict.fromkeys(_DICTS, Ordered) | {"collections.Counter": _counter}
+        self._allowed |= {"__builtin__.set": _set, "builtins.set": _set}
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        return (
+            _Made(full)
+            if _TORCH_GLOBALS.fullmatch(full) and full not in self._allowed
+            else super().find_class(module, name)
+        )
+
+    def persistent_load(self, pid: object) -> _Made:
+        if not isinstance(pid, tuple) or len(pid) not in _STORAGE_ID or pid[0] not in ("storage", b"storage"):
+            raise RefusedContentError(f"a reference to {kind_of(pid)} outside of itself")
+        _, kind, key, device, length, *view = pid
+        fits = isinstance(kind, _Made) and isinstance(key, str | bytes) and isinstance(device, str | bytes)
+        if not fits or type(length) is not int or length < 0 or not _is_view(*view):
+            raise RefusedContentError("a reference to a storage that torch did not write")
+        # Files that were saved honestly hold all of every storage.
+        self._claimed += 0 if key in self._seen else length
+        self._seen.add(key)
+        if self._claimed > self._size:
+            raise pickle.UnpicklingError(
+                f"its tensors claim {self._claimed} numbers, but the file has {self._size} bytes"
+            )
+        return _Made("")
+
+
+def _is_view(view: object = None) -> bool:
+    if not isinstance(view, tuple):
+        return view is None
+    return len(view) == _VIEW and isinstance(view[0], str | bytes) and all(type(n) is int for n in view[1:])
+
+
+def _counter(*given: object) -> Ordered:
+    if not all(isinstance(part, dict) for part in given):
+        raise RefusedContentError("a Counter of something else than a dict")
+    return Ordered(*given)
+
+
+def _set(*given: object) -> set[Any]:
+    for members in given:
+        if not isinstance(members, list | tuple | set):
+            raise RefusedContentError(f"a set of {kind_of(members)}")
+        require_keys(members)
+    return set(*given)
 
 
 def _refuse_strange_globals(stream: Any, pickles: int) -> None:

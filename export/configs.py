@@ -164,7 +164,8 @@ _CONFIGS: tuple[Config, ...] = (
             f"{_LINKS}/2d550564-55f2-4492-96d5-5bdadbf8b69b8dc0aabb-b38a-47b0-8d4b-858f1bb9583af580023c-612e-4510-ba5c-3711dc9bbfa6",
         ),
     ),
-    # The smaller network of the paper. Its weights were not published; its tensors show that it is the smaller one.
+    # The smaller network of the paper, whose weights were not published. What no tensor shows is the same; the name is
+    # for the manifest.
     SurfaceConfig(
         name="sg-gan-d",
         export="sg-gan",

@@ -29,7 +29,8 @@ _AVERAGED: Final = ("EMA_generator", "running_average_generator")
 _LAST_STEP: Final = ("generator", "G")
 #: What wrappers put before every name.
 _PREFIXES: Final = ("module.", "_orig_mod.", "generator.")
-_CENTRES: Final = "style_net.w_centers"
+#: Where the centres of w are, best first; the last of these names is also used beside the state.
+_CENTRES: Final = ("style_net.w_centers", "w_centers")
 #: A low-pass filter that is far from sum 1 would make an image brighter at every level.
 _FILTER_TOLERANCE = 1e-2
 
@@ -83,17 +84,18 @@ def load_official(path: Path, config: Config) -> Official:
         _check_filters(state)
         # V-SAM has an average for every vertex and knows no centres.
         modal = isinstance(spec, UnetSpec)
-        centres = _centres(found.get(_CENTRES, checkpoint.get("w_centers")), spec) if modal else None
+        source = next((name for name in _CENTRES if modal and name in found), "")
+        centres = _centres(found[source] if source else checkpoint.get(_CENTRES[-1]), spec) if modal else None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check the file") from None
-    # The published SG-GAN code registers a filter with every layer and uses few of them.
-    spare = [name for name in shapes if name not in expected and name.rpartition(".")[2] != "resample_filter"]
     # Escaped: the names go into the manifest, and may hold anything.
-    unexpected = tuple(sorted(shown(name) for name in spare if not (modal and name in (_CENTRES, "w_centers"))))
-    if unexpected:
-        warnings.append(f"{len(unexpected)} tensors have no place in the network: {shown(*unexpected)}")
+    unexpected = tuple(sorted(shown(name) for name in shapes if name not in expected and name != source))
+    # The published SG-GAN code registers a filter with every layer and uses few of them: nothing to worry about.
+    odd = [name for name in unexpected if name.rpartition(".")[2] != "resample_filter"]
+    if odd:
+        warnings.append(f"{len(odd)} tensors have no place in the network: {shown(*odd)}")
     average = state["style_net.w_avg" if "style_net.w_avg" in state else "style_net.E_map.w_avg"]
     return Official(config, spec, state, average, centres, unexpected, tuple(warnings), sha256_file(path))
 

@@ -13,12 +13,12 @@ import pickletools
 import re
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -40,6 +40,9 @@ PICKLE_ERRORS: Final = (
 
 _NUMBER = re.compile(r"[<>=|]?(?:[fiu][1248]|b1)\Z")
 _DEEPEST = 64
+#: As many as numpy has.
+_MOST_DIMENSIONS = 64
+_WORD_BITS = 64
 
 
 class RefusedGlobalError(pickle.UnpicklingError):
@@ -48,6 +51,33 @@ class RefusedGlobalError(pickle.UnpicklingError):
     def __init__(self, *names: str) -> None:
         super().__init__(", ".join(names))
         self.names = names
+
+
+class RefusedContentError(pickle.UnpicklingError):
+    """A pickle does what pickles of weights never do."""
+
+
+def kind_of(value: object) -> str:
+    """Names an untrusted object for a message.
+
+    A few bytes of a pickle can make a list that takes for ever to write out, so only short text is shown.
+    """
+    return repr(value[:40]) if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def require_keys(keys: Iterable[object]) -> None:
+    """Makes sure that the keys of a dict or the members of a set can be hashed in no time.
+
+    A few bytes can make a tuple of tuples whose hash takes 2 ** 40 steps, which nothing interrupts.
+
+    Raises:
+        RefusedContentError: One of them is neither text nor bytes, a small whole number or None.
+    """
+    for key in keys:
+        if isinstance(key, int) and key.bit_length() > _WORD_BITS:
+            raise RefusedContentError(f"a number of {key.bit_length()} bits as a key")
+        if key is not None and not isinstance(key, str | bytes | int):
+            raise RefusedContentError(f"{kind_of(key)} as a key")
 
 
 class DType:
@@ -59,7 +89,7 @@ class DType:
     def __new__(cls, spec: object = None, *_: object) -> DType:
         """Takes the arguments that numpy's own pickles give."""
         if not isinstance(spec, str) or not _NUMBER.match(spec):
-            raise pickle.UnpicklingError(f"an array of {str(spec)[:20]!r}, expected numbers")
+            raise pickle.UnpicklingError(f"an array of {kind_of(spec)}, expected numbers")
         made = super().__new__(cls)
         made.value = np.dtype(spec)
         return made
@@ -97,7 +127,9 @@ def _array(shape: object, dtype: object, data: object, order: object) -> NDArray
         data = data.encode("latin1")
     if not isinstance(dtype, DType) or not isinstance(data, bytes | bytearray) or order not in ("C", "F"):
         raise pickle.UnpicklingError("an array without bytes of numbers")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(shape, tuple) or len(shape) > _MOST_DIMENSIONS:
+        raise pickle.UnpicklingError("an array without a shape")
+    if not all(type(n) is int and n >= 0 and n.bit_length() < _WORD_BITS for n in shape):
         raise pickle.UnpicklingError("an array without a shape")
     if math.prod(shape) * dtype.value.itemsize != len(data):
         raise pickle.UnpicklingError(f"an array that claims the shape {str(shape)[:60]} but has {len(data)} bytes")
@@ -145,6 +177,15 @@ def numpy_globals() -> dict[str, Any]:
     return found
 
 
+class Ordered(collections.OrderedDict[Any, Any]):
+    """Stands in for `collections.OrderedDict`: looks at every key, however it comes in."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Sets one item; called for those that it is made of, too."""
+        require_keys((key,))
+        super().__setitem__(key, value)
+
+
 class _Bounded:
     """A file that is never asked for more than it has: a claimed length is made room for before it is read."""
 
@@ -170,14 +211,11 @@ class RestrictedUnpickler(pickle._Unpickler):
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    _allowed: dict[str, Any]
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         super().__init__(_Bounded(stream, size), encoding="latin1")
-        self._allowed: dict[str, Any] = {
-            **numpy_globals(),
-            "collections.OrderedDict": collections.OrderedDict,
-            "_codecs.encode": _encode,
-        }
+        self._allowed = {**numpy_globals(), "collections.OrderedDict": Ordered, "_codecs.encode": _encode}
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns what stands in for a global.
@@ -190,14 +228,15 @@ class RestrictedUnpickler(pickle._Unpickler):
             raise RefusedGlobalError(full)
         return self._allowed[full]
 
-    def persistent_load(self, pid: object) -> NoReturn:
+    def persistent_load(self, pid: object) -> Any:
         """Refuses references to the outside."""
-        raise pickle.UnpicklingError(f"it refers to {str(pid)[:40]!r} outside of itself")
+        raise pickle.UnpicklingError(f"it refers to {kind_of(pid)} outside of itself")
 
 
 def _checked_build(unpickler: Any) -> None:
     # Without this, a pickle could set attributes of the stand-ins themselves, and so of every later pickle.
-    if type(unpickler.stack[-2]) not in (Array, DType, collections.OrderedDict):
+    target, state = unpickler.stack[-2:]
+    if type(target) not in (Array, DType) and not (type(target) is Ordered and isinstance(state, dict)):
         raise pickle.UnpicklingError("a state for something that has none")
     pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)
 
@@ -207,6 +246,31 @@ def _checked_bytearray(unpickler: Any) -> None:
     unpickler.append(bytearray(unpickler.read(size)))
 
 
+def _checked_object(unpickler: Any) -> None:
+    # What is no class may be a container with an attribute of that name.
+    if not isinstance(unpickler.stack[-2], type):
+        raise pickle.UnpicklingError(f"an object of {kind_of(unpickler.stack[-2])}, expected a class")
+    pickle._Unpickler.dispatch[pickle.NEWOBJ[0]](unpickler)
+
+
+def _with_keys(opcode: bytes, keys: slice) -> Callable[[Any], None]:
+    """An opcode that hashes a part of the stack, after a look at that part."""
+    original = pickle._Unpickler.dispatch[opcode[0]]
+
+    def checked(unpickler: Any) -> None:
+        require_keys(unpickler.stack[keys])
+        original(unpickler)
+
+    return checked
+
+
+# All but the first find on the stack what came after the last mark.
+RestrictedUnpickler.dispatch[pickle.SETITEM[0]] = _with_keys(pickle.SETITEM, slice(-2, -1))
+RestrictedUnpickler.dispatch[pickle.SETITEMS[0]] = _with_keys(pickle.SETITEMS, slice(0, None, 2))
+RestrictedUnpickler.dispatch[pickle.DICT[0]] = _with_keys(pickle.DICT, slice(0, None, 2))
+RestrictedUnpickler.dispatch[pickle.ADDITEMS[0]] = _with_keys(pickle.ADDITEMS, slice(None))
+RestrictedUnpickler.dispatch[pickle.FROZENSET[0]] = _with_keys(pickle.FROZENSET, slice(None))
+RestrictedUnpickler.dispatch[pickle.NEWOBJ[0]] = _checked_object
 RestrictedUnpickler.dispatch[pickle.BUILD[0]] = _checked_build
 RestrictedUnpickler.dispatch[pickle.BYTEARRAY8[0]] = _checked_bytearray
 

@@ -202,8 +202,14 @@ def _generation(generation: Generation) -> list[tuple[str, str]]:
         ("image size", "{} x {}".format(*generation.image_size)),
         ("vertices", str(generation.vertices or "none")),
         ("largest activation", "not recorded" if loudest is None else f"{loudest.largest:.3g} in {loudest.layer}"),
-        ("unexpected tensors", ", ".join(generation.unexpected) or "none"),
+        ("unexpected tensors", _some(generation.unexpected)),
     ]
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """SG-GAN's published code leaves a filter with every layer: all of them are in the manifest, a few are enough here."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def _measured(parity: Parity) -> str:

@@ -122,9 +122,11 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM end an export as Ctrl-C does, which removes the folder it works in."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Lets SIGTERM, and the end of the terminal, end an export as Ctrl-C does, which removes the folder it works in."""
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(which, signal.default_int_handler) for which in ends]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for which, handler in zip(ends, before, strict=True):
+            signal.signal(which, handler)

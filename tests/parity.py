@@ -86,12 +86,12 @@ def parity_cases(architecture: str, folder: Path | None = None) -> list[ParityCa
     for path in sorted(folder.glob("*.json")):
         spec = json.loads(path.read_text())
         name = str(spec.get("architecture", ""))
-        if path.with_suffix(".npz").is_file() and name.startswith((STYLE_UNET, SURFACE_UNET, architecture)):
+        if path.with_suffix(".npz").is_file():
             known += 1
             if name.startswith(architecture):
                 found.append(ParityCase(path.stem, spec, path.with_suffix(".npz")))
     if not known or (not found and folder == OWN):
-        raise LookupError(f"no parity case of {architecture!r} in {folder}")
+        raise LookupError(f"no parity case{f' of {architecture!r}' if known else ''} in {folder}")
     return found
 
 

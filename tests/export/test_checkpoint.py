@@ -4,7 +4,7 @@ import io
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,126 @@ def test_calls_that_only_claim_memory_are_refused_though_torch_allows_them(
     else:
         data = rezipped(as_torch({"a": torch.ones(2)}), {"data.pkl": data})
     assert "nothing of it was run" in refused(given_as(tmp_path, data))
+
+
+def torch_file(pickled: bytes, *, legacy: bool, keys: bytes = b"\x80\x02].", version: bytes = b"") -> bytes:
+    """A file of torch with other pickles than torch wrote."""
+    if not legacy:
+        return rezipped(as_torch({"a": torch.ones(2)}), {"data.pkl": pickled})
+    honest = as_torch({}, legacy=True)
+    head = honest.index(b".", 2) + 1
+    assert honest[head:].startswith(b"\x80\x02M\xe9\x03.")
+    system = honest[head + 6 : honest.index(pickle.dumps({}, protocol=2))]
+    return honest[:head] + (version or honest[head : head + 6]) + system + pickled + keys
+
+
+#: A tuple of tuples, in 40 steps: to hash or to write it out takes 2 ** 40.
+TUPLES = b"\x80\x02K\x01q\x00" + b"".join(
+    b"h%bh%b\x86q%b" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(40)
+)
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n("
+NUMBERS = b"K\x00K\x02\x85K\x01\x85\x89NtR"
+STORAGE = b"ctorch\nFloatStorage\n"
+
+
+def storage(key: bytes = b"U\x010", length: bytes = b"K\x02", device: bytes = b"U\x03cpu", more: bytes = b"") -> bytes:
+    return b"(U\x07storage" + STORAGE + key + device + length + more + b"tQ"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b"}h\x28K\x01s", "a tuple as a key", id="dict"),
+        pytest.param(b"c__builtin__\nset\n]h\x28a\x85R", "a tuple as a key", id="set"),
+        pytest.param(b"ccollections\nCounter\n]h\x28a\x85R", "a Counter of something else", id="counter"),
+        pytest.param(b"ccollections\nOrderedDict\n]h\x28K\x01\x86a\x85R", "a tuple as a key", id="pairs"),
+        pytest.param(b"ccollections\nOrderedDict\n)R]h\x28K\x01\x86ab", "a state for", id="attributes"),
+        pytest.param(b"ceasydict\nEasyDict\n)\x81h\x28K\x01s", "a tuple as a key", id="easydict"),
+        pytest.param(b"h\x28)R", "not callable", id="call"),
+        pytest.param(b"h\x28)\x81", "an object of a tuple", id="object"),
+        pytest.param(b"h\x28Q", "a reference to a tuple", id="reference"),
+        pytest.param(storage(key=b"h\x28"), "a storage that torch did not write", id="name of a storage"),
+        pytest.param(storage(device=b"h\x28"), "a storage that torch did not write", id="device of a storage"),
+        pytest.param(storage(length=b"h\x28"), "a storage that torch did not write", id="length of a storage"),
+        pytest.param(storage(more=b"h\x28"), "a storage that torch did not write", id="view of a storage"),
+        pytest.param(TENSOR + b"h\x28" + NUMBERS, "a tuple in a call of torch._utils._rebuild_tensor_v2", id="tensor"),
+        pytest.param(b"ctorch\ndevice\nh\x28\x85R", "a tuple in a call of torch.device", id="torch.device"),
+        pytest.param(b"ctorch\nSize\nh\x28\x85\x85R", "a tuple in a call of torch.Size", id="torch.Size"),
+        pytest.param(STORAGE + b"J\xff\xff\xff\x7f\x85R", "a call of torch.FloatStorage", id="storage by length"),
+        pytest.param(storage(length=b"J\xff\xff\xff\x7f"), "claim 2147483647 numbers", id="long storage"),
+    ],
+)  # fmt: skip
+def test_small_torch_files_that_claim_much_end_before_torch_sees_them(
+    tmp_path: Path, data: bytes, expected: str, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("torch saw it")
+
+    monkeypatch.setattr(torch, "load", never)
+    assert expected in refused(given_as(tmp_path, torch_file(TUPLES + data + b".", legacy=legacy)))
+
+
+@pytest.mark.timeout(30)
+def test_what_surrounds_a_legacy_pickle_is_looked_at_too(tmp_path: Path) -> None:
+    content = b"\x80\x02}U\x01aK\x01s."
+    assert read_checkpoint(given_as(tmp_path, torch_file(content, legacy=True))) == {"a": 1}
+    keys = TUPLES + b"]h\x28a."
+    assert "a tuple as a key" in refused(given_as(tmp_path, torch_file(content, legacy=True, keys=keys)))
+    version = TUPLES + b"."
+    assert "a tuple as its version" in refused(given_as(tmp_path, torch_file(content, legacy=True, version=version)))
+
+
+def test_ordered_dicts_as_python_2_wrote_them_are_read(tmp_path: Path) -> None:
+    pairs = b"\x80\x02ccollections\nOrderedDict\n](](U\x01aK\x01e](U\x01bK\x02ee\x85R."
+    for data in (pairs, torch_file(pairs, legacy=False), torch_file(pairs, legacy=True)):
+        assert read_checkpoint(given_as(tmp_path, data)) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_unusual_but_honest_tensors_are_read(tmp_path: Path, legacy: bool) -> None:
+    whole = torch.arange(12.0)
+    content: dict[str, Any] = {
+        "view": whole[3:7],
+        "other": whole.view(3, 4).t(),
+        "size": whole.view(3, 4).shape,
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "none": torch.empty(0, 3),
+        "point": torch.tensor(2),
+        "counter": Counter("abba"),
+        "bool": torch.tensor([True, False]),
+    }
+    read = read_checkpoint(given_as(tmp_path, as_torch(content, legacy=legacy)))
+    for name in ("view", "other", "none", "point", "bool"):
+        assert torch.equal(read[name], content[name]), name
+    assert tuple(read["size"]) == (3, 4)
+    assert read["device"] == torch.device("cpu")
+    assert read["dtype"] == torch.float16
+    assert read["counter"] == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: ..."),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_a_refused_allocation_is_said_in_our_words(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", refuse)
+    path = given_as(tmp_path, as_torch({"a": torch.ones(2)}))
+    message = refused(path)
+    assert f"({path.stat().st_size} bytes) needs more memory than is free" in message
+    assert "damaged" not in message
+    assert "alloc" not in message.replace(str(path), "")
 
 
 def reading(data: bytes) -> bytes:

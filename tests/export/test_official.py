@@ -58,7 +58,7 @@ def test_the_state_fits_our_module_strictly_and_keeps_every_value(tmp_path: Path
     module.load_state_dict(official.state, strict=True)
     assert all(torch.equal(official.state[name], given[name]) for name in official.state)
     assert {name for name in given if name not in official.state} <= {n for n in given if n.endswith("resample_filter")}
-    assert official.unexpected == ()
+    assert official.unexpected == tuple(sorted(given.keys() - official.state.keys()))
     assert official.warnings == ()
     assert official.w_centers is None
     assert official.sha256 == sha256_file(tmp_path / "model.ckpt")
@@ -154,6 +154,19 @@ def test_cluster_centres_inside_count_before_those_beside(tmp_path: Path) -> Non
     assert torch.equal(official.w_centers, CENTRES.float())
 
 
+def test_cluster_centres_inside_may_have_a_bare_name(tmp_path: Path) -> None:
+    state = weights(UNET) | {"w_centers": CENTRES}
+    for content in ({"EMA_generator": state, "w_centers": CENTRES + 1}, {"EMA_generator": state}, state):
+        official = load(tmp_path, content)
+        assert official.w_centers is not None
+        assert torch.equal(official.w_centers, CENTRES.float())
+        assert official.unexpected == ()
+    both = load(tmp_path, {"EMA_generator": state | {"style_net.w_centers": CENTRES + 2}})
+    assert both.w_centers is not None
+    assert torch.equal(both.w_centers, (CENTRES + 2).float())
+    assert both.unexpected == ("w_centers",), "what is not used is recorded"
+
+
 @pytest.mark.parametrize(
     ("centres", "expected"),
     [
@@ -171,7 +184,7 @@ def test_cluster_centres_of_a_wrong_kind_are_refused(tmp_path: Path, centres: ob
 def test_cluster_centres_mean_nothing_to_v_sam(tmp_path: Path) -> None:
     official = load(tmp_path, changed(SURFACE, lambda s: s.update({"style_net.w_centers": CENTRES})), SURFACE)
     assert official.w_centers is None
-    assert official.unexpected == ("style_net.w_centers",)
+    assert [n for n in official.unexpected if not n.endswith("resample_filter")] == ["style_net.w_centers"]
 
 
 def test_unexpected_tensors_are_kept_as_a_warning(tmp_path: Path) -> None:
@@ -252,11 +265,16 @@ def test_filters_must_be_usable(tmp_path: Path, filters: Tensor, expected: str) 
     assert expected in message
 
 
-def test_unused_filters_are_dropped_whatever_they_are(tmp_path: Path) -> None:
+def test_unused_filters_are_recorded_without_a_warning_whatever_they_are(tmp_path: Path) -> None:
     nan = torch.full((4, 4), torch.nan)
     official = load(tmp_path, changed(SURFACE, lambda s: s.update({"to_rgb.resample_filter": nan})), SURFACE)
-    assert official.unexpected == ()
+    assert "to_rgb.resample_filter" in official.unexpected
     assert official.warnings == ()
+    assert "to_rgb.resample_filter" not in official.state
+    extra = {"to_rgb.resample_filter": nan, "left.over": nan}
+    both = load(tmp_path, changed(UNET, lambda s: s.update(extra)))
+    assert both.unexpected == ("left.over", "to_rgb.resample_filter")
+    assert both.warnings == ("1 tensors have no place in the network: left.over",)
 
 
 OTHERS: dict[str, tuple[dict[Any, Any], str]] = {

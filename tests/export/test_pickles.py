@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from export.pickles import Array, RefusedGlobalError, RestrictedUnpickler, globals_of, numpy_globals, plain
+from export.pickles import (
+    Array,
+    RefusedContentError,
+    RefusedGlobalError,
+    RestrictedUnpickler,
+    globals_of,
+    numpy_globals,
+    plain,
+)
 from tests.export.helpers import Payload, as_pickle, payloads
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -109,6 +117,75 @@ def test_references_to_the_outside_are_refused() -> None:
     Pickler(stream, 2).dump([VALUES])
     with pytest.raises(pickle.UnpicklingError, match="refers to 'storage' outside of itself"):
         unpickled(stream.getvalue())
+
+
+def doubled(opcodes: bytes) -> bytes:
+    """A number, or what doubles it, 40 times over: to hash or to write it out takes 2 ** 40 steps."""
+    return b"\x80\x04K\x01\x94" + b"".join(opcodes.replace(b"#", bytes([i])) + b"\x94" for i in range(40))
+
+
+TUPLES = doubled(b"h#h#\x86")
+LISTS = doubled(b"](h#h#e")
+ORDERED = b"ccollections\nOrderedDict\n"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"}h\x28K\x01s", id="dict, one"),
+        pytest.param(b"}(K\x01K\x01h\x28K\x01u", id="dict, many"),
+        pytest.param(b"(h\x28K\x01d", id="dict, old"),
+        pytest.param(b"\x8f(K\x01h\x28\x90", id="set"),
+        pytest.param(b"(h\x28\x91", id="frozen set"),
+        pytest.param(ORDERED + b")Rh\x28K\x01s", id="ordered dict"),
+        pytest.param(ORDERED + b"]h\x28K\x01\x86a\x85R", id="ordered dict of pairs"),
+        pytest.param(b"(" + ORDERED + b"]h\x28K\x01\x86ao", id="ordered dict of pairs, old"),
+        pytest.param(ORDERED + b")R]h\x28K\x01\x86ab", id="attributes of pairs"),
+        pytest.param(ORDERED + b")R(h\x28h\x28\x86tb", id="attributes of a tuple"),
+    ],
+)
+def test_keys_that_would_take_for_ever_to_hash_are_refused(data: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=r"a tuple as a key|a state for something"):
+        unpickled(TUPLES + data + b".")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"Q", "refers to a list outside"),
+        (b"0cnumpy\ndtype\nh\x28\x85R", "an array of a list"),
+        (b")\x81", "an object of a list"),
+        (b"}(h\x28K\x01u", "a list as a key"),
+    ],
+)
+def test_what_would_take_for_ever_to_write_out_is_not_written_into_messages(data: bytes, expected: str) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=expected):
+        unpickled(LISTS + data + b".")
+
+
+def test_keys_are_text_bytes_small_numbers_or_none() -> None:
+    keys = ["a", b"b", 3, -(2**63), True, None]
+    for protocol in range(6):
+        assert unpickled(as_pickle(dict.fromkeys(keys, 1), protocol)) == dict.fromkeys(keys, 1)
+        assert unpickled(as_pickle(collections.OrderedDict.fromkeys(keys, 1), protocol)) == dict.fromkeys(keys, 1)
+    assert unpickled(as_pickle([set(keys), frozenset(keys)], 4)) == [set(keys), frozenset(keys)]
+    others: list[Any] = [1.5, (1, 2), 1 << 80, frozenset()]
+    for key in others:
+        with pytest.raises(RefusedContentError, match="as a key"):
+            unpickled(as_pickle({key: 1}, 4))
+
+
+def test_shapes_are_no_longer_than_numpys() -> None:
+    # Their product would need more memory than the file has bytes.
+    made = b"cnumpy.core.numeric\n_frombuffer\n(C\x00cnumpy\ndtype\n(\x8c\x02u1tR%b\x8c\x01CtR."
+    long = b"(" + b"K\x01" * 65 + b"t"
+    large = b"\x8a\x28" + b"\x01" * 40 + b"K\x00\x86"
+    for shape in (long, large):
+        with pytest.raises(pickle.UnpicklingError, match="without a shape"):
+            unpickled(b"\x80\x04" + made.replace(b"%b", shape))
+    assert plain(unpickled(b"\x80\x04" + made.replace(b"%b", b"K\x00\x85"))).shape == (0,)
 
 
 def test_globals_are_named_without_being_looked_up(tmp_path: Path) -> None:

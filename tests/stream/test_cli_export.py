@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -253,16 +254,17 @@ from tests.export.tiny import FACE
 from stream.__main__ import main
 
 configs._CONFIGS = (FACE,)
-folder = sys.argv.pop()
-onnx.save = lambda *_: (print(os.listdir(folder), flush=True), os.kill(os.getpid(), signal.SIGTERM))
+number, folder = sys.argv.pop(), sys.argv.pop()
+onnx.save = lambda *_: (print(os.listdir(folder), flush=True), os.kill(os.getpid(), int(number)))
 main()
 """
 
 
-def test_an_export_that_is_terminated_leaves_nothing(desk: Desk) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_terminated_leaves_nothing(desk: Desk, number: signal.Signals) -> None:
     options = ["--checkpoint", desk.face, "--config", FACE.name, "--output", desk.folder / "new"]
     before = desk.listed()
-    ended = child(TERMINATED, "export", "dp2-face", *options, desk.folder)
+    ended = child(TERMINATED, "export", "dp2-face", *options, desk.folder, int(number))
     assert ended.code == 130, ended.err
     # Control: it had begun to write.
     assert "'.new." in ended.out

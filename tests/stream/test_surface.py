@@ -182,6 +182,16 @@ def test_a_surface_of_one_place_gives_the_lowest_vertex(place: float) -> None:
     assert not Surface(np.full((2000, CHANNELS), place, np.float32)).nearest(queries).any()
 
 
+def test_queries_between_two_vertices_of_any_length_get_the_nearer_one() -> None:
+    """The middle of two, rounded to float32, is nearer to one of them by a hair: float32 could not tell which."""
+    draw = np.random.default_rng(1)
+    for _ in range(2000):
+        vertices = draw.standard_normal((2, 1)).astype(np.float32)
+        query = vertices.mean(axis=0, dtype=np.float32)[None]
+        far = np.abs(vertices.astype(np.float64) - query)[:, 0]
+        assert far[Surface(vertices).nearest(query)[0]] == far.min()
+
+
 def test_the_order_of_the_queries_changes_nothing_but_the_order() -> None:
     vertices = smooth_points(3000, 1)
     queries = smooth_points(9000, 2)
