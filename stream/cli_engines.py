@@ -207,7 +207,7 @@ def _generation(generation: Generation) -> list[tuple[str, str]]:
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:
-    """SG-GAN's published code leaves a filter with every layer: all of them are in the manifest, a few are enough here."""
+    """A few are enough here, the manifest has all: SG-GAN's published code leaves a filter with every layer."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
 
