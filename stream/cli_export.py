@@ -99,8 +99,13 @@ def _choose(name: str, checkpoint: Path, opset: int, given: dict[str, Any]) -> _
 
         _refuse(name, given, "precision", "surface", "config")
         return lambda folder, say: export_dsfd(checkpoint, folder, opset=opset, progress=say, **given)
+    from export.configs import configs
     from export.generators import export_generator
 
+    generators = dict.fromkeys(config.export for config in configs().values())
+    if name not in generators:
+        known = ", ".join((*generators, *_DETECTORS, _DSFD))
+        raise UsageError(f"nothing named {name!r} can be exported; known are: {known}")
     _refuse(name, given, "input_size")
     return lambda folder, say: export_generator(name, checkpoint, folder, opset=opset, progress=say, **given)
 

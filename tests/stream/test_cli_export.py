@@ -189,7 +189,7 @@ def test_wrong_options_are_wrong_usage(desk: Desk, changes: dict[str, Any], expe
 
 
 def test_an_unknown_generator_is_wrong_usage(desk: Desk) -> None:
-    assert "no generator named 'dp3' can be exported; known are: dp2-person-cse" in desk.refuses(2, "dp3", config=None)
+    assert "nothing named 'dp3' can be exported; known are: dp2-person-cse" in desk.refuses(2, "dp3", config=None)
 
 
 def test_an_output_that_holds_something_is_left_alone(desk: Desk) -> None:
