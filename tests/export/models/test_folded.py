@@ -190,7 +190,11 @@ def test_a_probe_is_told_what_flows_through() -> None:
     assert torch.equal(plain(x), silent[0])
     assert torch.equal(normed(x), silent[1])
     styled.modulate(x, noise(1, 5))
-    assert [what for what, _ in seen] == ["convolution", "convolution", "output", "modulated"]
+    assert [what for what, _ in seen] == [
+        *("input", "convolution"),
+        *("input", "convolution", "output"),
+        *("style", "scaled", "modulated"),
+    ]
     assert seen[-1][1].shape == x.shape
 
 

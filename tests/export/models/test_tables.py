@@ -296,6 +296,7 @@ def test_a_probe_is_told_every_layers_modulation(small: Loaded) -> None:
     modulation = copy.deepcopy(small.modulation)
     modulation.probe = seen.__setitem__
     made = modulation(small.vertices, small.slots, small.plain_tables)
-    assert {name: part.shape for name, part in seen.items()} == {
+    tables = {f"table_{i}": table.shape for i, table in enumerate(small.plain_tables)}
+    assert {name: part.shape for name, part in seen.items()} == tables | {
         f"modulation.{layer}": gamma.shape for layer, gamma in enumerate(made)
     }
