@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -14,10 +13,11 @@ import numpy as np
 import torch
 
 from engines.bundle import Bundle, open_bundle, sha256_file, write_bundle
-from engines.errors import ExportError, StandinError, UsageError
+from engines.errors import UsageError
 from engines.manifest import ArrayFile, Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance
 from engines.runtime_onnx import import_onnxruntime
 from export import detector_graphs
+from export.bundle_folder import new_bundle_folder
 from export.detector_checkpoint import load_detector
 from export.detector_graphs import MULTIPLE
 from export.detector_onnx import write_detector
@@ -77,39 +77,27 @@ def export_detector(
     chosen = config if isinstance(config, DetectorConfig) else choose_detector_config(name, config)
     if classes is not None:
         chosen = replace(chosen, kinds=tuple(sorted(classes.items())))
-    _check_options(name, chosen, output, input_size, opset)
-    say(f"reading {checkpoint}")
-    networks = load_detector(checkpoint, chosen)
-    surface = None
-    if chosen.dense is not None:
-        surface = read_surface(checkpoint, chosen.dense.embedding_channels)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-            work = Path(folder)
-            with torch.no_grad():
-                built = _build(networks, chosen, input_size, work, opset, say)
-            del networks
-            say("writing the bundle")
-            files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
-            if surface is not None:
-                content = io.BytesIO()
-                np.save(content, surface, allow_pickle=False)
-                files["vertex_embeddings.npy"] = content.getvalue()
-            draft = _draft(name, chosen, checkpoint, built, surface)
-            write_bundle(work / "bundle", draft, files).path.rename(output)
-    except OSError as error:
-        if isinstance(error, StandinError):
-            raise
-        raise ExportError(
-            f"{output} cannot be written ({error.strerror or error}); give a folder with space that you may write"
-        ) from error
+    _check_options(name, chosen, input_size, opset)
+    with new_bundle_folder(output) as work:
+        say(f"reading {checkpoint}")
+        networks = load_detector(checkpoint, chosen)
+        surface = None
+        if chosen.dense is not None:
+            surface = read_surface(checkpoint, chosen.dense.embedding_channels)
+        with torch.no_grad():
+            built = _build(networks, chosen, input_size, work, opset, say)
+        del networks
+        say("writing the bundle")
+        files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
+        if surface is not None:
+            content = io.BytesIO()
+            np.save(content, surface, allow_pickle=False)
+            files["vertex_embeddings.npy"] = content.getvalue()
+        write_bundle(work / "bundle", _draft(name, chosen, checkpoint, built, surface), files)
     return open_bundle(output)
 
 
-def _check_options(
-    name: str, config: DetectorConfig, output: Path, input_size: tuple[int, int] | None, opset: int
-) -> None:
+def _check_options(name: str, config: DetectorConfig, input_size: tuple[int, int] | None, opset: int) -> None:
     if config.export != name:
         raise UsageError(f"the config {config.name!r} is for {config.export!r}, not for {name!r}; give one that fits")
     if opset not in OPSETS:
@@ -123,8 +111,6 @@ def _check_options(
         raise UsageError(
             f"classes {[index for index, _ in config.kinds]} are not all there: {config.name} has {config.box.classes}"
         )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is not an empty folder; give a new folder")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from engines.bundle import Bundle, open_bundle, sha256_file, write_bundle
-from engines.errors import CheckpointError, ExportError, StandinError, UsageError
+from engines.errors import CheckpointError, UsageError
 from engines.importers.classes import Classes
 from engines.importers.forms import Priors
 from engines.importers.graph import build_detector, input_tensors, limits_of, output_tensors
@@ -24,6 +23,7 @@ from engines.manifest import Graph, ManifestDraft, Normalisation, Parity, Proven
 from engines.manifest import Tensor as Declared
 from engines.runtime_onnx import import_onnxruntime
 from export.architecture import check_shapes
+from export.bundle_folder import new_bundle_folder
 from export.checkpoint import read_checkpoint, shown
 from export.graphs import GraphPlan
 from export.models.dsfd import MEAN, Dsfd, DsfdSpec
@@ -74,24 +74,13 @@ def export_dsfd(
         raise UsageError(f"opset {opset} cannot be exported; expected {OPSETS.start} to {OPSETS.stop - 1}")
     if input_size is not None and min(input_size) < _MULTIPLE:
         raise UsageError(f"input size {input_size[0]}x{input_size[1]} is too small; give at least {_MULTIPLE}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is not an empty folder; give a new folder")
-    say(f"reading {checkpoint}")
-    network = load_dsfd(checkpoint)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as work:
-            draft, detector = _build(network, checkpoint, input_size, opset, Path(work), say)
-            del network
-            say("writing the bundle")
-            made = write_bundle(Path(work) / "bundle", draft, {"detector.onnx": detector})
-            made.path.rename(output)
-    except OSError as error:
-        if isinstance(error, StandinError):
-            raise
-        raise ExportError(
-            f"{output} cannot be written ({error.strerror or error}); give a folder with space that you may write"
-        ) from error
+    with new_bundle_folder(output) as work:
+        say(f"reading {checkpoint}")
+        network = load_dsfd(checkpoint)
+        draft, detector = _build(network, checkpoint, input_size, opset, work, say)
+        del network
+        say("writing the bundle")
+        write_bundle(work / "bundle", draft, {"detector.onnx": detector})
     return open_bundle(output)
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from engines.bundle import MANIFEST_NAME, Bundle, open_bundle, write_bundle
-from engines.errors import ExportError, StandinError, UsageError
+from engines.bundle import Bundle, open_bundle, write_bundle
+from engines.errors import UsageError
 from engines.manifest import ArrayFile, Generation, Graph, ManifestDraft, Normalisation, Parity, Provenance
 from engines.runtime_onnx import import_onnxruntime
 from export import graphs
+from export.bundle_folder import new_bundle_folder
 from export.configs import Choice, Config, choose_config
 from export.models.folded import fold, folded_convolutions
 from export.models.surface import SurfaceSpec, SurfaceUnet
@@ -88,70 +85,19 @@ def export_generator(
         chosen = Choice(config, published=False)
     if surface is not None and not chosen.config.embedding_channels:
         raise UsageError(f"{name} knows no surface; leave out --surface")
-    with _work_folder(output) as work:
-        try:
-            say(f"reading {checkpoint}")
-            official = load_official(checkpoint, chosen.config)
-            for warning in official.warnings:
-                say(f"warning: {warning}")
-            arrays = _arrays(official, surface, say)
-            with torch.no_grad():
-                build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
-                built = build(official, precision, work, opset, say)
-            say("writing the bundle")
-            draft = _draft(official, checkpoint, built, arrays, published=chosen.published)
-            _put_in_place(write_bundle(work / "bundle", draft, _files(built, arrays, work)).path, output)
-        except OSError as error:
-            if isinstance(error, StandinError):
-                raise
-            raise ExportError(
-                f"{output} cannot be written ({error.strerror or error}); nothing was left behind; "
-                "give a folder with space that you may write"
-            ) from error
+    with new_bundle_folder(output) as work:
+        say(f"reading {checkpoint}")
+        official = load_official(checkpoint, chosen.config)
+        for warning in official.warnings:
+            say(f"warning: {warning}")
+        arrays = _arrays(official, surface, say)
+        with torch.no_grad():
+            build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
+            built = build(official, precision, work, opset, say)
+        say("writing the bundle")
+        draft = _draft(official, checkpoint, built, arrays, published=chosen.published)
+        write_bundle(work / "bundle", draft, _files(built, arrays, work))
     return open_bundle(output)
-
-
-@contextlib.contextmanager
-def _work_folder(output: Path) -> Iterator[Path]:
-    """A folder beside the output, so that the bundle can be moved into place in one step. Of a failure nothing stays.
-
-    Raises:
-        UsageError: there is something at the output already.
-        ExportError: a folder cannot be made.
-    """
-    missing: list[Path] = []
-    work = None
-    try:
-        try:
-            if output.exists() and (not output.is_dir() or any(output.iterdir())):
-                what = "holds a bundle already" if (output / MANIFEST_NAME).exists() else "is not an empty folder"
-                raise UsageError(f"{output} {what}; give a new folder")
-            # A link to an empty folder stays one, and a name like "." becomes one that has a parent.
-            target = Path(os.path.realpath(output))
-            missing = [folder for folder in target.parents if not folder.exists()]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        except OSError as error:
-            raise ExportError(
-                f"{output} cannot be made ({error.strerror or error}); give a folder that you may write"
-            ) from error
-        yield work
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-        _remove_empty(missing)
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Removes folders that we made, innermost first, unless somebody else has put something there meanwhile."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _put_in_place(made: Path, output: Path) -> None:
-    # Replaces an empty folder, and nothing else.
-    made.rename(os.path.realpath(output))
 
 
 @dataclass(frozen=True)
