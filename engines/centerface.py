@@ -9,16 +9,16 @@ non-maximum suppression (CenterFace, section 3) become part of the graph, so tha
 from __future__ import annotations
 
 from importlib import metadata
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, helper, version_converter
 
 from engines.bundle import write_bundle
 from engines.errors import BundleError
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
+from engines.nodes import Nodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,33 +66,7 @@ OUTPUTS = (
 )
 
 
-class _Nodes:
-    """Collects nodes and constants; every method returns the name of the tensor that it made."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[TensorProto] = []
-        self._number = count()
-
-    def constant(self, value: Any, dtype: type[np.generic] = np.int64) -> str:
-        name = f"decode.constant_{next(self._number)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
-        return name
-
-    def many(self, operator: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
-        names = [f"decode.{operator}_{next(self._number)}" for _ in range(outputs)]
-        self.nodes.append(helper.make_node(operator, list(inputs), names, names[0], **attributes))
-        return names
-
-    def one(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        return self.many(operator, inputs, 1, **attributes)[0]
-
-    def named(self, name: str, operator: str, *inputs: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], f"decode.{name}", **attributes))
-        return name
-
-
-def _centres(g: _Nodes, offset: str) -> tuple[str, str]:
+def _centres(g: Nodes, offset: str) -> tuple[str, str]:
     """Centres of all cells in pixels, y and x, each (N,1,gh,gw)."""
     zero, one = g.constant(0), g.constant(1)
     shape = g.one("Shape", offset)
@@ -107,7 +81,7 @@ def _centres(g: _Nodes, offset: str) -> tuple[str, str]:
     return centres[0], centres[1]
 
 
-def _scores_outside_padding(g: _Nodes, heat: str, y: str, x: str) -> str:
+def _scores_outside_padding(g: Nodes, heat: str, y: str, x: str) -> str:
     """Scores (N,cells), 0 where the centre lies in the padding.
 
     Before the cut to the best: padding must not crowd out what is in the image. The comparisons are written
@@ -126,7 +100,7 @@ def _scores_outside_padding(g: _Nodes, heat: str, y: str, x: str) -> str:
     return g.one("Flatten", masked, axis=1)
 
 
-def _best(g: _Nodes, scores: str, maps: Sequence[str], most: int) -> tuple[str, str, str]:
+def _best(g: Nodes, scores: str, maps: Sequence[str], most: int) -> tuple[str, str, str]:
     """Cuts to the best K = min(most, cells): scores (N,K), boxes xyxy (N,K,4), and K as (1,).
 
     K depends on the size of the image, and TensorRT takes a TopK whose K is no constant only since 8.6:
@@ -154,7 +128,7 @@ def _best(g: _Nodes, scores: str, maps: Sequence[str], most: int) -> tuple[str, 
     return best, g.one("Transpose", corners, perm=[0, 2, 1]), k
 
 
-def _survivors(g: _Nodes, scores: str, boxes: str, most: int) -> str:
+def _survivors(g: Nodes, scores: str, boxes: str, most: int) -> str:
     """Non-maximum suppression for each image by itself: (N,K) with 1 for boxes that stay, else 0.
 
     NonMaxSuppression is the delicate operator for TensorRT: its number of rows depends on the data. It is
@@ -176,7 +150,7 @@ def _survivors(g: _Nodes, scores: str, boxes: str, most: int) -> str:
     return g.one("ScatterND", zeros, places, ones)
 
 
-def _outputs(g: _Nodes, scores: str, boxes: str, k: str, stays: str) -> None:
+def _outputs(g: Nodes, scores: str, boxes: str, k: str, stays: str) -> None:
     """Moves the boxes that stay to the front and clears the others."""
     last = g.constant([1])
     _, order = g.many("TopK", [g.one("Mul", scores, stays), k], 2, axis=1, largest=1, sorted=1)
@@ -191,7 +165,7 @@ def _outputs(g: _Nodes, scores: str, boxes: str, k: str, stays: str) -> None:
     g.named("count", "Cast", total, to=TensorProto.INT64)
 
 
-def _floor(g: _Nodes, all_scores: str, best: str, k: str) -> None:
+def _floor(g: Nodes, all_scores: str, best: str, k: str) -> None:
     """The score of the weakest candidate that was considered where others over the floor were not, else 0."""
     over = g.one("Greater", all_scores, g.constant(SCORE_FLOOR, np.float32))
     candidates = g.one("ReduceSum", g.one("Cast", over, to=TensorProto.INT64), g.constant([1]), keepdims=0)
@@ -200,8 +174,8 @@ def _floor(g: _Nodes, all_scores: str, best: str, k: str) -> None:
     g.named("floor", "Where", lost, weakest, g.constant(0, np.float32))
 
 
-def _decoder(heat: str, scale: str, offset: str, most: int) -> _Nodes:
-    g = _Nodes()
+def _decoder(heat: str, scale: str, offset: str, most: int) -> Nodes:
+    g = Nodes()
     y, x = _centres(g, offset)
     scores = _scores_outside_padding(g, heat, y, x)
     best, boxes, k = _best(g, scores, [y, x, scale], most)

@@ -10,7 +10,7 @@ from onnx import TensorProto
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engines.importers.nodes import Nodes
+    from engines.nodes import Nodes
 
 #: Candidates at or below this score are never returned.
 SCORE_FLOOR = 0.02

@@ -14,7 +14,7 @@ from engines.importers.finish import Candidates, column_scores, label_scores, ow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engines.importers.nodes import Nodes
+    from engines.nodes import Nodes
 
 Groups = tuple[tuple[int, ...], ...]
 

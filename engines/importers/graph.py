@@ -12,9 +12,9 @@ from onnx import helper
 from engines.errors import BundleError
 from engines.importers.finish import MOST_MASKS, Limits, finish
 from engines.importers.network import PREFIX
-from engines.importers.nodes import Nodes
 from engines.importers.text import shown
 from engines.manifest import Tensor
+from engines.nodes import Nodes
 
 if TYPE_CHECKING:
     from engines.importers.classes import Classes

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
-from engines.importers.nodes import Nodes
+from engines.nodes import Nodes
 
 
 def test_collected_nodes_make_boxes_of_centres_and_sides() -> None:

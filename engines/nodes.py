@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Nodes:
     """Collects nodes and constants; every method returns the name of the tensor that it made.
 
-    Only operators whose meaning is the same from opset 17 on are used, since a user's file keeps its opset.
+    What it has methods for means the same from opset 17 on, since a user's file keeps its opset.
     """
 
     def __init__(self, prefix: str = "decode") -> None:
@@ -28,23 +28,24 @@ class Nodes:
 
     def integers(self, *values: int) -> str:
         """An int64 constant (len(values),)."""
-        return self._constant(np.array(values, np.int64))
+        return self.constant(values)
 
     def integer(self, value: int) -> str:
         """An int64 constant ()."""
-        return self._constant(np.array(value, np.int64))
+        return self.constant(value)
 
     def number(self, value: float) -> str:
         """A float32 constant ()."""
-        return self._constant(np.array(value, np.float32))
+        return self.constant(value, np.float32)
 
     def numbers(self, *values: float) -> str:
         """A float32 constant (len(values),)."""
-        return self._constant(np.array(values, np.float32))
+        return self.constant(values, np.float32)
 
-    def _constant(self, value: np.ndarray[Any, Any]) -> str:
+    def constant(self, value: Any, dtype: type[np.generic] = np.int64) -> str:
+        """A constant of the value's own shape."""
         name = f"{self._prefix}.constant_{next(self._number)}"
-        self.constants.append(numpy_helper.from_array(value, name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
         return name
 
     def many(self, operator: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
