@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,30 @@ def _outline(mask: npt.NDArray[np.uint8], box: npt.NDArray[np.int64], view: View
     )
     inside = np.asarray(smooth) >= _HALF
     return Outline(PixelMask(x0, y0, inside)) if inside.any() else None
+
+
+def pasted(mask: npt.NDArray[np.float32], box: npt.NDArray[np.float32], width: int, height: int) -> PixelMask:
+    """A box's own mask in the pixels of the frame, as Mask R-CNN's are published.
+
+    Sampled at the middle of each pixel (bilinear, 0 outside the mask); a half counts.
+
+    Args:
+        mask: (s, s), probability over the box.
+        box: (4,) in pixels of the frame, with area.
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+    """
+    x0, y0 = (max(0, math.floor(edge) - 1) for edge in box[:2])
+    x1, y1 = (min(limit, math.ceil(edge) + 1) for edge, limit in zip(box[2:], (width, height), strict=True))
+    rows = _between(y0, y1, float(box[1]), float(box[3]), mask.shape[0])
+    columns = _between(x0, x1, float(box[0]), float(box[2]), mask.shape[1])
+    return PixelMask(x0, y0, np.asarray(rows @ mask @ columns.T >= 0.5))
+
+
+def _between(first: int, last: int, low: float, high: float, cells: int) -> npt.NDArray[np.float32]:
+    """Weights of the cells of an axis from `low` to `high` at the middle of each pixel, (last - first, cells)."""
+    place = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5
+    return np.asarray(np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0), np.float32)
 
 
 def united_outline(one: Regions, first: int, other: Regions, second: int) -> Outline | None:

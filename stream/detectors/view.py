@@ -5,6 +5,7 @@ Detectors are trained on such pictures; on others their recall falls silently.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engines.manifest import Normalisation
+from stream import resample
 from stream.frame import Frame, Image, Transfer
 
 
@@ -46,6 +49,52 @@ class View:
             blob = (blob - np.array(mean, np.float32).reshape(shape)) / np.array(std, np.float32).reshape(shape)
         return blob
 
+    def padded_blob(self, normalisation: Normalisation, size: tuple[int, int] | None) -> npt.NDArray[np.float32]:
+        """As `blob`, but padded after normalising, so that the padding is 0 there.
+
+        Args:
+            normalisation: of the bundle.
+            size: height and width to pad to, None for the next multiples.
+        """
+        blob = self.blob(normalisation.mean, normalisation.std)
+        step = normalisation.multiple
+        height, width = size or (-(-self.height // step) * step, -(-self.width // step) * step)
+        padded = np.zeros((1, 3, height, width), np.float32)
+        padded[:, :, : self.height, : self.width] = blob
+        return padded
+
+
+def shortest_edge(height: float, width: float, shorter: int, longer: int) -> float:
+    """The scale at which the shorter side gets its length, unless the longer one would get more than its own.
+
+    Args:
+        height: of the picture.
+        width: of the picture.
+        shorter: wanted length of the shorter side, in pixels.
+        longer: greatest length of the longer one.
+    """
+    return min(shorter / min(height, width), longer / max(height, width))
+
+
+def make_full_view(frame: Frame, scale: Callable[[float, float], float]) -> View:
+    """What a detector in two stages sees: resized with an antialiased bilinear filter, and not padded.
+
+    As detectron2's are published: pixels are whole numbers again before anything else is done with them.
+
+    Args:
+        frame: upright, in stored pixels.
+        scale: from height and width of the frame in square pixels to the scale.
+    """
+    shown = _shown(frame)
+    factor = scale(*shown)
+    height, width = max(1, int(shown[0] * factor + 0.5)), max(1, int(shown[1] * factor + 0.5))
+    image = frame.image
+    if (height, width) != image.shape[:2]:
+        rows = resample.axis("bilinear", frame.height, height)
+        columns = resample.axis("bilinear", frame.width, width)
+        image = np.clip(np.rint(resample.resize(image, rows, columns)), 0, 255).astype(np.uint8)
+    return View(_toned(image, frame.transfer), height, width, width / frame.width, height / frame.height)
+
 
 def make_view(
     frame: Frame, *, longest: int, multiple: int, size: tuple[int, int] | None = None, stretch: bool = False
@@ -59,9 +108,7 @@ def make_view(
         size: height and width of the picture for a detector that takes no other; `longest` and `multiple` have no say.
         stretch: such a detector wants the whole picture filled, whatever becomes of the aspect ratio.
     """
-    # Non-square pixels are stretched along the axis that has too few, so that nothing is thrown away.
-    aspect = float(frame.pixel_aspect)
-    shown = frame.height / min(aspect, 1.0), frame.width * max(aspect, 1.0)
+    shown = _shown(frame)
     if size is None:
         height, width = _scaled(shown, min(1.0, longest / max(shown)))
         bottom, right = -height % multiple, -width % multiple
@@ -76,11 +123,21 @@ def make_view(
             cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
             np.uint8,
         )
-    if frame.transfer is not Transfer.NORMAL:
-        image = np.asarray(cv2.LUT(image, tone_curve(frame.transfer)), np.uint8)
+    image = _toned(image, frame.transfer)
     if bottom or right:
         image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT), np.uint8)
     return View(image, height, width, width / frame.width, height / frame.height)
+
+
+def _shown(frame: Frame) -> tuple[float, float]:
+    """Height and width in square pixels."""
+    # Non-square pixels are stretched along the axis that has too few, so that nothing is thrown away.
+    aspect = float(frame.pixel_aspect)
+    return frame.height / min(aspect, 1.0), frame.width * max(aspect, 1.0)
+
+
+def _toned(image: Image, transfer: Transfer) -> Image:
+    return image if transfer is Transfer.NORMAL else np.asarray(cv2.LUT(image, tone_curve(transfer)), np.uint8)
 
 
 def _scaled(shown: tuple[float, float], scale: float) -> tuple[int, int]:

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F  # noqa: N812  everyone calls it that
 
 from engines.bundle import Bundle
+from engines.runtime import open_runtime
 from engines.runtime_onnx import OnnxRuntime
 from export.detector_parity import match_boxes
 from export.detectors import export_detector
+from stream.detectors.two_stage import TwoStageDetector
+from stream.frame import Frame
+from stream.outline import PixelMask
 from tests.export.detector_cases import MASK_RCNN, all_cases, assert_close, config_of, detector_cases, normalised
 from tests.parity import ParityCase
 
@@ -94,46 +97,23 @@ def test_an_exported_detector_finds_what_the_published_code_finds(case: ParityCa
         assert_close(bundle.array("vertex_embeddings")[::97], arrays["out/embed_map_every97"])
 
 
-def pasted(masks: NDArray[Any], boxes: NDArray[Any], height: int, width: int) -> NDArray[np.bool_]:
-    """Masks (R,s,s) of boxes (R,4) at every pixel's middle, bilinear, over one half (He et al. 2017, section 3.1)."""
-    x0, y0, x1, y1 = (torch.from_numpy(boxes[:, i])[:, None] for i in range(4))
-    y = ((torch.arange(height) + 0.5)[None] - y0) / (y1 - y0) * 2 - 1
-    x = ((torch.arange(width) + 0.5)[None] - x0) / (x1 - x0) * 2 - 1
-    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=3)
-    values = F.grid_sample(torch.from_numpy(masks)[:, None], grid, align_corners=False)
-    return (values[:, 0] >= 0.5).numpy()
-
-
 @pytest.mark.parametrize("case", detector_cases(MASK_RCNN, "in/image_rgb"), ids=lambda case: case.name)
 def test_a_whole_frame_gets_the_published_boxes_and_masks(case: ParityCase, exported: Exporter) -> None:
-    bundle, arrays, config = exported(case), case.arrays, config_of(case)
-    frame = arrays["in/image_rgb"]
-    (height, width), (h, w) = frame.shape[:2], arrays["out/resized_hw"].tolist()
-    picture = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
-    # Pixels are whole numbers again before they are normalised; without that, 4 of 100 boxes find no partner.
-    resized = F.interpolate(picture, (h, w), mode="bilinear", antialias=True).round()[0].permute(1, 2, 0).numpy()
-    bgr = resized[:, :, ::-1] if config.input_format == "BGR" else resized
-    values = normalised(bgr, config)
-    values = rgb(values) if config.input_format == "BGR" else values
-    multiple = bundle.manifest.normalisation.multiple
-    image = np.pad(values, ((0, 0), (0, 0), (0, -h % multiple), (0, -w % multiple)))
-    found = run(bundle, "detector", {"image": image, "image_size": np.array([[h, w]], np.int64)})
-    count = int(found["count"][0])
-    boxes = found["boxes"][0, :count] * np.array([width / w, height / h] * 2, np.float32)
-    partner, same = assert_same_boxes(boxes, found["scores"][0], arrays)
+    bundle, arrays = exported(case), case.arrays
+    frame = Frame(arrays["in/image_rgb"])
+    threshold = float(arrays["out/scores"].min())
+    with open_runtime(bundle, "detector") as runtime, open_runtime(bundle, "heads") as heads:
+        detector = TwoStageDetector(bundle, runtime, heads, threshold=threshold)
+        regions = detector.detect(frame)
+    # Of as many boxes as it gives, the published code keeps the last one too.
+    partner, same = assert_same_boxes(regions.boxes, regions.scores, arrays)
     packed = arrays["out/masks_top24"]
-    chosen = partner[: len(packed)][same[: len(packed)]]
-    masks = run(
-        bundle,
-        "heads",
-        {name: found[name] for name in ("p2", "p3", "p4", "p5")}
-        | {
-            "boxes": found["boxes"][0, chosen],
-            "index": np.zeros(len(chosen), np.int64),
-            "classes": np.zeros(len(chosen), np.int64),
-        },
-    )["masks"]
-    published = np.unpackbits(packed, axis=2)[same[: len(packed)], :, :width].astype(bool)
-    made = pasted(masks, boxes[chosen], height, width)
-    # A pixel at exactly one half may fall on either side.
-    assert (made != published).mean() <= 1e-4
+    published = np.unpackbits(packed, axis=2)[:, :, : frame.width].astype(bool)
+    for mask, row in zip(published[same[: len(packed)]], partner[: len(packed)][same[: len(packed)]], strict=True):
+        outline = regions.outline(row)
+        assert outline is not None
+        assert outline.mask is not None
+        made = PixelMask(0, 0, np.zeros(mask.shape, np.bool_))
+        outline.mask.paint(made)
+        # A pixel at exactly one half may fall on either side.
+        assert (made.pixels != mask).mean() <= 1e-4
