@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -15,19 +16,18 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.errors import StreamStoppedError, UsageError
-from engines.runtime import open_runtime
 from engines.store import Store, home
-from stream.config import AnonymizerSettings, find_preset, make_settings
+from stream import assemble
+from stream.config import AnonymizerSettings, make_settings
 from stream.deadline import DeadlineRunner, HungError
 from stream.detectors.base import Detector, check_detections
 from stream.detectors.ensemble import unite
-from stream.detectors.single_stage import SingleStageDetector
 from stream.follow import Followed, Follower, Look, one_line
 from stream.frame import Frame, Image, flat_image
-from stream.generators import classical
 from stream.generators.classical import Fill
 from stream.manual import ManualRegions, read_manual_regions
 from stream.regions import Kind, Origin, Regions
+from stream.stand_ins import StandIns
 from stream.stitch import covered_boxes, stitch
 from stream.tracker import Tracker
 from stream.zones import Zones, read_zones
@@ -47,12 +47,14 @@ class Anonymized:
         regions: what was covered.
         withheld: why the picture was replaced by a flat one, None if it was not.
         ignored: how many regions stay as they are because the user wants it so, by kind or by place.
+        generated: how many regions were replaced by a generator's stand-in; the others are covered classically.
     """
 
     frame: Frame
     regions: Regions
     withheld: str | None = None
     ignored: int = 0
+    generated: int = 0
 
     @property
     def image(self) -> Image:
@@ -70,9 +72,10 @@ class Anonymizer:
         detectors: all of them look at every frame; their regions are united.
         fills: the anonymizer of each kind.
         settings: margins, hold, lookahead and the like.
+        stand_ins: replaces regions by what generators make; without it all are covered classically.
         manual: regions given by hand.
         zones: where regions may stay raw.
-        bundles: the bundles that the detectors run.
+        bundles: the bundles that detectors and generators run.
         make_tracker: gives a tracker that holds for so many frames.
         parallel: how many frames `look` may be called for at once; a pipeline does.
 
@@ -86,6 +89,7 @@ class Anonymizer:
         fills: Mapping[Kind, Fill],
         settings: AnonymizerSettings | None = None,
         *,
+        stand_ins: StandIns | None = None,
         manual: ManualRegions | None = None,
         zones: Zones | None = None,
         bundles: Sequence[Bundle] = (),
@@ -97,6 +101,7 @@ class Anonymizer:
         self.parallel = parallel
         self._detectors = tuple(detectors)
         self._fills = dict(fills)
+        self._stand_ins = stand_ins
         self.manual = manual
         self._zones = zones
         self._kept = [kind for kind in Kind if self.settings.treatment(kind) == "keep"]
@@ -134,42 +139,48 @@ class Anonymizer:
 
     @classmethod
     def from_settings(
-        cls, settings: AnonymizerSettings, *, store: Store | None = None, side_by_side: bool = False
+        cls, settings: AnonymizerSettings, *, store: Store | None = None, offline: bool = False
     ) -> Anonymizer:
         """As `open`, from settings that are already checked.
 
         Args:
             settings: of the run.
             store: where bundles are, None for the user's own.
-            side_by_side: whether the cores look at several frames at once rather than share one. That gives more
-                frames per second (threads need not wait for each other), and each of them later.
+            offline: whether frames come from a file, so that each of them may come later: cores look at several at
+                once rather than share one (threads need not wait for each other), and a frame waits until generators
+                are ready for its tracks.
+
+        Raises:
+            UsageError: settings that do not go together.
+            BundleError: a bundle is missing (the message says how to come by it), or is not what its manifest says.
+            RuntimeUnavailableError: the device that was asked for cannot be used here.
         """
-        store = store or Store(home())
-        parallel, threads = _share_cores(settings) if side_by_side else (1, settings.threads)
         manual = read_manual_regions(settings.regions) if settings.regions else None
-        bundles = [store.find(name) for name in settings.detector or find_preset(settings.preset).detectors]
-        if not_detectors := [bundle.manifest.name for bundle in bundles if bundle.manifest.task != "detection"]:
-            raise UsageError(f"{', '.join(not_detectors)} finds nothing: it is no detector; choose another --detector")
-        detectors = [
-            SingleStageDetector(
-                bundle,
-                open_runtime(bundle, "detector", device=settings.device, threads=threads),
-                longest=settings.detect_size,
-                threshold=settings.threshold,
-            )
-            for bundle in bundles
-        ]
+        zones = _read_zones(settings)
+        bundles = assemble.find_bundles(settings, store or Store(home()))
+        parallel, threads = _share_cores(settings, bundles.detectors) if offline else (1, settings.threads)
         if kept := [kind.label for kind in Kind if settings.treatment(kind) == "keep"]:
             _log.warning("as asked for, these stay raw wherever they are found: %s", ", ".join(kept))
-        return cls(
-            detectors,
-            make_fills(settings),
-            settings,
-            manual=manual,
-            zones=_read_zones(settings),
-            bundles=bundles,
-            parallel=parallel,
-        )
+        if settings.context == "published":
+            _log.warning(
+                "with --context published, generators see pixels of people who are still raw, and may copy them"
+            )
+        with contextlib.ExitStack() as stack:
+            detectors = assemble.open_detectors(bundles.detectors, settings, threads)
+            for detector in detectors:
+                stack.callback(detector.close)
+            made = cls(
+                detectors,
+                assemble.make_fills(settings),
+                settings,
+                stand_ins=assemble.open_stand_ins(bundles, settings, patient=offline),
+                manual=manual,
+                zones=zones,
+                bundles=bundles.all,
+                parallel=parallel,
+            )
+            stack.pop_all()
+            return made
 
     @property
     def tracks_begun(self) -> int:
@@ -234,13 +245,14 @@ class Anonymizer:
             StreamStoppedError: the frame has to be withheld and `on_failure` is `stop`.
             HungError: the stage has stopped answering for good.
         """
-        reason = followed.failure
+        unready = self._begin(followed.regions)
+        reason = followed.failure or unready
         if reason is None:
             try:
                 regions = self._covered(followed.regions)
-                image = self._cover_runner.call(lambda: self._stitch(followed.frame.image, regions))
+                image, generated = self._cover_runner.call(lambda: self._stitch(followed.frame.image, regions))
                 ignored = len(followed.regions) - len(regions)
-                return Anonymized(followed.frame.with_image(image), regions, ignored=ignored)
+                return Anonymized(followed.frame.with_image(image), regions, ignored=ignored, generated=generated)
             except HungError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever went wrong, the picture may be raw
@@ -257,6 +269,8 @@ class Anonymizer:
         self._follower = self._new_follower()
         for detector in self._detectors:
             detector.reset()
+        if self._stand_ins is not None:
+            self._stand_ins.reset()
 
     def prepare(self, width: int, height: int) -> None:
         """Let the engines do what they do at their first run, before a stream of frames of this size begins.
@@ -266,6 +280,8 @@ class Anonymizer:
         """
         for detector in self._detectors:
             detector.prepare(width, height, self.parallel)
+        if self._stand_ins is not None:
+            self._stand_ins.prepare()
 
     def close(self) -> None:
         """Release the engines."""
@@ -273,6 +289,8 @@ class Anonymizer:
         self._cover_runner.close()
         for detector in self._detectors:
             detector.close()
+        if self._stand_ins is not None:
+            self._stand_ins.close()
 
     def __enter__(self) -> Self:
         return self
@@ -296,8 +314,23 @@ class Anonymizer:
             return regions
         return regions[self._zones.covered(regions, covered_boxes(regions, self.settings.margin, self.settings.shape))]
 
-    def _stitch(self, image: Image, regions: Regions) -> Image:
-        return stitch(image, regions, self._fills, margin=self.settings.margin, shape=self.settings.shape)
+    def _begin(self, regions: Regions) -> str | None:
+        """Tell the generators who is in the next frame; gives the reason if that fails."""
+        if self._stand_ins is None:
+            return None
+        try:
+            # Not within the deadline: a stream that can wait waits here for what is made once for each new track.
+            self._stand_ins.follow(regions)
+        except Exception as error:  # noqa: BLE001  whatever went wrong, tracks may be mixed up
+            return f"anonymization failed: {one_line(error)}"
+        return None
+
+    def _stitch(self, image: Image, regions: Regions) -> tuple[Image, int]:
+        """The covered picture, and how many regions were replaced by stand-ins."""
+        if self._stand_ins is None:
+            return stitch(image, regions, self._fills, margin=self.settings.margin, shape=self.settings.shape), 0
+        composed = self._stand_ins.paint(image, regions)
+        return composed.image, int(composed.generated.sum())
 
     def _new_follower(self) -> Follower:
         return Follower(
@@ -320,25 +353,15 @@ def _read_zones(settings: AnonymizerSettings) -> Zones | None:
     return Zones(ignore, None if settings.only_zones is None else read_zones(settings.only_zones))
 
 
-def _share_cores(settings: AnonymizerSettings) -> tuple[int, int | None]:
+def _share_cores(settings: AnonymizerSettings, detectors: Sequence[Bundle]) -> tuple[int, int | None]:
     """How many frames are looked at side by side, and how many threads each gets."""
-    if settings.device != "cpu":
+    if settings.device != "cpu" or any(bundle.manifest.detection is not None for bundle in detectors):
+        # Detectors in two stages keep all cores busy with one frame, and take a gigabyte for it.
         # A GPU has its own queue, and OpenVINO gives one run all threads: more frames wait longer, finish no sooner.
         return 1, settings.threads
     cores = settings.threads or len(os.sched_getaffinity(0))
     parallel = min(_MOST_PARALLEL, cores)
     return parallel, cores // parallel
-
-
-def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:
-    """The anonymizer of every kind. One that is kept has one all the same, for regions given by hand."""
-    made: dict[str, Callable[[], Fill]] = {
-        "blur": lambda: classical.blur(settings.blur_radius),
-        "pixelate": lambda: classical.pixelate(settings.cells),
-        "mask": lambda: classical.mask_out(settings.mask_colour),
-        "keep": lambda: classical.blur(settings.blur_radius),
-    }
-    return {kind: made[settings.treatment(kind)]() for kind in Kind}
 
 
 class _OncePerSecond:

@@ -21,8 +21,11 @@ from rich.logging import RichHandler
 from engines.errors import StandinError
 from engines.runtime import Device
 from stream import cli_engines, cli_export, cli_generate, doctor
-from stream.config import OnFailure, RunSettings, Treatment, make_settings, read_config
+from stream.compose.parts import Context
+from stream.config import Classical, OnFailure, RunSettings, Treatment, make_settings, read_config
+from stream.generators.open import Precision
 from stream.pipeline import Pipeline
+from stream.presets import PRESETS
 from stream.progress import RunProgress, render_summary
 from stream.run import RunResult, run
 from stream.sources.base import StreamInfo
@@ -107,16 +110,38 @@ def run_command(
         Path, typer.Argument(metavar="INPUT", readable=False, help="A video, an image or a folder of images.")
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The result: a file, or a folder for a folder.")],
-    preset: Annotated[str | None, typer.Option(help=f"Which engines run. {_default('preset')}")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PRESETS)}: which engines run, and how. {_default('preset')}")
+    ] = None,
     detector: Annotated[
         list[str] | None,
         typer.Option(
             help="A detection bundle, by name or folder, instead of the preset's; may be given several times."
         ),
     ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="A bundle to run instead of the one that goes by NAME: a bundle's name, or what a generator replaces "
+            "(face, person, person-cse); may be given several times.",
+        ),
+    ] = None,
     face: Annotated[Treatment | None, typer.Option(help=f"How faces are covered. {_default('face')}")] = None,
     person: Annotated[Treatment | None, typer.Option(help="How persons are covered. (default: as faces)")] = None,
     plate: Annotated[Treatment | None, typer.Option(help="How licence plates are covered. (default: as faces)")] = None,
+    fallback: Annotated[
+        Classical | None, typer.Option(help=f"What covers where no stand-in can be made. {_default('fallback')}")
+    ] = None,
+    context: Annotated[
+        Context | None,
+        typer.Option(help=f"Whether generators may see pixels of people who are still raw. {_default('context')}"),
+    ] = None,
+    truncation: Annotated[
+        float | None,
+        typer.Option(help="Of stand-ins, 0 to 1: less variety, fewer broken ones. (default: by generator)"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="For the same stand-ins in every run. (default: by chance)")] = None,
     cells: Annotated[int | None, typer.Option(help=f"Of pixelate: 8 or 16 across. {_default('cells')}")] = None,
     blur_radius: Annotated[
         float | None, typer.Option(help=f"Of blur, as a share of the region. {_default('blur_radius')}")
@@ -128,6 +153,7 @@ def run_command(
         typer.Option(help=f"Every side of a region moves out by this share. {_default('margin')}"),
     ] = None,
     device: Annotated[Device | None, typer.Option(help=f"Where engines run. {_default('device')}")] = None,
+    precision: Annotated[Precision | None, typer.Option(help=f"Of generators. {_default('precision')}")] = None,
     threads: Annotated[int | None, typer.Option(help="For the engines. (default: one per core)")] = None,
     hold: Annotated[
         int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")
@@ -149,6 +175,9 @@ def run_command(
         OnFailure | None, typer.Option(help=f"What to do with frames that fail. {_default('on_failure')}")
     ] = None,
     regions: Annotated[Path | None, typer.Option(help="CSV or JSON with regions to cover in any case.")] = None,
+    detections: Annotated[
+        Path | None, typer.Option(help="File that keeps detections: read where it has them, written where not.")
+    ] = None,
     ignore_zones: Annotated[
         Path | None, typer.Option(help="JSON with polygons; what lies wholly in them stays as it is.")
     ] = None,

@@ -1,8 +1,7 @@
-"""Settings: presets, what a run can be told, and where that may be written."""
+"""Settings: what a run can be told, and where that may be written."""
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,46 +11,27 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from engines.errors import UsageError
 from engines.runtime import Device
+from stream.compose.parts import Context
+from stream.generators.open import Precision
+from stream.presets import did_you_mean, find_preset
 from stream.regions import Kind
 from stream.stitch import Shape
 
 OnFailure = Literal["withhold", "stop"]
-#: What becomes of regions of a kind: an anonymizer, or `keep` for nothing at all.
-Treatment = Literal["blur", "pixelate", "mask", "keep"]
+#: The anonymizers that need no network.
+Classical = Literal["blur", "pixelate", "mask"]
+#: What becomes of regions of a kind: an anonymizer, a generator's stand-in, or `keep` for nothing at all.
+Treatment = Literal["realistic", "blur", "pixelate", "mask", "keep"]
 
 
-class Preset(BaseModel):
-    """The bundles of one run.
-
-    Attributes:
-        detectors: names of detection bundles.
-        about: one line for humans.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    detectors: tuple[str, ...]
-    about: str
-
-
-PRESETS: Mapping[str, Preset] = {
-    "faces": Preset(detectors=("centerface",), about="faces, found by CenterFace, covered classically"),
-    "people": Preset(
-        detectors=("fastestdet", "centerface"),
-        about="persons, found by FastestDet, and faces, found by CenterFace, covered classically",
-    ),
-}
-
-
-def find_preset(name: str) -> Preset:
-    """The preset of that name.
-
-    Raises:
-        UsageError: no such preset; the message names the closest one.
-    """
-    if name not in PRESETS:
-        raise UsageError(f"unknown preset {name!r}: {_did_you_mean(name, PRESETS)}")
-    return PRESETS[name]
+def _parse_engines(value: object) -> object:
+    """`NAME=FOLDER` as given on the command line and in files."""
+    if isinstance(value, (list, tuple)):
+        pairs = [str(text).partition("=") for text in value]
+        if wrong := [name for name, _, folder in pairs if not name or not folder]:
+            raise ValueError(f"{wrong[0]!r} is not NAME=FOLDER, such as person-cse=bundles/mine")
+        return {name: Path(folder) for name, _, folder in pairs}
+    return value
 
 
 def _parse_colour(value: object) -> object:
@@ -64,6 +44,7 @@ def _parse_colour(value: object) -> object:
 
 
 Level = Annotated[int, Field(ge=0, le=255)]
+Engines = Annotated[Mapping[str, Path], BeforeValidator(_parse_engines)]
 Colour = Annotated[tuple[Level, Level, Level], BeforeValidator(_parse_colour)]
 
 
@@ -71,13 +52,22 @@ class AnonymizerSettings(BaseModel):
     """What an `Anonymizer` can be told. Every field is a command line option of the same name.
 
     Attributes:
-        preset: which bundles run.
+        preset: which bundles run, and what the settings are that are not given.
         detector: names or folders of detection bundles that run instead of the preset's; several are united.
+        engine: folders of bundles that run instead of those that go by these names: a bundle's own name, or for
+            generators what they replace (face, person, person-cse).
         device: where they run; never changed silently.
+        precision: of generators.
         threads: for the engines, None for one per core.
         face: how faces are covered; `keep` leaves them raw.
         person: how persons are covered, None for as faces are.
         plate: how licence plates are covered, None for as faces are.
+        fallback: what covers regions that a generator cannot replace: too small, without a track, or not ready yet.
+            Kinds that are not given are covered so, too, where faces are realistic or kept.
+        context: whether generators may see pixels of regions that are still raw: `private` never, `published` as the
+            published code does it.
+        truncation: of latents, 0 to 1, None for what suits the generator.
+        seed: of latents, None for the operating system's generator.
         cells: of `pixelate`, across and down.
         blur_radius: of `blur`, standard deviation as a share of the region's longer side.
         mask_colour: of `mask`, RGB.
@@ -90,6 +80,7 @@ class AnonymizerSettings(BaseModel):
         deadline: seconds that a stage may take for one frame.
         on_failure: withhold frames that could not be looked at or covered, or stop at the first.
         regions: a file with regions given by hand.
+        detections: a file with detections, read where it has them and written where not.
         ignore_zones: a file with polygons; what lies wholly in them stays as it is.
         only_zones: a file with polygons; what touches none of them stays as it is.
     """
@@ -98,11 +89,17 @@ class AnonymizerSettings(BaseModel):
 
     preset: str = "faces"
     detector: tuple[str, ...] = ()
+    engine: Engines = {}
     device: Device = "cpu"
+    precision: Precision = "fp32"
     threads: int | None = Field(default=None, ge=1)
     face: Treatment = "blur"
     person: Treatment | None = None
     plate: Treatment | None = None
+    fallback: Classical = "blur"
+    context: Context = "private"
+    truncation: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=0)
     cells: Literal[8, 16] = 8
     blur_radius: float = Field(default=0.25, ge=0.1, le=2)
     mask_colour: Colour = (0, 0, 0)
@@ -115,13 +112,15 @@ class AnonymizerSettings(BaseModel):
     deadline: float = Field(default=30.0, gt=0, le=86_400)
     on_failure: OnFailure = "withhold"
     regions: Path | None = None
+    detections: Path | None = None
     ignore_zones: Path | None = None
     only_zones: Path | None = None
 
     def treatment(self, kind: Kind) -> Treatment:
         """What becomes of regions of a kind."""
         own = {Kind.FACE: self.face, Kind.PERSON: self.person, Kind.PLATE: self.plate}[kind]
-        return own or self.face
+        # Stand-ins and raw pixels are for kinds that are named: nobody who keeps faces has said so of persons.
+        return own or (self.fallback if self.face in ("realistic", "keep") else self.face)
 
 
 class RunSettings(AnonymizerSettings):
@@ -166,7 +165,7 @@ S = TypeVar("S", bound=AnonymizerSettings)
 
 
 def make_settings(kind: type[S], values: Mapping[str, Any], *, origin: str = "settings") -> S:
-    """Settings from plain values.
+    """Settings from plain values; what is not given is the preset's, else the default.
 
     Args:
         kind: `AnonymizerSettings` or `RunSettings`.
@@ -179,17 +178,17 @@ def make_settings(kind: type[S], values: Mapping[str, Any], *, origin: str = "se
     named = {key.replace("-", "_"): value for key, value in values.items()}
     for name in named:
         if name not in kind.model_fields:
-            raise UsageError(f"{origin}: unknown setting {name!r}: {_did_you_mean(name, kind.model_fields)}")
+            raise UsageError(f"{origin}: unknown setting {name!r}: {did_you_mean(name, kind.model_fields)}")
+    preset = named.get("preset", kind.model_fields["preset"].default)
+    defaults = find_preset(preset).settings if isinstance(preset, str) else {}
     try:
-        settings = kind.model_validate(named)
+        return kind.model_validate({**defaults, **named})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][:1])
         given = f", got {first['input']!r}" if field else ""
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         raise UsageError(f"{origin}: {field + ': ' if field else ''}{message}{given}") from error
-    find_preset(settings.preset)
-    return settings
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -205,15 +204,10 @@ def read_config(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     named = {key.replace("-", "_"): value for key, value in values.items()}
-    make_settings(RunSettings, named, origin=str(path))
-    for key in ("report", "contact_sheet", "regions", "ignore_zones", "only_zones"):
+    settings = make_settings(RunSettings, named, origin=str(path))
+    if settings.engine:
+        named["engine"] = {name: path.parent / folder for name, folder in settings.engine.items()}
+    for key in ("report", "contact_sheet", "regions", "detections", "ignore_zones", "only_zones"):
         if key in named:
             named[key] = path.parent / named[key]
     return named
-
-
-def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"choose from {', '.join(sorted(known))}"

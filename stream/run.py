@@ -78,7 +78,7 @@ def run(
     _check_paths(source_path, output, settings, still=still)
     pipeline: Pipeline | None = None
     with contextlib.ExitStack() as stack:
-        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings, side_by_side=True))
+        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings, offline=True))
         source = _open_source(source_path, settings, still=still)
         stack.callback(lambda: None if pipeline and pipeline.reading else source.close())
         report = None

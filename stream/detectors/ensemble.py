@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from stream import geometry
 from stream.detectors.base import Detector
 from stream.detectors.masks import replaced_outlines, united_outline
+from stream.detectors.poses import posed_rows, with_poses
 from stream.frame import Frame
 from stream.regions import Regions
 
@@ -71,10 +72,22 @@ def unite(parts: Sequence[Regions], *, iou: float = SAME_IOU) -> Regions:
     most, so that two people whom one detector tells apart stay two. The region's box holds both boxes, its mask both
     masks, and its score is the higher one: nothing that was found gets smaller. What has no partner stays as it is.
 
+    Persons with a dense pose come last, and find theirs by mask (`stream.detectors.poses`).
+
     Args:
         parts: one for each detector.
         iou: intersection over union from which two boxes are the same.
     """
+    posed = [posed_rows(part) for part in parts]
+    united = _united([part[~rows] for part, rows in zip(parts, posed, strict=True)], iou)
+    for part, rows in zip(parts, posed, strict=True):
+        if rows.any():
+            united = with_poses(united, part[rows], iou)
+    return united
+
+
+def _united(parts: Sequence[Regions], iou: float) -> Regions:
+    """The union of parts without poses."""
     united = Regions.empty()
     for part in parts:
         if not len(united) or not len(part):

@@ -14,7 +14,8 @@ import stream
 from engines.bundle import Bundle, write_bundle
 from engines.errors import BundleError, BundleMissingError, StreamStoppedError, UsageError
 from engines.store import Store
-from stream.anonymizer import Anonymizer, make_fills
+from stream.anonymizer import Anonymizer
+from stream.assemble import make_fills
 from stream.config import AnonymizerSettings
 from stream.deadline import HungError
 from stream.frame import WITHHELD_LEVEL, Frame

@@ -129,7 +129,7 @@ def things(tmp_path: Path, clip: Path) -> dict[str, Path]:
         ("sound.mkv", "out.mkv", (), 1, "has no video stream"),
         ("frameless.mkv", "out.mkv", (), 1, "cannot be opened as video"),
         ("clip", "out.mkv", ("--preset", "facs"), 2, "unknown preset 'facs': did you mean 'faces'?"),
-        ("clip", "out.mkv", ("--face", "blurr"), 2, "'blurr' is not one of 'blur', 'pixelate', 'mask'"),
+        ("clip", "out.mkv", ("--face", "blurr"), 2, "'blurr' is not one of 'realistic', 'blur', 'pixelate', 'mask'"),
         ("clip", "out.mkv", ("--device", "gpu"), 2, "'gpu' is not one of 'cpu', 'openvino', 'cuda', 'tensorrt'"),
         ("clip", "out.mkv", ("--hold", "many"), 2, "--hold"),
         ("clip", "out.mkv", ("--hold", "-1"), 2, "hold: Input should be greater than or equal to 0, got -1"),

@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from engines.errors import UsageError
 from stream.cli import run_command
-from stream.config import PRESETS, AnonymizerSettings, RunSettings, find_preset, make_settings, read_config
+from stream.config import AnonymizerSettings, RunSettings, make_settings, read_config
+from stream.presets import PRESETS, find_preset
+from stream.regions import Kind
 
 
 def test_defaults_are_valid() -> None:
@@ -21,7 +23,7 @@ def test_defaults_are_valid() -> None:
     ("values", "message"),
     [
         ({"preset": "face"}, "unknown preset 'face': did you mean 'faces'?"),
-        ({"preset": "zzz"}, "unknown preset 'zzz': choose from faces"),
+        ({"preset": "zzz"}, "unknown preset 'zzz': choose from deepprivacy2, "),
         ({"look_ahead": 3}, "settings: unknown setting 'look_ahead': did you mean 'lookahead'?"),
         ({"xyzzy": 3}, "settings: unknown setting 'xyzzy': choose from audio, "),
         ({"cells": 9}, "settings: cells: "),
@@ -38,6 +40,10 @@ def test_defaults_are_valid() -> None:
         ({"mask_colour": "black"}, "settings: mask_colour: 'black' is not a colour like #000000, got 'black'"),
         ({"mask_colour": [1, 2]}, "settings: mask_colour: "),
         ({"mask_colour": [1, 2, 256]}, "settings: mask_colour: "),
+        ({"engine": ["person-cse"]}, "settings: engine: 'person-cse' is not NAME=FOLDER"),
+        ({"engine": ["=folder"]}, "settings: engine: '' is not NAME=FOLDER"),
+        ({"truncation": 1.5}, "settings: truncation: "),
+        ({"context": "public"}, "settings: context: "),
         ({"start": 5, "end": 5}, "settings: end must be after start"),
     ],
 )
@@ -115,6 +121,42 @@ def test_every_preset_is_found_and_says_what_it_is() -> None:
         preset = find_preset(name)
         assert preset.detectors
         assert preset.about
+
+
+def test_a_preset_settles_what_is_not_given() -> None:
+    for name in PRESETS:
+        assert make_settings(RunSettings, {"preset": name}).preset == name
+    settings = make_settings(RunSettings, {"preset": "deepprivacy2", "threshold": 0.6})
+    assert (settings.person, settings.face, settings.threshold) == ("realistic", "realistic", 0.6)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ["blur", "blur", "blur"]),
+        ({"face": "mask"}, ["mask", "mask", "mask"]),
+        ({"face": "mask", "plate": "blur"}, ["mask", "mask", "blur"]),
+        # Who keeps faces has not said so of persons.
+        ({"face": "keep"}, ["blur", "keep", "blur"]),
+        ({"face": "keep", "fallback": "mask"}, ["mask", "keep", "mask"]),
+        ({"preset": "deepprivacy2"}, ["realistic", "realistic", "blur"]),
+        ({"preset": "deepprivacy2", "face": "pixelate"}, ["realistic", "pixelate", "pixelate"]),
+        ({"preset": "deepprivacy2-face"}, ["blur", "realistic", "blur"]),
+        ({"preset": "sg-gan"}, ["realistic", "blur", "blur"]),
+    ],
+)
+def test_every_kind_is_treated_as_asked_for_or_as_faces_are(values: dict[str, Any], expected: list[str]) -> None:
+    settings = make_settings(AnonymizerSettings, values)
+    assert [settings.treatment(kind) for kind in (Kind.PERSON, Kind.FACE, Kind.PLATE)] == expected
+
+
+def test_engines_are_given_by_name_in_lists_and_in_tables(tmp_path: Path) -> None:
+    assert make_settings(RunSettings, {"engine": ["face=a/b", "cse=c=d"]}).engine == {
+        "face": Path("a/b"),
+        "cse": Path("c=d"),
+    }
+    for text in ('engine = ["face=bundles/mine"]\n', '[engine]\nface = "bundles/mine"\n'):
+        assert read_config(write(tmp_path, text))["engine"] == {"face": tmp_path / "bundles/mine"}
 
 
 def test_every_setting_is_an_option_and_is_described() -> None:

@@ -1,0 +1,239 @@
+"""From settings to what they name: detectors, classical anonymizers, generators. Where engines are opened."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from engines.bundle import Bundle, open_bundle
+from engines.errors import BundleMissingError, UsageError
+from engines.runtime import open_runtime
+from engines.store import Store
+from stream.compose.parts import Painters, Role
+from stream.config import AnonymizerSettings
+from stream.detectors.base import Detector
+from stream.detectors.single_stage import SingleStageDetector
+from stream.detectors.two_stage import TwoStageDetector
+from stream.generators import classical
+from stream.generators.base import Generator
+from stream.generators.classical import Fill
+from stream.generators.open import open_generator
+from stream.latents import Latents
+from stream.presets import GENERATORS, Preset, did_you_mean, find_preset
+from stream.regions import Kind
+from stream.stand_ins import StandIns
+from stream.surface import Surface
+
+_log = logging.getLogger(__name__)
+
+_ROLES: Mapping[Kind, tuple[Role, ...]] = {Kind.PERSON: ("person", "person-cse"), Kind.FACE: ("face",)}
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """The bundles of a run, verified and not yet running.
+
+    Attributes:
+        detectors: in the order in which they look.
+        generators: by what they replace.
+    """
+
+    detectors: tuple[Bundle, ...]
+    generators: Mapping[Role, Bundle]
+
+    @property
+    def all(self) -> tuple[Bundle, ...]:
+        """Each of them."""
+        return (*self.detectors, *self.generators.values())
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """What the detectors find."""
+        return {Kind.of(name) for bundle in self.detectors for name in bundle.manifest.kinds}
+
+    @property
+    def surface(self) -> Surface | None:
+        """The vertex map of the first detector of dense poses, None where there is none."""
+        found = next(filter(_poses, self.detectors), None)
+        return None if found is None else Surface(found.array("vertex_embeddings"))
+
+
+def find_bundles(settings: AnonymizerSettings, store: Store) -> Bundles:
+    """The bundles that settings name.
+
+    Raises:
+        UsageError: a name that nothing goes by, a detector that is none, or realistic stand-ins for a kind that no
+            generator is for.
+        BundleError: a bundle is missing (the message says how to come by it), or is not what its manifest says.
+    """
+    preset = find_preset(settings.preset)
+    names = settings.detector or preset.detectors
+    overridden = set(settings.engine)
+    if unknown := overridden - set(names) - set(get_args(Role)) - set(preset.generators.values()):
+        known = {*names, *get_args(Role), *preset.generators.values()}
+        raise UsageError(
+            f"--engine {min(unknown)}: nothing goes by that name here: {did_you_mean(min(unknown), known)}"
+        )
+
+    def find(name: str) -> Bundle:
+        if name in settings.engine:
+            return open_bundle(settings.engine[name])
+        try:
+            return store.find(name)
+        except BundleMissingError as error:
+            if name in settings.detector:
+                raise
+            raise BundleMissingError(f"preset {settings.preset}: {error}") from None
+
+    detectors = tuple(find(name) for name in names)
+    if not_detectors := [bundle.manifest.name for bundle in detectors if bundle.manifest.task != "detection"]:
+        raise UsageError(f"{', '.join(not_detectors)} finds nothing: it is no detector; choose another --detector")
+    bundles = Bundles(detectors, {})
+    generators = {role: find(name) for role, name in _generator_names(settings, preset, bundles).items()}
+    return Bundles(detectors, generators)
+
+
+def _generator_names(settings: AnonymizerSettings, preset: Preset, found: Bundles) -> dict[Role, str]:
+    """What each generator that has something to do goes by."""
+    chosen: dict[Role, str] = {}
+    for kind in Kind:
+        if settings.treatment(kind) != "realistic":
+            continue
+        if kind not in _ROLES:
+            raise UsageError(f"there is no generator for {kind.label}s; choose blur, pixelate or mask for them")
+        if kind not in found.kinds:
+            _log.warning("no detector of this run finds %ss, so that none is replaced by a stand-in", kind.label)
+            continue
+        for role in _ROLES[kind]:
+            posed = any(map(_poses, found.detectors))
+            if role == "person-cse" and not posed:
+                continue
+            if role in settings.engine:
+                chosen[role] = role
+            elif name := (preset.generators or GENERATORS).get(role):
+                chosen[role] = name
+        if not set(chosen) & set(_ROLES[kind]):
+            raise UsageError(
+                f"the preset {settings.preset} has no generator for {kind.label}s; "
+                f"give one with --engine {_ROLES[kind][0]}=FOLDER, or choose blur, pixelate or mask for them"
+            )
+    return chosen
+
+
+def _poses(bundle: Bundle) -> bool:
+    return bundle.manifest.detection is not None and bundle.manifest.detection.architecture == "cse"
+
+
+def open_detectors(bundles: Sequence[Bundle], settings: AnonymizerSettings, threads: int | None) -> list[Detector]:
+    """A detector for each bundle, with its engines loaded.
+
+    Raises:
+        BundleError: a bundle is not what its manifest says.
+        RuntimeUnavailableError: the device that was asked for cannot be used here.
+    """
+    detectors: list[Detector] = []
+    with contextlib.ExitStack() as stack:
+        for bundle in bundles:
+            detectors.append(_open_detector(bundle, settings, threads))
+            stack.callback(detectors[-1].close)
+        stack.pop_all()
+    return detectors
+
+
+def _open_detector(bundle: Bundle, settings: AnonymizerSettings, threads: int | None) -> Detector:
+    with contextlib.ExitStack() as stack:
+        names = ("detector",) if bundle.manifest.detection is None else ("detector", "heads")
+        first, *heads = [
+            stack.enter_context(open_runtime(bundle, name, device=settings.device, threads=threads)) for name in names
+        ]
+        detector: Detector
+        if heads:
+            detector = TwoStageDetector(
+                bundle, first, heads[0], longest=settings.detect_size, threshold=settings.threshold
+            )
+        else:
+            detector = SingleStageDetector(bundle, first, longest=settings.detect_size, threshold=settings.threshold)
+        # From here on the detector closes them.
+        stack.pop_all()
+        return detector
+
+
+def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: bool) -> StandIns | None:
+    """The generators with their engines loaded, None where there is none.
+
+    Args:
+        bundles: of the run.
+        settings: of the run.
+        patient: whether a stream can wait until a generator is ready for a new track.
+
+    Raises:
+        UsageError: detector and generator do not speak of the same body surface.
+        BundleError: a bundle is not what its manifest says.
+        RuntimeUnavailableError: the device that was asked for cannot be used here.
+    """
+    if not bundles.generators:
+        return None
+    latents = Latents(settings.seed)
+    surface, guided = None, False
+    if body := bundles.generators.get("person-cse"):
+        _check_surface(body, bundles)
+        surface = Surface(body.array("vertex_embeddings"))
+        guided = body.manifest.generation is not None and body.manifest.generation.architecture == "v-sam"
+    generators: dict[Role, Generator] = {}
+    with contextlib.ExitStack() as stack:
+        for role, bundle in bundles.generators.items():
+            generators[role] = open_generator(
+                bundle,
+                device=settings.device,
+                precision=settings.precision,
+                threads=settings.threads,
+                latents=latents,
+                truncation=settings.truncation,
+            )
+            stack.callback(generators[role].close)
+        painters = Painters(
+            generators,
+            make_fills(settings),
+            surface,
+            style="sg-gan" if guided else "deepprivacy2",
+            margin=settings.margin,
+            shape=settings.shape,
+        )
+        stack.pop_all()
+    return StandIns(
+        painters,
+        context=settings.context,
+        linger=settings.hold + settings.lookahead + 2,
+        patience=settings.deadline if patient else 0.0,
+    )
+
+
+def _check_surface(body: Bundle, bundles: Bundles) -> None:
+    """Embeddings of one CSE model mean nothing in the space of another."""
+    theirs = np.asarray(body.array("vertex_embeddings"))
+    for bundle in filter(_poses, bundles.detectors):
+        own = np.asarray(bundle.array("vertex_embeddings"))
+        if own.shape != theirs.shape or not np.allclose(own, theirs, atol=1e-4):
+            raise UsageError(
+                f"{body.manifest.name} was made for another body surface than {bundle.manifest.name} knows; "
+                "export both from the same CSE checkpoint (--surface)"
+            )
+
+
+def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:
+    """The classical anonymizer of every kind.
+
+    One that is kept has one all the same, for regions given by hand, and one that is realistic for what no generator
+    can replace.
+    """
+    made: dict[str, Callable[[], Fill]] = {
+        "blur": lambda: classical.blur(settings.blur_radius),
+        "pixelate": lambda: classical.pixelate(settings.cells),
+        "mask": lambda: classical.mask_out(settings.mask_colour),
+    }
+    return {kind: made.get(settings.treatment(kind), made[settings.fallback])() for kind in Kind}

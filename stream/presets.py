@@ -1,0 +1,84 @@
+"""Presets: the bundles of a run and the settings that go with them, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from engines.errors import UsageError
+from stream.compose.parts import Role
+
+
+class Preset(BaseModel):
+    """The bundles of one run.
+
+    Attributes:
+        detectors: names of detection bundles; what any of them finds counts.
+        generators: names of generation bundles, by what they replace.
+        settings: what the run is told unless the user says otherwise (fields of `AnonymizerSettings`).
+        about: one line for humans.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    detectors: tuple[str, ...]
+    generators: Mapping[Role, str] = {}
+    settings: Mapping[str, Any] = {}
+    about: str
+
+
+#: Generators for what is to be realistic where the preset names none.
+GENERATORS: Mapping[Role, str] = {"face": "dp2-face", "person": "dp2-person", "person-cse": "dp2-person-cse"}
+
+#: As published, but for the time: networks of this size take seconds a frame where there is no GPU.
+_PUBLISHED: Mapping[str, Any] = {"threshold": 0.3, "detect_size": 1333, "deadline": 600.0}
+
+PRESETS: Mapping[str, Preset] = {
+    "faces": Preset(detectors=("centerface",), about="faces, found by CenterFace, covered classically"),
+    "people": Preset(
+        detectors=("fastestdet", "centerface"),
+        about="persons, found by FastestDet, and faces, found by CenterFace, covered classically",
+    ),
+    "deepprivacy2": Preset(
+        detectors=("maskrcnn", "cse", "dsfd"),
+        generators=GENERATORS,
+        settings={**_PUBLISHED, "person": "realistic", "face": "realistic"},
+        about="persons and faces, found by Mask R-CNN, CSE and DSFD, replaced by DeepPrivacy2's stand-ins",
+    ),
+    "deepprivacy2-face": Preset(
+        detectors=("dsfd",),
+        generators={"face": "dp2-face"},
+        settings={**_PUBLISHED, "face": "realistic"},
+        about="faces, found by DSFD, replaced by DeepPrivacy2's stand-ins",
+    ),
+    "sg-gan": Preset(
+        detectors=("maskrcnn", "cse", "centerface"),
+        generators={"person-cse": "sg-gan"},
+        settings={**_PUBLISHED, "person": "realistic"},
+        about="persons, found by Mask R-CNN and CSE, replaced by SG-GAN's stand-ins; other persons, and faces found by "
+        "CenterFace, covered classically",
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        UsageError: no such preset; the message names the closest one.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}: {did_you_mean(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The closest of the known names, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose from {', '.join(names)}"
