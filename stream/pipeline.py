@@ -50,6 +50,7 @@ class Summary:
         looked_ahead: regions that were carried back.
         manual: regions given by hand.
         ignored: regions that stay as they are because the user wants it so; in none of the other numbers.
+        generated: regions that were replaced by stand-ins; the others were covered classically.
         withheld: frames that were replaced by flat ones.
         reasons: why, with counts.
         tracks: how many were begun.
@@ -65,6 +66,7 @@ class Summary:
     looked_ahead: int = 0
     manual: int = 0
     ignored: int = 0
+    generated: int = 0
     withheld: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     tracks: int = 0
@@ -89,6 +91,7 @@ class Summary:
         self.looked_ahead += item.regions.count(Origin.LOOKED_AHEAD)
         self.manual += item.regions.count(Origin.MANUAL)
         self.ignored += item.ignored
+        self.generated += item.generated
         if item.withheld is not None:
             self.withheld += 1
             reason = item.withheld

@@ -91,6 +91,11 @@ def _rows(result: RunResult, output: Path) -> list[tuple[str, str]]:
         ("frames", f"{summary.frames} ({summary.withheld} withheld)"),
         ("detected", f"{found} in {summary.tracks} tracks"),
         ("held", f"{summary.held}, looked ahead {summary.looked_ahead}, by hand {summary.manual}{_ignored(summary)}"),
+        *(
+            [("stand-ins", f"{summary.generated} regions; the others are covered classically")]
+            if summary.generated
+            else []
+        ),
         ("speed", f"{summary.rate:.1f} frames per second, {summary.seconds:.1f} s"),
         ("stages", _stages(summary)),
     ]

@@ -77,6 +77,7 @@ class ReportWriter:
             "looked_ahead": summary.looked_ahead,
             "manual": summary.manual,
             "ignored": summary.ignored,
+            "generated": summary.generated,
             "withheld": summary.withheld,
             "withheld_reasons": summary.reasons,
             "tracks": summary.tracks,
@@ -123,6 +124,7 @@ class ReportWriter:
             "looked_ahead": regions.count(Origin.LOOKED_AHEAD),
             "manual": regions.count(Origin.MANUAL),
             "ignored": item.ignored,
+            "generated": item.generated,
             "withheld": item.withheld,
             "regions": [
                 {

@@ -47,7 +47,7 @@ class StandIns:
             StandinError: a generator is closed.
         """
         self._frame += 1
-        for track_id in np.unique(regions.track_ids).tolist():
+        for track_id in np.unique(regions.track_ids[regions.track_ids != NO_TRACK]).tolist():
             self._last_seen[track_id] = self._frame
         for track_id in [t for t, last in self._last_seen.items() if self._frame - last > self._linger]:
             del self._last_seen[track_id]

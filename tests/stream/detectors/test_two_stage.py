@@ -1,0 +1,226 @@
+"""Detectors in two graphs: boxes, and what heads say about those that count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.bundle import Bundle
+from engines.errors import BundleError, DetectionError
+from engines.runtime import open_runtime
+from stream.detectors.two_stage import TwoStageDetector
+from stream.frame import Frame
+from stream.regions import Kind
+from tests.detector_bundles import PERSONS, Place, ellipse, embedding_map, write_one_stage, write_two_stage
+from tests.generator_bundles import Watched
+
+FRAME = Frame(np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8))
+
+
+class Desk:
+    """Opens a bundle with runtimes that keep what they are fed."""
+
+    def __init__(self, bundle: Bundle, **options: Any) -> None:
+        self.detector, self.heads = Watched(bundle, "detector"), Watched(bundle, "heads")
+        self.look = TwoStageDetector(bundle, self.detector, self.heads, **({"threshold": 0.2} | options))
+
+
+@pytest.fixture
+def open_desk(tmp_path: Path) -> Callable[..., Desk]:
+    def made(
+        architecture: str = "mask-rcnn", places: tuple[Place, ...] = PERSONS, threshold: float = 0.2, **changes: Any
+    ) -> Desk:
+        return Desk(write_two_stage(tmp_path / "bundle", architecture, places, **changes), threshold=threshold)
+
+    return made
+
+
+def test_nobody_is_nothing_and_the_heads_stay_idle(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(places=())
+    assert len(desk.look.detect(FRAME)) == 0
+    assert desk.heads.runs == 0
+
+
+def test_the_picture_is_resized_by_its_shorter_side_and_padded_with_zero_after_normalising(
+    open_desk: Callable[..., Desk],
+) -> None:
+    desk = open_desk()
+    desk.look.detect(FRAME)
+    image = desk.detector.fed[0]["image"]
+    assert desk.detector.fed[0]["image_size"].tolist() == [[64, 96]]
+    assert image.shape == (1, 3, 64, 96)
+    desk.look.detect(Frame(FRAME.image[:, :100]))
+    assert desk.detector.fed[1]["image_size"].tolist() == [[64, 64]]
+    # 200 x 60: the longer side would get more than 128.
+    desk.look.detect(Frame(np.full((60, 200, 3), 130, np.uint8)))
+    image = desk.detector.fed[2]["image"]
+    assert desk.detector.fed[2]["image_size"].tolist() == [[38, 128]]
+    assert image.shape == (1, 3, 64, 128)
+    assert not image[:, :, 38:].any()
+    assert image[0, :, 0, 0].tolist() == pytest.approx([10 / 60, 20 / 50, 30 / 55])
+
+
+def test_a_picture_is_resized_with_an_antialiased_filter_to_whole_levels(open_desk: Callable[..., Desk]) -> None:
+    big = Frame(np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8))
+    desk = open_desk()
+    desk.look.detect(big)
+    levels = desk.detector.fed[0]["image"][0].transpose(1, 2, 0) * (60, 50, 55) + (120, 110, 100)
+    assert np.abs(levels - np.rint(levels)).max() < 1e-3
+    # Noise evens out where every pixel counts, and does not where pixels are skipped.
+    assert levels.std() < 0.3 * big.image.std()
+    assert cv2.resize(big.image, (64, 64)).std() > 0.4 * big.image.std()
+
+
+def test_pictures_that_a_graph_takes_in_one_size_only_fit_into_it(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(size=(64, 64))
+    regions = desk.look.detect(FRAME)
+    assert desk.detector.fed[0]["image"].shape == (1, 3, 64, 64)
+    assert desk.detector.fed[0]["image_size"].tolist() == [[43, 64]]
+    assert np.allclose(regions.boxes[0], np.array(PERSONS[0]) * (150, 100, 150, 100), atol=1e-3)
+
+
+def test_anamorphic_frames_are_seen_in_square_pixels(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk()
+    regions = desk.look.detect(Frame(FRAME.image, pixel_aspect=Fraction(1, 2)))
+    # Stored 150 x 100, shown 150 x 200.
+    assert desk.detector.fed[0]["image_size"].tolist() == [[85, 64]]
+    assert np.allclose(regions.boxes[0], np.array(PERSONS[0]) * (150, 100, 150, 100), atol=1e-3)
+
+
+def test_a_limit_on_the_longer_side_makes_the_picture_smaller(tmp_path: Path) -> None:
+    desk = Desk(write_two_stage(tmp_path / "bundle", "mask-rcnn", PERSONS), longest=48)
+    desk.look.detect(FRAME)
+    assert desk.detector.fed[0]["image_size"].tolist() == [[32, 48]]
+
+
+def test_persons_come_with_masks_in_the_pixels_of_the_frame(open_desk: Callable[..., Desk]) -> None:
+    regions = open_desk().look.detect(FRAME)
+    assert regions.kinds.tolist() == [Kind.PERSON] * 2
+    outline = regions.outline(0)
+    assert outline is not None
+    assert outline.surface is None
+    assert outline.mask is not None
+    x0, y0, x1, y1 = (round(v) for v in np.array(PERSONS[0]) * (150, 100, 150, 100))
+    canvas = np.zeros((100, 150), np.bool_)
+    mask = outline.mask.within((0, 0, 150, 100))
+    canvas[mask.box[1] : mask.box[3], mask.box[0] : mask.box[2]] = mask.pixels
+    expected = cv2.resize(ellipse(28).astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR) >= 0.5
+    inside = canvas[y0:y1, x0:x1]
+    # OpenCV repeats the mask's edge where ours ends in 0.
+    assert (inside != expected).mean() < 0.02
+    canvas[y0:y1, x0:x1] = False
+    assert not canvas.any()
+
+
+def test_dense_poses_come_with_segmentation_and_embedding_on_whole_pixels(open_desk: Callable[..., Desk]) -> None:
+    regions = open_desk("cse").look.detect(FRAME)
+    outline = regions.outline(1)
+    assert outline is not None
+    assert outline.mask is None
+    assert outline.surface is not None
+    assert outline.surface.box == (90, 20, 135, 95)
+    assert np.array_equal(outline.surface.segmentation, ellipse(112))
+    assert np.array_equal(outline.surface.embedding, embedding_map())
+
+
+def test_a_mask_without_a_pixel_leaves_the_box(open_desk: Callable[..., Desk]) -> None:
+    regions = open_desk(empty_masks=True).look.detect(FRAME)
+    assert len(regions) == 2
+    assert regions.outline(0) is None
+
+
+def test_a_pose_on_nobody_stays_a_person(open_desk: Callable[..., Desk]) -> None:
+    regions = open_desk("cse", empty_masks=True).look.detect(FRAME)
+    assert len(regions) == 2
+    outline = regions.outline(0)
+    assert outline is not None
+    assert outline.surface is not None
+    assert not outline.surface.segmentation.any()
+
+
+def test_heads_look_at_what_counts_only(open_desk: Callable[..., Desk]) -> None:
+    places = (*PERSONS, (0.4, 0.4, 0.5, 0.5))
+    desk = open_desk(
+        places=places, scores=(0.9, 0.5, 0.4), classes=(0, 1, 0), kinds=("person", "plate"), threshold=0.45
+    )
+    regions = desk.look.detect(FRAME)
+    assert regions.kinds.tolist() == [Kind.PERSON, Kind.PLATE]
+    # A plate is covered as a box.
+    assert [regions.outline(i) is not None for i in range(2)] == [True, False]
+    assert len(desk.heads.fed[0]["boxes"]) == 1
+    assert desk.heads.fed[0]["index"].tolist() == [0]
+    assert desk.heads.fed[0]["classes"].tolist() == [0]
+
+
+def test_the_graphs_own_threshold_is_the_least(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(scores=(0.9, 0.03), threshold=0.02)
+    assert desk.look.detect(FRAME).scores.tolist() == pytest.approx([0.9])
+
+
+def test_boxes_reach_to_the_frames_edge_and_not_further(open_desk: Callable[..., Desk]) -> None:
+    regions = open_desk(places=((-0.2, -0.1, 0.5, 1.2),)).look.detect(FRAME)
+    assert regions.boxes.tolist() == [[0, 0, 75, 100]]
+
+
+def test_what_clipping_leaves_without_area_is_dropped_as_published(open_desk: Callable[..., Desk]) -> None:
+    assert len(open_desk(places=((1.0, 0.2, 1.3, 0.5),)).look.detect(FRAME)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"floor": 0.3}, "found more than the 4 boxes that it gives"),
+        ({"floor": np.nan}, "found more than the 4 boxes that it gives"),
+        ({"scores": (0.9, np.nan)}, "not finite"),
+        ({"scores": (0.9, 1.5)}, "outside 0 to 1"),
+        ({"places": ((0.1, 0.1, np.nan, 0.5),)}, "not finite"),
+        ({"classes": (0, 1)}, "a class that its manifest does not name"),
+        ({"broken_heads": True}, "not finite for a box"),
+    ],
+)
+def test_what_no_working_network_says_is_an_error(
+    open_desk: Callable[..., Desk], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DetectionError, match=message):
+        open_desk(**changes).look.detect(FRAME)
+
+
+def test_boxes_left_out_below_the_threshold_do_not_matter(open_desk: Callable[..., Desk]) -> None:
+    assert len(open_desk(floor=0.1).look.detect(FRAME)) == 2
+
+
+def test_many_persons_are_looked_at_a_few_at_a_time(
+    open_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.detectors.two_stage._MOST_BOXES", 2)
+    places = tuple((0.1 * i, 0.1, 0.1 * i + 0.1, 0.9) for i in range(4))
+    desk = open_desk(places=places)
+    regions = desk.look.detect(FRAME)
+    assert desk.heads.runs == 2
+    assert all(regions.outline(i) is not None for i in range(4))
+
+
+def test_preparing_runs_both_graphs_though_a_flat_frame_shows_nobody(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(places=())
+    desk.look.prepare(150, 100, parallel=2)
+    assert (desk.detector.runs, desk.heads.runs) == (2, 2)
+
+
+def test_closing_closes_both_runtimes(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk()
+    desk.look.close()
+    assert desk.detector.closed
+    assert desk.heads.closed
+
+
+def test_a_bundle_without_heads_is_refused(tmp_path: Path) -> None:
+    bundle = write_one_stage(tmp_path / "bundle", ())
+    runtime = open_runtime(bundle, "detector")
+    with pytest.raises(BundleError, match="no detector in two stages"):
+        TwoStageDetector(bundle, runtime, runtime, threshold=0.2)

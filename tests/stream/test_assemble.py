@@ -1,0 +1,183 @@
+"""From settings to bundles, detectors and generators."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.errors import BundleMissingError, UsageError
+from engines.store import Store
+from stream.anonymizer import Anonymizer
+from stream.assemble import Bundles, find_bundles, make_fills, open_detectors, open_stand_ins
+from stream.config import AnonymizerSettings, make_settings
+from stream.detectors.single_stage import SingleStageDetector
+from stream.detectors.two_stage import TwoStageDetector
+from stream.frame import Frame
+from stream.regions import Kind
+from tests.detector_bundles import install_presets, write_one_stage, write_two_stage
+from tests.generator_bundles import some, write_surface, write_unet
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    home = tmp_path_factory.mktemp("home")
+    install_presets(home)
+    write_one_stage(home / "bundles" / "fastestdet", (), name="fastestdet", kind="person")
+    return Store(home)
+
+
+def chosen(**values: Any) -> AnonymizerSettings:
+    return make_settings(AnonymizerSettings, values)
+
+
+def roles(bundles: Bundles) -> dict[str, str]:
+    return {role: bundle.path.name for role, bundle in bundles.generators.items()}
+
+
+@pytest.mark.parametrize(
+    ("values", "detectors", "generators"),
+    [
+        ({}, ["centerface"], {}),
+        ({"preset": "people"}, ["fastestdet", "centerface"], {}),
+        (
+            {"preset": "deepprivacy2"},
+            ["maskrcnn", "cse", "dsfd"],
+            {"person": "dp2-person", "person-cse": "dp2-person-cse", "face": "dp2-face"},
+        ),
+        ({"preset": "deepprivacy2-face"}, ["dsfd"], {"face": "dp2-face"}),
+        ({"preset": "sg-gan"}, ["maskrcnn", "cse", "centerface"], {"person-cse": "sg-gan"}),
+        # A kind that is covered classically needs no generator.
+        ({"preset": "deepprivacy2", "person": "blur"}, ["maskrcnn", "cse", "dsfd"], {"face": "dp2-face"}),
+        # Realistic works with any detectors; without dense poses one generator is enough.
+        ({"preset": "people", "person": "realistic"}, ["fastestdet", "centerface"], {"person": "dp2-person"}),
+        ({"face": "realistic"}, ["centerface"], {"face": "dp2-face"}),
+        (
+            {"person": "realistic", "detector": ("cse",)},
+            ["cse"],
+            {"person": "dp2-person", "person-cse": "dp2-person-cse"},
+        ),
+    ],
+)
+def test_settings_name_bundles(
+    values: dict[str, Any], detectors: list[str], generators: dict[str, str], store: Store
+) -> None:
+    bundles = find_bundles(chosen(**values), store)
+    assert [bundle.manifest.name for bundle in bundles.detectors] == detectors
+    assert roles(bundles) == generators
+    assert len(bundles.all) == len(detectors) + len(generators)
+
+
+@pytest.mark.parametrize("name", ["person-cse", "sg-gan"])
+def test_an_engine_is_overridden_by_what_it_replaces_or_by_its_name(name: str, store: Store, tmp_path: Path) -> None:
+    mine = write_surface(tmp_path / "mine")
+    bundles = find_bundles(chosen(preset="sg-gan", engine={name: mine.path}), store)
+    assert roles(bundles) == {"person-cse": "mine"}
+
+
+def test_a_detector_is_overridden_by_its_name(store: Store, tmp_path: Path) -> None:
+    mine = write_two_stage(tmp_path / "mine", "mask-rcnn", ())
+    bundles = find_bundles(chosen(preset="deepprivacy2", engine={"maskrcnn": mine.path}), store)
+    assert bundles.detectors[0].path == mine.path
+
+
+def test_a_preset_takes_a_further_generator_by_what_it_replaces(store: Store, tmp_path: Path) -> None:
+    mine = write_unet(tmp_path / "mine")
+    bundles = find_bundles(chosen(preset="sg-gan", engine={"person": mine.path}), store)
+    assert roles(bundles) == {"person": "mine", "person-cse": "sg-gan"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": "sg-gan", "engine": {"persn": Path()}}, "--engine persn: .* did you mean 'person'?"),
+        ({"preset": "faces", "plate": "realistic"}, "there is no generator for plates"),
+        ({"preset": "sg-gan", "detector": ("fastestdet",)}, "has no generator for persons; give one with --engine"),
+        ({"preset": "sg-gan", "face": "realistic"}, "has no generator for faces; give one with --engine face=FOLDER"),
+        ({"detector": ("dp2-face",)}, "finds nothing: it is no detector"),
+        ({"detector": ("dsdf",)}, "dsdf"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(values: dict[str, Any], message: str, store: Store) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_bundles(chosen(**values), store)
+
+
+def test_realistic_for_what_nobody_finds_is_said_and_no_error(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert not find_bundles(chosen(preset="faces", person="realistic"), store).generators
+    assert "no detector of this run finds persons" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("preset", "missing"),
+    [("deepprivacy2", "maskrcnn"), ("deepprivacy2", "dp2-person-cse"), ("sg-gan", "sg-gan"), ("people", "fastestdet")],
+)
+def test_a_missing_bundle_is_named_with_what_to_do(preset: str, missing: str, store: Store, tmp_path: Path) -> None:
+    for folder in (store.root / "bundles").iterdir():
+        if folder.name != missing:
+            (tmp_path / "bundles").mkdir(exist_ok=True)
+            (tmp_path / "bundles" / folder.name).symlink_to(folder)
+    with pytest.raises(BundleMissingError) as caught:
+        find_bundles(chosen(preset=preset), Store(tmp_path))
+    message = str(caught.value)
+    assert f"preset {preset}: " in message
+    assert missing in message
+    assert f"standin engines pull {missing}" in message or f"standin export {missing} --checkpoint" in message
+    assert "\n" not in message
+
+
+def test_each_bundle_gets_the_detector_that_it_is_for(store: Store) -> None:
+    settings = chosen(preset="deepprivacy2")
+    detectors = open_detectors(find_bundles(settings, store).detectors, settings, 1)
+    assert [type(detector) for detector in detectors] == [TwoStageDetector, TwoStageDetector, SingleStageDetector]
+    for detector in detectors:
+        detector.close()
+
+
+@pytest.mark.parametrize(("preset", "style"), [("deepprivacy2", "deepprivacy2"), ("sg-gan", "sg-gan")])
+def test_generators_bring_their_rules_and_their_surface(preset: str, style: str, store: Store) -> None:
+    settings = chosen(preset=preset, margin=0.1, shape="ellipse")
+    stand_ins = open_stand_ins(find_bundles(settings, store), settings, patient=False)
+    assert stand_ins is not None
+    painters = stand_ins.painters
+    assert (painters.style, painters.margin, painters.shape) == (style, 0.1, "ellipse")
+    assert painters.surface is not None
+    stand_ins.prepare()
+    stand_ins.close()
+
+
+def test_without_generators_there_are_no_stand_ins(store: Store) -> None:
+    settings = chosen()
+    assert open_stand_ins(find_bundles(settings, store), settings, patient=True) is None
+
+
+def test_a_generator_for_another_surface_than_the_detectors_is_refused(store: Store, tmp_path: Path) -> None:
+    other = some(99, 10, 16)
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    mine = write_unet(tmp_path / "mine", surface=True, replaced={"vertex_embeddings": other})
+    settings = chosen(preset="deepprivacy2", engine={"person-cse": mine.path})
+    with pytest.raises(UsageError, match="another body surface than cse knows; export both from the same CSE"):
+        open_stand_ins(find_bundles(settings, store), settings, patient=False)
+
+
+def test_the_same_seed_gives_the_same_stand_ins(store: Store) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+
+    def image(seed: int | None) -> bytes:
+        with Anonymizer.open("deepprivacy2", store=store, seed=seed, lookahead=0) as anonymizer:
+            return anonymizer.anonymize(Frame(picture)).image.tobytes()
+
+    assert image(1) == image(1)
+    assert image(1) != image(2)
+    assert image(None) != image(None)
+
+
+def test_what_is_kept_or_realistic_has_a_classical_anonymizer_too() -> None:
+    fills = make_fills(chosen(face="keep", person="realistic", fallback="mask", mask_colour=(1, 2, 3)))
+    patch = np.full((4, 4, 3), 200, np.uint8)
+    for kind in Kind:
+        assert (fills[kind](patch) == (1, 2, 3)).all()
