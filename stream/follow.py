@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stream import geometry
 from stream.frame import Frame
 from stream.manual import ManualRegions
+from stream.motion import Move, carry, carry_between
+from stream.outline import Outline
 from stream.regions import Origin, Regions
 from stream.tracker import Sighting, Tracker
 
@@ -145,6 +146,8 @@ class Follower:
     def _begin_again(self) -> None:
         self._tracks_of_earlier_ones += self._tracker.tracks_begun
         self._tracker = self._make_tracker(self._hold)
+        # An id that came back would bring a lost track's stand-in back, on another person.
+        self._tracker.first_id += self._tracks_of_earlier_ones
 
     def _lose_tracks(self, reason: str) -> None:
         self._begin_again()
@@ -155,31 +158,47 @@ class Follower:
 
     def _cover_earlier(self, sighting: Sighting) -> None:
         """Add a sighting's region to the waiting frames before it, as far as it was missed there."""
-        waiting = len(self._waiting)
-        if sighting.previous is None:
-            self._carry_back(sighting, sighting.box, np.zeros(4, np.float32), newest=waiting - 1)
+        waiting, previous = len(self._waiting), sighting.previous
+        if not waiting:
+            return
+        if previous is None:
+            self._carry_back(sighting, sighting.box, sighting.outline, np.zeros(4, np.float32), newest=waiting - 1)
             return
         if sighting.hits == 2:
             # Only now its speed is known: carried back again from its first detection, with that speed.
-            speed = geometry.shift(sighting.previous, sighting.box) / np.float32(sighting.gap)
-            self._carry_back(sighting, sighting.previous, speed, newest=waiting - 1 - sighting.gap)
-        for missed in range(1, min(sighting.gap, waiting + 1)):
-            between = geometry.interpolate(sighting.box, sighting.previous, missed / sighting.gap)
-            self._add(
-                waiting - missed,
-                sighting,
-                geometry.grow(between, _growth(min(missed, sighting.gap - missed))),
-            )
+            speed = geometry.shift(previous, sighting.box) / np.float32(sighting.gap)
+            newest = waiting - 1 - sighting.gap
+            self._carry_back(sighting, previous, sighting.previous_outline, speed, newest)
+        if sighting.gap > 1:
+            self._close_gap(sighting, previous)
+
+    def _close_gap(self, sighting: Sighting, previous: geometry.Floats) -> None:
+        """Cover the straight way from the detection before to this one."""
+        ends = (sighting.box, _kept(sighting.outline)), (previous, _kept(sighting.previous_outline))
+        for missed in range(1, min(sighting.gap, len(self._waiting) + 1)):
+            nearest = min(missed, sighting.gap - missed)
+            between = geometry.interpolate(sighting.box, previous, missed / sighting.gap)[0]
+            region = geometry.grow(between, _growth(nearest))[0]
+            frame = self._waiting[-missed].look.frame
+            near, far = ends if nearest == missed else ends[::-1]
+            self._add(-missed, sighting, *carry_between(near, far, between, region, (frame.width, frame.height)))
 
     def _carry_back(
-        self, sighting: Sighting, box: npt.NDArray[np.float32], speed: npt.NDArray[np.float32], newest: int
+        self, sighting: Sighting, box: geometry.Floats, outline: Outline | None, speed: geometry.Floats, newest: int
     ) -> None:
         """Cover `box` in the waiting frames from index `newest` back, moved against its speed."""
+        if newest < 0:
+            return
+        kept = _kept(outline)
         for steps, index in enumerate(range(newest, -1, -1), start=1):
-            moved = geometry.union_box(box, box - speed * np.float32(steps))
-            self._add(index, sighting, geometry.grow_like(moved, box, _growth(steps)))
+            expected = box - speed * np.float32(steps)
+            places = geometry.union_box(box, expected)
+            region = geometry.grow_like(places, box, _growth(steps))[0]
+            frame = self._waiting[index].look.frame
+            carried = carry(kept, Move(box, expected, places[0], region), frame.width, frame.height)
+            self._add(index, sighting, *carried)
 
-    def _add(self, index: int, sighting: Sighting, box: npt.NDArray[np.float32]) -> None:
+    def _add(self, index: int, sighting: Sighting, box: geometry.Floats, outline: Outline | None) -> None:
         frame = self._waiting[index].look.frame
         if geometry.outside(box, frame.width, frame.height)[0]:
             return
@@ -190,8 +209,13 @@ class Follower:
                 scores=[sighting.score],
                 track_ids=[sighting.track_id],
                 origin=Origin.LOOKED_AHEAD,
+                outlines=None if outline is None else [outline],
             )
         )
+
+
+def _kept(outline: Outline | None) -> Outline | None:
+    return None if outline is None else outline.kept()
 
 
 def one_line(error: Exception) -> str:

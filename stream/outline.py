@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -84,6 +85,39 @@ class PixelMask:
         other.paint(whole)
         return whole
 
+    def spread(self, moves: Box, window: Box) -> PixelMask:
+        """The union of its pixels at every place within a range of moves, as large as a window.
+
+        A pixel is in it if the mask has a pixel in the rectangle from which it can be reached. Those pixels are counted
+        by running sums, so that the cost does not depend on how far the moves go.
+
+        Args:
+            moves: the smallest move to the right and down and the largest ones, all inclusive, in pixels.
+            window: the part of the frame that is wanted.
+        """
+        # Without the moves that reach nothing of the window, whatever is built is of its size or the mask's.
+        x0, y0, x1, y1 = self.box
+        left, right = max(moves[0], window[0] - x1 + 1), min(moves[2], window[2] - x0 - 1)
+        up, down = max(moves[1], window[1] - y1 + 1), min(moves[3], window[3] - y0 - 1)
+        if is_empty(window) or is_empty(self.box) or left > right or up > down:
+            return PixelMask(window[0], window[1], np.zeros_like(PixelMask.filled(window).pixels))
+        # All begin with the smallest move, so that what is left goes to the right and down only.
+        reach = right - left, down - up
+        start = PixelMask(x0 + left, y0 + up, self.pixels)
+        part = start.within((window[0] - reach[0], window[1] - reach[1], window[2], window[3]))
+        x0, y0 = min(window[0], part.x0), min(window[1], part.y0)
+        canvas = PixelMask(x0, y0, np.zeros((window[3] - y0, window[2] - x0), np.bool_))
+        canvas.within(part.box).pixels[...] = part.pixels
+        counts = cv2.boxFilter(
+            canvas.pixels.view(np.uint8),
+            cv2.CV_32S,
+            (reach[0] + 1, reach[1] + 1),
+            anchor=reach,
+            normalize=False,
+            borderType=cv2.BORDER_CONSTANT,
+        )
+        return PixelMask(window[0], window[1], np.asarray(counts[window[1] - y0 :, window[0] - x0 :] > 0))
+
     def paint(self, target: PixelMask, *, value: bool = True) -> None:
         """Set the pixels of `target` that are pixels of this one."""
         mine, theirs = self.within(target.box), target.within(self.box)
@@ -140,6 +174,11 @@ class BodySurface:
             pixels = np.asarray(moved > 0)
         return PixelMask(self.box[0], self.box[1], np.ascontiguousarray(pixels))
 
+    def moved(self, x: int, y: int) -> BodySurface:
+        """The same surface, so many pixels further to the right and down."""
+        box = self.box[0] + x, self.box[1] + y, self.box[2] + x, self.box[3] + y
+        return BodySurface(box, self.segmentation, self.embedding)
+
     @property
     def _sides(self) -> tuple[int, int]:
         return self.box[3] - self.box[1], self.box[2] - self.box[0]
@@ -156,3 +195,22 @@ class Outline:
 
     mask: PixelMask | None = None
     surface: BodySurface | None = None
+
+    def kept(self) -> Outline | None:
+        """What is to be remembered of it: the pixels that count, and the surface, in arrays of their own.
+
+        Detectors give views of what they found in a whole frame, and a view keeps all of that in memory.
+
+        Returns:
+            With a mask in any case, since a surface counts by its nearest pixels; None where its mask has no pixel, so
+            that the box counts.
+        """
+        mask, surface = self.mask, self.surface
+        if surface is not None and (mask is None or mask.pixels.any()):
+            nearest = surface.nearest_mask()
+            mask = nearest if mask is None else mask.union(nearest)
+            surface = BodySurface(surface.box, surface.segmentation.copy(), surface.embedding.copy())
+        if mask is None or not mask.pixels.any():
+            return None
+        tight = mask.tight()
+        return Outline(PixelMask(tight.x0, tight.y0, tight.pixels.copy()), surface)

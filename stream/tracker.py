@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from motpy import ModelPreset, MultiObjectTracker
 from motpy.tracker import IOUAndFeatureMatchingFunction
 
 from stream import geometry
+from stream.motion import Move, carry
+from stream.outline import Outline
 from stream.regions import Kind, Origin, Regions
 
 #: motpy's noise constants are in pixels of pictures about this wide.
@@ -44,6 +46,7 @@ class Track:
         hits: how many detections it had.
         speed: (4,) by which its box moved per frame between its last two detections, 0 before the second.
         predicted: (4,) where motpy expects it now, None where it cannot say.
+        outline: of its last detection, never of a region that was held; None where there was only a box.
     """
 
     id: int
@@ -54,6 +57,7 @@ class Track:
     hits: int = 1
     speed: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
     predicted: npt.NDArray[np.float32] | None = None
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Sighting:
         previous: (4,) the detection before, None for a new track.
         gap: frames between the two (1 if they are consecutive), 0 for a new track.
         hits: detections so far, this one included.
+        outline: of the detection, None where there is only a box.
+        previous_outline: of the detection before, likewise.
     """
 
     track_id: int
@@ -77,6 +83,8 @@ class Sighting:
     previous: npt.NDArray[np.float32] | None
     gap: int
     hits: int
+    outline: Outline | None = None
+    previous_outline: Outline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +100,13 @@ class Tracker:
 
     Args:
         hold: frames for which a track that misses detections is kept at its predicted place.
+
+    Attributes:
+        first_id: the id of the first track; to be set before the first step where ids follow those of another tracker.
     """
 
     def __init__(self, hold: int) -> None:
+        self.first_id = 0
         self._hold = hold
         self._by_kind: dict[Kind, _KindTracker] = {}
         self._count = 0
@@ -124,12 +136,12 @@ class Tracker:
                 track_ids[index] = sighting.track_id
             sightings += seen
             held.append(tracker.held(width, height))
-        named = Regions(detections.boxes, detections.kinds, detections.scores, track_ids, detections.origins)
+        named = replace(detections, track_ids=track_ids)
         return Step(Regions.concatenate([named, *held]), tuple(sightings))
 
     def _next_id(self) -> int:
         self._count += 1
-        return self._count - 1
+        return self.first_id + self._count - 1
 
 
 class _RecordingMatch(IOUAndFeatureMatchingFunction):  # type: ignore[misc]
@@ -178,6 +190,8 @@ class _KindTracker:
                 track.misses += 1
                 place = places.get(name)
                 track.predicted = place if place is not None and np.isfinite(place).all() else None
+                if track.misses == 1 and track.outline is not None:
+                    track.outline = track.outline.kept()
             if track.misses > self._hold:
                 del self._tracks[name]
         self._motpy.trackers = [track for track in self._motpy.trackers if track.id in self._tracks]
@@ -200,39 +214,44 @@ class _KindTracker:
         return names
 
     def _see(self, name: str, detections: Regions, index: int) -> Sighting:
-        box, score = detections.boxes[index], float(detections.scores[index])
+        box, score, outline = detections.boxes[index], float(detections.scores[index]), detections.outline(index)
         track = self._tracks.get(name)
         if track is None:
-            track = Track(self._next_id(), self._kind, box, score)
+            track = Track(self._next_id(), self._kind, box, score, outline=outline)
             self._tracks[name] = track
-            return Sighting(track.id, self._kind, box, score, None, 0, 1)
-        sighting = Sighting(track.id, self._kind, box, score, track.box, track.misses + 1, track.hits + 1)
-        track.speed = geometry.shift(track.box, box) / np.float32(sighting.gap)
-        track.box, track.score, track.misses, track.hits = box, score, 0, track.hits + 1
+            return Sighting(track.id, self._kind, box, score, None, 0, 1, outline)
+        gap, hits = track.misses + 1, track.hits + 1
+        sighting = Sighting(track.id, self._kind, box, score, track.box, gap, hits, outline, track.outline)
+        track.speed = geometry.shift(track.box, box) / np.float32(gap)
+        track.box, track.score, track.outline, track.misses, track.hits = box, score, outline, 0, hits
         return sighting
 
     def held(self, width: int, height: int) -> Regions:
-        """Tracks that were missed now: the places where they may be, in one box, grown."""
+        """Tracks that were missed now: the places where they may be in one box, grown, and their masks likewise."""
         missed = [track for track in self._tracks.values() if track.misses]
+        found = [carry(track.outline, _held_move(track), width, height) for track in missed]
         regions = Regions.of(
-            np.array([_held_box(track) for track in missed], np.float32).reshape(-1, 4),
+            np.array([box for box, _ in found], np.float32).reshape(-1, 4),
             self._kind,
             scores=np.array([track.score for track in missed], np.float32),
             track_ids=np.array([track.id for track in missed], np.int64),
             origin=Origin.HELD,
+            outlines=[outline for _, outline in found] if any(outline for _, outline in found) else None,
         )
         return regions[~geometry.outside(regions.boxes, width, height)]
 
 
-def _held_box(track: Track) -> npt.NDArray[np.float32]:
+def _held_move(track: Track) -> Move:
     """Last place, place at the last known speed and predicted place in one box, grown.
 
     The filter behind `predicted` needs some detections before it believes a speed, and smooths a change of it.
     """
-    box = geometry.union_box(track.box, track.box + track.speed * np.float32(track.misses))
+    expected = track.box + track.speed * np.float32(track.misses)
+    places = geometry.union_box(track.box, expected)
     if track.predicted is not None:
-        box = geometry.union_box(box, track.predicted)
+        expected = track.predicted
+        places = geometry.union_box(places, expected)
     growth = _GROWTH_PER_MISS if track.hits > 1 else _GROWTH_WITHOUT_SPEED
     # The share is of the region's own size: a long way must not make it grow more.
-    grown = geometry.grow_like(box, track.box, min(_LARGEST_GROWTH, growth * track.misses))
-    return np.asarray(grown[0], np.float32)
+    grown = geometry.grow_like(places, track.box, min(_LARGEST_GROWTH, growth * track.misses))
+    return Move(track.box, expected, places[0], grown[0])

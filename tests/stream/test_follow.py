@@ -7,12 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import geometry
 from stream.anonymizer import Anonymizer
-from stream.follow import Follower, Look, one_line
+from stream.follow import Followed, Follower, Look, one_line
 from stream.frame import Frame
 from stream.manual import ManualRegion, ManualRegions
-from stream.regions import Origin
-from tests.fakes import FILLS, Box, FunctionDetector, covered_share, faces, flat_settings, frames, noise, number
+from stream.outline import BodySurface, Outline, PixelMask, intersection
+from stream.regions import NO_TRACK, Kind, Origin, Regions
+from stream.tracker import Step, Tracker
+from tests.fakes import (
+    FILLS,
+    Box,
+    FailingTracker,
+    FunctionDetector,
+    covered_share,
+    faces,
+    flat_settings,
+    frames,
+    noise,
+    number,
+)
 
 FACE_SIZE = 32
 
@@ -183,3 +197,178 @@ def test_regions_given_by_hand_are_there_at_their_time() -> None:
 def test_an_error_is_one_line_and_never_empty() -> None:
     assert one_line(ValueError("two\n  lines")) == "two lines"
     assert one_line(MemoryError()) == "MemoryError"
+
+
+def test_track_ids_do_not_come_back_after_a_change_of_size() -> None:
+    follower = Follower(hold=2, lookahead=2)
+    out = []
+    for i in range(9):
+        out += follower.push(look(i, (10, 10, 30, 30), (40, 10, 60, 30), size=(160 - 10 * (i // 3), 120)))
+    out += follower.flush()
+    ids = [set(f.regions.track_ids.tolist()) for f in out]
+    assert ids == [{0, 1}] * 3 + [{2, 3}] * 3 + [{4, 5}] * 3
+    assert follower.tracks_begun == 6
+
+
+def test_track_ids_do_not_come_back_after_tracking_failed() -> None:
+    follower = Follower(hold=0, lookahead=0, make_tracker=lambda hold: FailingTracker(hold, at=3))
+    ids = [set(f.regions.track_ids.tolist()) for i in range(8) for f in follower.push(look(i, (10, 10, 30, 30)))]
+    assert ids == [{0}] * 3 + [{NO_TRACK}] + [{1}] * 3 + [{NO_TRACK}]
+    assert follower.tracks_begun == 2
+
+
+def test_track_ids_that_were_given_in_a_step_that_failed_do_not_come_back() -> None:
+    class FailsAfterNaming(Tracker):
+        def step(self, detections: Regions, width: int, height: int) -> Step:
+            result = super().step(detections, width, height)
+            if len(detections) == 2:
+                raise ArithmeticError("diverged")
+            return result
+
+    follower = Follower(hold=0, lookahead=0, make_tracker=FailsAfterNaming)
+    follower.push(look(0, (10, 10, 30, 30)))
+    follower.push(look(1, (10, 10, 30, 30), (50, 50, 70, 70)))
+    (after,) = follower.push(look(2, (10, 10, 30, 30)))
+    assert after.regions.track_ids.tolist() == [2]
+    assert follower.tracks_begun == 3
+
+
+PERSON = (30, 60)
+
+
+def figure(x: int, y: int, width: int = PERSON[0], height: int = PERSON[1]) -> PixelMask:
+    """An ellipse in its box."""
+    rows, columns = np.mgrid[:height, :width]
+    inside = ((columns + 0.5) / width * 2 - 1) ** 2 + ((rows + 0.5) / height * 2 - 1) ** 2 <= 1
+    return PixelMask(x, y, np.asarray(inside))
+
+
+def persons(*masks: PixelMask, posed: bool = False) -> Regions:
+    """Detected persons; posed ones have a surface and no mask."""
+    outlines = [Outline(mask) for mask in masks]
+    if posed:
+        grid = figure(0, 0, 112, 112).pixels
+        outlines = [Outline(None, BodySurface(mask.box, grid, np.zeros((16, 112, 112), np.float32))) for mask in masks]
+    return Regions.of(np.array([mask.box for mask in masks]).reshape(-1, 4), Kind.PERSON, outlines=outlines)
+
+
+def replaced(followed: Followed) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """The pixels of all regions: their masks, else their boxes."""
+    width, height = followed.frame.width, followed.frame.height
+    whole = PixelMask(0, 0, np.zeros((height, width), np.bool_))
+    for index, box in enumerate(geometry.to_pixels(followed.regions.boxes, width, height).tolist()):
+        outline = followed.regions.outline(index)
+        mask = PixelMask.filled(tuple(box)) if outline is None or outline.mask is None else outline.mask
+        mask.paint(whole)
+        # Never more than the frame, and never outside the box.
+        inside = intersection(mask.tight().box, tuple(box))
+        assert followed.regions.origins[index] == Origin.DETECTED or inside == mask.tight().box
+    return whole.pixels
+
+
+def followed_persons(
+    seen: set[int], count: int, speed: tuple[int, int], hold: int = 0, lookahead: int = 0
+) -> list[Followed]:
+    """A person who walks through a frame of 320 x 200, detected in some frames."""
+    follower = Follower(hold=hold, lookahead=lookahead)
+    out = []
+    for i in range(count):
+        frame = Frame(np.zeros((200, 320, 3), np.uint8), pts=i)
+        out += follower.push(Look(frame, persons(*([walker(i, speed)] if i in seen else []))))
+    return out + follower.flush()
+
+
+def walker(frame: int, speed: tuple[int, int]) -> PixelMask:
+    return figure(100 + speed[0] * frame, 60 + speed[1] * frame)
+
+
+def bare(out: list[Followed], speed: tuple[int, int]) -> list[int]:
+    """Frames in which a pixel of the person is not covered."""
+    frames_bare = []
+    for index, followed in enumerate(out):
+        whole = PixelMask(0, 0, np.zeros((200, 320), np.bool_))
+        walker(index, speed).paint(whole)
+        if (whole.pixels & ~replaced(followed)).any():
+            frames_bare.append(index)
+    return frames_bare
+
+
+WALKS = [(0, 0), (3, 1), (6, -2), (-8, 3)]
+
+
+@pytest.mark.parametrize("speed", WALKS)
+@pytest.mark.parametrize("late", [1, 3, 5])
+def test_masks_are_carried_back_to_the_frames_before_the_first_detection(late: int, speed: tuple[int, int]) -> None:
+    out = followed_persons(set(range(late, 12)), 12, speed, lookahead=late)
+    assert bare(out, speed) == []
+    early = out[:late]
+    assert all(f.regions.outline(i) is not None for f in early for i in range(len(f.regions)))
+    # The corners of the box stay free where it stands: it is the mask that was carried.
+    assert speed != (0, 0) or replaced(out[late - 1]).sum() < geometry.area(out[late - 1].regions.boxes).max()
+
+
+@pytest.mark.parametrize("speed", WALKS)
+@pytest.mark.parametrize("gap", [1, 2, 4])
+@pytest.mark.parametrize("hold", [0, 6])
+def test_masks_close_a_gap(hold: int, gap: int, speed: tuple[int, int]) -> None:
+    seen = set(range(14)) - set(range(6, 6 + gap))
+    out = followed_persons(seen, 14, speed, hold=max(hold, gap), lookahead=5)
+    assert bare(out, speed) == []
+
+
+@pytest.mark.parametrize("speed", WALKS)
+def test_masks_are_held_over_a_gap(speed: tuple[int, int]) -> None:
+    assert bare(followed_persons(set(range(6)), 12, speed, hold=6), speed) == []
+
+
+@pytest.mark.parametrize("speed", WALKS)
+def test_control_without_hold_and_lookahead_the_person_shows(speed: tuple[int, int]) -> None:
+    assert bare(followed_persons({3, 4, 5, 8, 9}, 12, speed), speed) == [0, 1, 2, 6, 7, 10, 11]
+
+
+def test_between_two_sizes_a_gap_is_covered_for_the_figure_in_between() -> None:
+    sizes = [(30, 60)] * 4 + [(36, 72)] * 3 + [(42, 84)] * 4
+    masks = [figure(100, 60, *size) for size in sizes]
+    follower = Follower(hold=4, lookahead=5)
+    out = []
+    for i, mask in enumerate(masks):
+        frame = Frame(np.zeros((200, 320, 3), np.uint8), pts=i)
+        out += follower.push(Look(frame, persons(*([] if i in (4, 5, 6) else [mask]))))
+    out += follower.flush()
+    for followed, mask in zip(out, masks, strict=True):
+        whole = PixelMask(0, 0, np.zeros((200, 320), np.bool_))
+        mask.paint(whole)
+        assert not (whole.pixels & ~replaced(followed)).any()
+    ahead = out[5].regions[out[5].regions.origins == Origin.LOOKED_AHEAD]
+    assert ahead.outline(0) is not None
+
+
+def test_a_dense_pose_is_carried_back_as_surface_and_mask() -> None:
+    follower = Follower(hold=0, lookahead=2)
+    out = []
+    for i in range(5):
+        detections = persons(*([figure(100 + 10 * i, 60)] if i >= 2 else []), posed=True)
+        out += follower.push(Look(Frame(np.zeros((200, 320, 3), np.uint8), pts=i), detections))
+    out += follower.flush()
+    # Carried back once from its first detection, and again with its speed.
+    surfaces = [
+        (outline.surface.box, outline.mask is not None)
+        for i in range(len(out[1].regions))
+        if (outline := out[1].regions.outline(i)) is not None and outline.surface is not None
+    ]
+    assert surfaces == [((120, 60, 150, 120), True), ((110, 60, 140, 120), True)]
+
+
+def test_a_gap_that_begins_or_ends_with_a_box_is_covered_by_boxes() -> None:
+    for boxed in (3, 6):
+        follower = Follower(hold=2, lookahead=4)
+        out = []
+        for i in range(10):
+            detections = persons(*([figure(100, 60)] if i not in (4, 5) else []))
+            if i == boxed:
+                detections = Regions.of(detections.boxes, Kind.PERSON)
+            out += follower.push(Look(Frame(np.zeros((200, 320, 3), np.uint8), pts=i), detections))
+        out += follower.flush()
+        for followed in out[4:6]:
+            ahead = followed.regions[followed.regions.origins == Origin.LOOKED_AHEAD]
+            assert [ahead.outline(i) for i in range(len(ahead))] == [None]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from motpy import ModelPreset
 
 from stream import geometry
+from stream.outline import BodySurface, Outline, PixelMask
 from stream.regions import NO_TRACK, Kind, Origin, Regions
 from stream.tracker import Step, Tracker
 from tests.fakes import Box, faces
@@ -205,3 +206,164 @@ def test_tracks_do_not_pile_up_in_a_long_run() -> None:
             counts.append(sum(type(thing).__name__ in {"Track", "KalmanTracker"} for thing in gc.get_objects()))
     assert tracker.tracks_begun > 500
     assert counts[1] <= counts[0] + 6
+
+
+def person(x: float, y: float, width: int = 40, height: int = 90, *, seed: int = 0, surface: bool = False) -> Regions:
+    """A detected person with a mask of an ellipse that has holes, the corners of its box left out."""
+    left, top = round(x), round(y)
+    rows, columns = np.mgrid[:height, :width]
+    inside = ((columns + 0.5) / width * 2 - 1) ** 2 + ((rows + 0.5) / height * 2 - 1) ** 2 <= 1
+    inside &= np.random.default_rng(seed).random((height, width)) < 0.9
+    inside[height // 2, width // 2] = True
+    body = None
+    if surface:
+        body = BodySurface(
+            (left, top, left + width, top + height),
+            np.ones((112, 112), np.bool_),
+            np.zeros((16, 112, 112), np.float32),
+        )
+    outline = Outline(PixelMask(left, top, inside), body)
+    return Regions.of((left, top, left + width, top + height), Kind.PERSON, outlines=[outline])
+
+
+def mask_of(regions: Regions, index: int = 0) -> PixelMask:
+    outline = regions.outline(index)
+    assert outline is not None
+    assert outline.mask is not None
+    return outline.mask
+
+
+def on_frame(mask: PixelMask) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    whole = PixelMask(0, 0, np.zeros((HEIGHT, WIDTH), np.bool_))
+    mask.paint(whole)
+    return whole.pixels
+
+
+def test_detections_keep_their_outlines_and_sightings_tell_those_before() -> None:
+    tracker = Tracker(3)
+    first, second = person(100, 100), person(104, 100, seed=1)
+    tracker.step(first, WIDTH, HEIGHT)
+    result = tracker.step(second, WIDTH, HEIGHT)
+    assert result.regions.outline(0) is second.outline(0)
+    (sighting,) = result.sightings
+    assert sighting.outline is second.outline(0)
+    assert sighting.previous_outline is first.outline(0)
+    faceless = tracker.step(faces(moving(0)), WIDTH, HEIGHT)
+    assert [faceless.regions.outline(i) is None for i in range(2)] == [True, False]
+    assert step(Tracker(3), moving(0)).regions.outlines is None
+
+
+coordinates = st.integers(-30, WIDTH + 10), st.integers(-60, HEIGHT + 10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(*coordinates, st.integers(-25, 25), st.integers(-25, 25), st.integers(1, 4), st.integers(1, 8))
+def test_a_held_mask_covers_the_last_one_at_each_of_its_places(
+    x: int, y: int, dx: int, dy: int, seen: int, missed: int
+) -> None:
+    masked, boxed = Tracker(8), Tracker(8)
+    for i in range(seen):
+        # Starts, so that the last detection is at x, y.
+        detection = person(x - dx * (seen - 1 - i), y - dy * (seen - 1 - i), seed=i)
+        masked.step(detection, WIDTH, HEIGHT)
+        boxed.step(Regions.of(detection.boxes, Kind.PERSON), WIDTH, HEIGHT)
+    last, speed = mask_of(detection), (dx, dy) if seen > 1 and masked.tracks_begun == 1 else (0, 0)
+    for i in range(1, missed + 1):
+        held, plain = (tracker.step(Regions.empty(), WIDTH, HEIGHT).regions for tracker in (masked, boxed))
+        assert held.boxes.tolist() == plain.boxes.tolist()
+        assert held.track_ids.tolist() == plain.track_ids.tolist()
+        place = PixelMask(last.x0 + speed[0] * i, last.y0 + speed[1] * i, last.pixels)
+        for mask in (last, place):
+            assert not (on_frame(mask) & ~covered(held)).any()
+        for index in range(len(held)):
+            if held.outline(index) is not None:
+                x0, y0, x1, y1 = mask_of(held, index).tight().box
+                low_x, low_y, high_x, high_y = geometry.to_pixels(held.boxes[index], WIDTH, HEIGHT)[0].tolist()
+                assert low_x <= x0 <= x1 <= high_x
+                assert low_y <= y0 <= y1 <= high_y
+
+
+def covered(regions: Regions) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """The pixels of all regions: their masks, else their boxes."""
+    whole = PixelMask(0, 0, np.zeros((HEIGHT, WIDTH), np.bool_))
+    for index, box in enumerate(geometry.to_pixels(regions.boxes, WIDTH, HEIGHT).tolist()):
+        mask = PixelMask.filled(tuple(box)) if regions.outline(index) is None else mask_of(regions, index)
+        mask.paint(whole)
+    return whole.pixels
+
+
+def test_control_the_last_mask_alone_does_not_cover_a_person_who_walks_on() -> None:
+    tracker = Tracker(8)
+    for i in range(4):
+        tracker.step(person(100 + 10 * i, 100), WIDTH, HEIGHT)
+    held = tracker.step(Regions.empty(), WIDTH, HEIGHT).regions
+    walker, last = on_frame(mask_of(person(140, 100))), on_frame(mask_of(person(130, 100)))
+    assert (walker & ~last).any()
+    assert not (walker & ~covered(held)).any()
+    # Where it was and where it goes, but not the whole box.
+    assert covered(held).sum() < 0.95 * geometry.area(held.boxes)[0]
+
+
+def test_a_held_mask_grows_from_what_was_detected_and_does_not_add_up() -> None:
+    tracker, other = Tracker(300), Tracker(300)
+    for _ in range(4):
+        tracker.step(person(300, 200), WIDTH, HEIGHT)
+        other.step(Regions.of(person(300, 200).boxes, Kind.PERSON), WIDTH, HEIGHT)
+    areas = [mask_of(tracker.step(Regions.empty(), WIDTH, HEIGHT).regions).area for _ in range(299)]
+    assert areas[0] < areas[3] < areas[-1]
+    assert areas[50] == areas[-1] < 6 * 40 * 90
+
+
+def test_a_person_without_outline_is_held_as_a_box_and_the_others_are_not_mixed_up() -> None:
+    tracker = Tracker(3)
+    two = Regions.concatenate([Regions.of((400, 100, 440, 190), Kind.PERSON), person(100, 100)])
+    for _ in range(3):
+        tracker.step(two, WIDTH, HEIGHT)
+    held = tracker.step(Regions.empty(), WIDTH, HEIGHT).regions
+    assert [held.outline(i) is None for i in range(2)] == [True, False]
+    assert mask_of(held, 1).tight().x0 < 110
+
+
+def test_a_held_surface_goes_to_the_predicted_place_and_keeps_no_batch_of_others_alive() -> None:
+    tracker = Tracker(3)
+    for i in range(12):
+        tracker.step(person(100 + 10 * i, 100, surface=True), WIDTH, HEIGHT)
+    for missed in (1, 2):
+        outline = tracker.step(Regions.empty(), WIDTH, HEIGHT).regions.outline(0)
+        assert outline is not None
+        assert outline.surface is not None
+        box = outline.surface.box
+        assert abs(box[0] - (210 + 10 * missed)) <= 2
+        assert box[2] - box[0] == 40
+        assert outline.surface.embedding.base is None
+        # The mask holds the surface in its new place, which filled its box.
+        assert not (on_frame(outline.surface.nearest_mask()) & ~covered_by(outline)).any()
+
+
+def covered_by(outline: Outline) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    assert outline.mask is not None
+    return on_frame(outline.mask)
+
+
+def test_a_detection_after_a_gap_tells_the_outline_before_it_and_holds_its_own_from_then_on() -> None:
+    tracker = Tracker(5)
+    for _ in range(3):
+        tracker.step(person(100, 100), WIDTH, HEIGHT)
+    for _ in range(2):
+        tracker.step(Regions.empty(), WIDTH, HEIGHT)
+    (sighting,) = tracker.step(Regions.of((100, 100, 140, 190), Kind.PERSON), WIDTH, HEIGHT).sightings
+    assert sighting.gap == 3
+    assert sighting.outline is None
+    assert sighting.previous_outline is not None
+    assert sighting.previous_outline.mask is not None
+    assert sighting.previous_outline.mask.area == mask_of(person(100, 100)).area
+    assert tracker.step(Regions.empty(), WIDTH, HEIGHT).regions.outlines is None
+
+
+def test_names_begin_where_they_are_told_to() -> None:
+    tracker = Tracker(2)
+    tracker.first_id = 7
+    result = step(tracker, moving(0), (300, 300, 340, 340))
+    assert result.regions.track_ids.tolist() == [7, 8]
+    assert [sighting.track_id for sighting in result.sightings] == [7, 8]
+    assert tracker.tracks_begun == 2
