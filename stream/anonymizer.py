@@ -21,6 +21,7 @@ from stream import assemble
 from stream.config import AnonymizerSettings, make_settings
 from stream.deadline import DeadlineRunner, HungError
 from stream.detectors.base import Detector, check_detections
+from stream.detectors.cached import CachedDetector, Counts
 from stream.detectors.ensemble import unite
 from stream.follow import Followed, Follower, Look, one_line
 from stream.frame import Frame, Image, flat_image
@@ -166,11 +167,10 @@ class Anonymizer:
                 "with --context published, generators see pixels of people who are still raw, and may copy them"
             )
         with contextlib.ExitStack() as stack:
-            detectors = assemble.open_detectors(bundles.detectors, settings, threads)
-            for detector in detectors:
-                stack.callback(detector.close)
+            detector = assemble.open_detector(bundles, settings, threads)
+            stack.callback(detector.close)
             made = cls(
-                detectors,
+                [detector],
                 assemble.make_fills(settings),
                 settings,
                 stand_ins=assemble.open_stand_ins(bundles, settings, patient=offline),
@@ -186,6 +186,11 @@ class Anonymizer:
     def tracks_begun(self) -> int:
         """How many tracks there were so far, over all streams."""
         return self._tracks_of_earlier_streams + self._follower.tracks_begun
+
+    @property
+    def detections(self) -> Counts | None:
+        """How many frames' detections were read from a file and how many made, None where there is no file."""
+        return next((d.counts for d in self._detectors if isinstance(d, CachedDetector)), None)
 
     def anonymize(self, frame: Frame) -> Anonymized:
         """Anonymize the next frame of a stream at once.

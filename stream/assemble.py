@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -16,7 +16,10 @@ from engines.runtime import open_runtime
 from engines.store import Store
 from stream.compose.parts import Painters, Role
 from stream.config import AnonymizerSettings
+from stream.detections import Detectors
 from stream.detectors.base import Detector
+from stream.detectors.cached import CachedDetector
+from stream.detectors.ensemble import Ensemble
 from stream.detectors.single_stage import SingleStageDetector
 from stream.detectors.two_stage import TwoStageDetector
 from stream.generators import classical
@@ -129,20 +132,31 @@ def _poses(bundle: Bundle) -> bool:
     return bundle.manifest.detection is not None and bundle.manifest.detection.architecture == "cse"
 
 
-def open_detectors(bundles: Sequence[Bundle], settings: AnonymizerSettings, threads: int | None) -> list[Detector]:
-    """A detector for each bundle, with its engines loaded.
+def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int | None) -> Detector:
+    """All detectors as one, with their engines loaded, behind the file with detections where there is one.
+
+    Args:
+        bundles: of the run.
+        settings: of the run.
+        threads: for an engine's run, None for all cores.
 
     Raises:
+        UsageError: the file with detections is none, or was made with other detectors.
         BundleError: a bundle is not what its manifest says.
         RuntimeUnavailableError: the device that was asked for cannot be used here.
     """
-    detectors: list[Detector] = []
     with contextlib.ExitStack() as stack:
-        for bundle in bundles:
-            detectors.append(_open_detector(bundle, settings, threads))
-            stack.callback(detectors[-1].close)
+        opened = []
+        for bundle in bundles.detectors:
+            opened.append(_open_detector(bundle, settings, threads))
+            stack.callback(opened[-1].close)
+        detector: Detector = Ensemble(opened) if len(opened) > 1 else opened[0]
+        if settings.detections is not None:
+            found = {"threshold": repr(settings.threshold), "detect_size": str(settings.detect_size)}
+            made_by = Detectors(bundles.detectors, found, bundles.surface)
+            detector = CachedDetector.open(settings.detections, detector, made_by)
         stack.pop_all()
-    return detectors
+        return detector
 
 
 def _open_detector(bundle: Bundle, settings: AnonymizerSettings, threads: int | None) -> Detector:

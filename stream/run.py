@@ -11,7 +11,6 @@ from engines.errors import SourceError, UsageError
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import AnonymizerSettings, RunSettings
 from stream.contact_sheet import ContactSheet
-from stream.manual import ManualRegions
 from stream.pipeline import Observer, Pipeline, Summary
 from stream.report import ReportWriter
 from stream.sinks.base import Sink
@@ -103,7 +102,7 @@ def run(
         if sheet is not None and settings.contact_sheet is not None and summary.frames:
             sheet.write(settings.contact_sheet, overwrite=settings.overwrite)
         return RunResult(
-            summary, source.problems(), source.side_exits(), _notes(source.info, summary, settings, covering.manual)
+            summary, source.problems(), source.side_exits(), _notes(source.info, summary, settings, covering)
         )
 
 
@@ -144,6 +143,12 @@ def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bo
     if settings.contact_sheet and settings.contact_sheet.suffix.lower() != ".png":
         raise UsageError(
             f"--contact-sheet writes PNG, so its name must end in .png, got {settings.contact_sheet.name!r}"
+        )
+    if settings.detections and settings.detections.resolve() in {
+        path.resolve() for path in (source, output, *extras.values()) if path is not None
+    }:
+        raise UsageError(
+            f"--detections is the input or an output, too: {settings.detections}; give it a file of its own"
         )
     if settings.report and settings.contact_sheet and settings.report.resolve() == settings.contact_sheet.resolve():
         raise UsageError(f"--report and --contact-sheet are the same file: {settings.report}")
@@ -193,8 +198,10 @@ def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     return mark
 
 
-def _notes(info: StreamInfo, summary: Summary, settings: RunSettings, manual: ManualRegions | None) -> tuple[str, ...]:
-    notes = []
+def _notes(info: StreamInfo, summary: Summary, settings: RunSettings, covering: Anonymizer) -> tuple[str, ...]:
+    notes, manual = [], covering.manual
+    if (counts := covering.detections) is not None:
+        notes.append(f"detections of {counts.read} frames were read from {settings.detections}, {counts.detected} made")
     if manual is not None and manual.never_applied:
         notes.append(f"{manual.never_applied} of {len(manual)} regions given by hand lie outside the clip's time")
     if info.bits > 8:

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from engines.bundle import Bundle
 from engines.errors import DetectionError, UsageError
 from stream.detections import DetectionsFile, Detectors, Place, Row, Rows
 from stream.detectors.base import Detector, check_detections
@@ -64,17 +65,10 @@ class CachedDetector:
             made_by: the bundles and settings that it runs, and the surface where it gives dense poses.
 
         Raises:
-            UsageError: the file cannot be used, or a bundle gives dense poses and there is no surface for them.
+            UsageError: the file cannot be used, or a bundle gives dense poses of another surface, or none is given.
         """
         for bundle in made_by.bundles:
-            detection, surface = bundle.manifest.detection, made_by.surface
-            channels = 0 if detection is None else detection.embedding_channels
-            if channels and (surface is None or surface.channels != channels):
-                given = "none is given" if surface is None else f"the given one has {surface.channels}"
-                raise UsageError(
-                    f"the dense poses of {bundle.manifest.name} are kept as vertices of a surface with {channels} "
-                    f"channels, {given}: export it again, with its vertex embeddings"
-                )
+            _check_surface(bundle, made_by.surface)
         return cls(detector, DetectionsFile(path, made_by), made_by.surface)
 
     @property
@@ -128,6 +122,23 @@ class CachedDetector:
         except (ValueError, TypeError, OverflowError, zlib.error, DetectionError):
             self._file.distrust("an entry is not what it should be")
             return None
+
+
+def _check_surface(bundle: Bundle, surface: Surface | None) -> None:
+    """Vertices of one surface say nothing about embeddings of another."""
+    detection, name = bundle.manifest.detection, bundle.manifest.name
+    channels = 0 if detection is None else detection.embedding_channels
+    if not channels:
+        return
+    if surface is None:
+        raise UsageError(f"{name} gives dense poses, which are kept as vertices: it needs its surface for --detections")
+    every = surface.embeddings(np.arange(surface.count).reshape(1, 1, -1))[0, :, 0].T
+    own = bundle.array("vertex_embeddings") if "vertex_embeddings" in bundle.manifest.arrays else None
+    if surface.channels != channels or not (own is None or np.array_equal(own, every)):
+        raise UsageError(
+            f"{name} gives dense poses of another body surface than the one whose vertices --detections keeps: "
+            "use detectors that were exported from the same CSE checkpoint, or leave --detections out"
+        )
 
 
 def to_rows(regions: Regions, surface: Surface | None) -> Rows:

@@ -72,12 +72,15 @@ def unite(parts: Sequence[Regions], *, iou: float = SAME_IOU) -> Regions:
     most, so that two people whom one detector tells apart stay two. The region's box holds both boxes, its mask both
     masks, and its score is the higher one: nothing that was found gets smaller. What has no partner stays as it is.
 
-    Persons with a dense pose come last, and find theirs by mask (`stream.detectors.poses`).
+    Persons with a dense pose come last, and find theirs by mask (`stream.detectors.poses`). What one detector found
+    stays as it is: it told its persons apart.
 
     Args:
         parts: one for each detector.
         iou: intersection over union from which two boxes are the same.
     """
+    if len(parts) == 1:
+        return parts[0]
     posed = [posed_rows(part) for part in parts]
     united = _united([part[~rows] for part, rows in zip(parts, posed, strict=True)], iou)
     for part, rows in zip(parts, posed, strict=True):

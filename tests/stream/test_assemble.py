@@ -12,10 +12,9 @@ import pytest
 from engines.errors import BundleMissingError, UsageError
 from engines.store import Store
 from stream.anonymizer import Anonymizer
-from stream.assemble import Bundles, find_bundles, make_fills, open_detectors, open_stand_ins
+from stream.assemble import Bundles, find_bundles, make_fills, open_detector, open_stand_ins
 from stream.config import AnonymizerSettings, make_settings
-from stream.detectors.single_stage import SingleStageDetector
-from stream.detectors.two_stage import TwoStageDetector
+from stream.detectors.cached import CachedDetector
 from stream.frame import Frame
 from stream.regions import Kind
 from tests.detector_bundles import install_presets, write_one_stage, write_two_stage
@@ -130,12 +129,40 @@ def test_a_missing_bundle_is_named_with_what_to_do(preset: str, missing: str, st
     assert "\n" not in message
 
 
-def test_each_bundle_gets_the_detector_that_it_is_for(store: Store) -> None:
+def test_all_detectors_look(store: Store) -> None:
+    picture = Frame(np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8))
     settings = chosen(preset="deepprivacy2")
-    detectors = open_detectors(find_bundles(settings, store).detectors, settings, 1)
-    assert [type(detector) for detector in detectors] == [TwoStageDetector, TwoStageDetector, SingleStageDetector]
-    for detector in detectors:
+    detector = open_detector(find_bundles(settings, store), settings, 1)
+    regions = detector.detect(picture)
+    assert regions.kinds.tolist().count(Kind.FACE) == 2
+    # From two detectors in two stages: some have a mask, some a pose, one has both.
+    outlines = [outline for i in range(len(regions)) if (outline := regions.outline(i)) is not None]
+    assert len(outlines) == 3
+    assert sum(outline.surface is not None for outline in outlines) == 2
+    detector.close()
+
+
+def test_detections_are_kept_in_a_file(store: Store, tmp_path: Path) -> None:
+    frame = Frame(np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8))
+    settings = chosen(preset="deepprivacy2", detections=tmp_path / "found.db")
+    counts = []
+    for _ in range(2):
+        detector = open_detector(find_bundles(settings, store), settings, 1)
+        assert isinstance(detector, CachedDetector)
+        detector.detect(frame)
         detector.close()
+        counts.append((detector.counts.read, detector.counts.detected))
+    assert counts == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("values", [{"threshold": 0.5}, {"detect_size": 640}, {"detector": ("maskrcnn", "cse")}])
+def test_detections_of_other_detectors_are_refused(values: dict[str, Any], store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "found.db"
+    settings = chosen(preset="deepprivacy2", detections=path)
+    open_detector(find_bundles(settings, store), settings, 1).close()
+    other = chosen(preset="deepprivacy2", detections=path, **values)
+    with pytest.raises(UsageError, match="other detectors"):
+        open_detector(find_bundles(other, store), other, 1)
 
 
 @pytest.mark.parametrize(("preset", "style"), [("deepprivacy2", "deepprivacy2"), ("sg-gan", "sg-gan")])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engines.errors import GenerationError
+from engines.errors import GenerationError, UsageError
 from engines.store import Store
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.compose.composer import Composed
@@ -205,3 +205,35 @@ def test_a_clip_becomes_a_clip_with_stand_ins(store: Store, tmp_path: Path, monk
     pictures = read_pictures(output)
     middle = (slice(80, 100), slice(70, 90))
     assert not any((a[middle] == b[middle]).all(axis=2).any() for a, b in zip(pictures, raw, strict=True))
+
+
+def test_a_second_run_reads_its_detections_and_gives_the_same_clip(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(store.root))
+    clip, found = write_lossless(tmp_path / "clip.mkv", noise(6, WIDTH, HEIGHT)), tmp_path / "found.db"
+    pictures, notes = [], []
+    for name in ("first", "second"):
+        output = tmp_path / f"{name}.mkv"
+        settings = {"preset": "deepprivacy2", "codec": "ffv1", "seed": 3, "detections": found}
+        result = run(clip, output, make_settings(RunSettings, settings))
+        pictures.append(read_pictures(output))
+        notes.append(result.notes)
+    assert np.array_equal(pictures[0], pictures[1])
+    assert f"detections of 0 frames were read from {found}, 6 made" in notes[0]
+    assert f"detections of 6 frames were read from {found}, 0 made" in notes[1]
+    # Other settings of what follows detection need no other file.
+    settings = {"preset": "deepprivacy2", "codec": "ffv1", "person": "blur", "detections": found, "margin": 0.0}
+    result = run(clip, tmp_path / "third.mkv", make_settings(RunSettings, settings))
+    assert f"detections of 6 frames were read from {found}, 0 made" in result.notes
+
+
+@pytest.mark.parametrize("taken", ["clip.mkv", "out.mkv", "report.json"])
+def test_the_file_with_detections_is_a_file_of_its_own(taken: str, tmp_path: Path) -> None:
+    clip = write_lossless(tmp_path / "clip.mkv", noise(1, WIDTH, HEIGHT))
+    before = clip.read_bytes()
+    settings = RunSettings(detections=tmp_path / taken, report=tmp_path / "report.json")
+    with pytest.raises(UsageError, match="give it a file of its own"):
+        run(clip, tmp_path / "out.mkv", settings)
+    assert clip.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mkv"]

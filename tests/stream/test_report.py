@@ -127,7 +127,8 @@ def test_no_identity_is_in_it(tmp_path: Path) -> None:
     assert keys == {"kind", "origin", "score", "box"}
     entry_keys = {key for entry in report["frames"] for key in entry}
     assert entry_keys == {
-        "pts", "time", "size", "detected", "held", "looked_ahead", "manual", "ignored", "withheld", "regions", "source",
+        "pts", "time", "size", "detected", "held", "looked_ahead", "manual", "ignored", "generated", "withheld",
+        "regions", "source",
     }  # fmt: skip
 
 
