@@ -17,6 +17,7 @@ import platformdirs
 
 from engines import registry
 from engines.bundle import Bundle, open_bundle
+from engines.checkpoints import checkpoints, how_to_make
 from engines.download import fetch, parse_source
 from engines.errors import BundleError, BundleMissingError, StandinError, UsageError
 
@@ -98,16 +99,28 @@ class Store:
         """
         path = self.path(name)
         if not path.exists():
-            registry.find_artefact(name, self._known)
-            raise BundleMissingError(
-                f"bundle {name!r} is not installed in {self.root}; run: standin engines pull {name}"
-            )
+            raise BundleMissingError(f"bundle {name!r} is not installed in {self.root}; {self._todo(name)}")
         try:
             return open_bundle(path)
         except BundleError as error:
             if name not in self._known:
                 raise
             raise type(error)(f"{error}; run: standin engines pull {name}") from None
+
+    def _todo(self, name: str) -> str:
+        """How a bundle that is not there comes there.
+
+        Raises:
+            UsageError: It is not known.
+        """
+        if self._exported(name):
+            return how_to_make(name)
+        registry.find_artefact(name, self._known)
+        return f"run: standin engines pull {name}"
+
+    def _exported(self, name: str) -> bool:
+        """Whether it is a checkpoint of which `standin export` makes that bundle, and not an artefact to pull."""
+        return name not in self._known and name in checkpoints()
 
     def find(self, text: str) -> Bundle:
         """Opens a path where the text can only be one, else the store's bundle of that name.
@@ -142,10 +155,12 @@ class Store:
             force: Fetch and build even if there is an intact bundle.
 
         Raises:
-            UsageError: The name is not known, or `source` is unusable.
+            UsageError: The name is not known, or of a bundle that has to be exported, or `source` is unusable.
             DownloadError: It cannot be fetched.
             BundleError: It cannot be built, or the store cannot be written.
         """
+        if self._exported(name):
+            raise UsageError(f"{name!r} cannot be pulled, it is exported from a checkpoint; {how_to_make(name)}")
         artefact = registry.find_artefact(name, self._known)
         sources = None if source is None else (parse_source(source, artefact),)
         if not force and (bundle := self._intact(name)):

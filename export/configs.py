@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from engines.checkpoints import published
 from engines.errors import CheckpointError, UsageError
 from export.checkpoint import require_file
 
@@ -15,19 +16,6 @@ if TYPE_CHECKING:
 
 _DEEP_PRIVACY = "https://github.com/hukkelas/deep_privacy2"
 _SG_GAN = "https://github.com/hukkelas/full_body_anonymization"
-_LINKS = "https://api.loke.aws.unit.no/dlr-gui-backend-resources-content/v2/contents/links"
-
-# The repository says: checkpoints follow the licence of the data sets. What follows is what the data sets say.
-_FLICKR = "free for academic or open-source projects; its images are under CC BY, BY-SA, BY-NC and BY-NC-SA 2.0"
-_FDH_LICENCE = f"as its data set FDH (https://github.com/hukkelas/FDH): {_FLICKR}"
-_FDF_LICENCE = f"as its data set FDF (https://github.com/hukkelas/FDF): {_FLICKR}"
-_FDF256_LICENCE = (
-    "as its data set FDF256 (https://github.com/hukkelas/FDF): "
-    "free for academic or open-source projects; each image has a licence of its own"
-)
-_SG_GAN_LICENCE = (
-    "none stated for the weights (the code is MIT); trained on images of COCO, which stay under their authors' terms"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,82 +86,40 @@ class Choice:
     published: bool
 
 
+def _published(name: str) -> dict[str, Any]:
+    """What is known of the published checkpoint that a config belongs to."""
+    known = published(name)
+    if known is None:
+        raise LookupError(f"no published checkpoint belongs to the config {name!r}")
+    return {
+        "name": name,
+        "export": known.name,
+        "kinds": known.kinds,
+        "md5": known.md5,
+        "licence": known.licence,
+        "sources": (known.url,),
+    }
+
+
 _CONFIGS: tuple[Config, ...] = (
     UnetConfig(
-        name="dp2-person-cse",
-        export="dp2-person-cse",
+        **_published("dp2-person-cse"),
         image_size=(288, 160),
         levels=6,
         embedding_channels=16,
-        kinds=("person",),
-        md5="3411478b5ec600a4219cccf4499732bd",
-        licence=_FDH_LICENCE,
         homepage=_DEEP_PRIVACY,
-        sources=(
-            f"{_LINKS}/21841da7-2546-4ce3-8460-909b3a63c58b13aac1a1-c778-4c8d-9b69-3e5ed2cde9de1524e76e-7aa6-4dd8-b643-52abc9f0792c",
-        ),
     ),
-    UnetConfig(
-        name="dp2-person",
-        export="dp2-person",
-        image_size=(288, 160),
-        levels=6,
-        kinds=("person",),
-        md5="fda0d809741bc67487abada793975c37",
-        licence=_FDH_LICENCE,
-        homepage=_DEEP_PRIVACY,
-        sources=("https://folk.ntnu.no/haakohu/checkpoints/deep_privacy2/fdh_styleganL_nocse.ckpt",),
-        fix_errors=False,
-    ),
-    UnetConfig(
-        name="dp2-face",
-        export="dp2-face",
-        image_size=(256, 256),
-        levels=6,
-        kinds=("face",),
-        md5="e8e32190528af2ed75f0cb792b7f2b07",
-        licence=_FDF256_LICENCE,
-        homepage=_DEEP_PRIVACY,
-        sources=(
-            f"{_LINKS}/89660f04-5c11-4dbf-adac-cbe2f11b0aeea25cbf78-7558-475a-b3c7-03f5c10b7934646b0720-ca0a-4d53-aded-daddbfa45c9e",
-        ),
-    ),
-    UnetConfig(
-        name="dp2-face-128",
-        export="dp2-face",
-        image_size=(128, 128),
-        levels=5,
-        kinds=("face",),
-        md5="bccd4403e7c9bca682566ff3319e8176",
-        licence=_FDF_LICENCE,
-        homepage=_DEEP_PRIVACY,
-        sources=(
-            f"{_LINKS}/66d803c0-55ce-44c0-9d53-815c2c0e6ba4eb458409-9e91-45d1-bce0-95c8a47a57218b102fdf-bea3-44dc-aac4-0fb1d370ef1c",
-        ),
-    ),
-    SurfaceConfig(
-        name="sg-gan",
-        export="sg-gan",
-        image_size=(288, 160),
-        levels=4,
-        embedding_channels=16,
-        kinds=("person",),
-        licence=_SG_GAN_LICENCE,
-        homepage=_SG_GAN,
-        sources=(
-            f"{_LINKS}/2d550564-55f2-4492-96d5-5bdadbf8b69b8dc0aabb-b38a-47b0-8d4b-858f1bb9583af580023c-612e-4510-ba5c-3711dc9bbfa6",
-        ),
-    ),
+    UnetConfig(**_published("dp2-person"), image_size=(288, 160), levels=6, homepage=_DEEP_PRIVACY, fix_errors=False),
+    UnetConfig(**_published("dp2-face"), image_size=(256, 256), levels=6, homepage=_DEEP_PRIVACY),
+    UnetConfig(**_published("dp2-face-128"), image_size=(128, 128), levels=5, homepage=_DEEP_PRIVACY),
+    SurfaceConfig(**_published("sg-gan"), image_size=(288, 160), levels=4, embedding_channels=16, homepage=_SG_GAN),
     # The smaller network of the paper, whose weights were not published. What no tensor shows is the same; the name is
     # for the manifest.
     SurfaceConfig(
-        name="sg-gan-d",
-        export="sg-gan",
+        **_published("sg-gan") | {"name": "sg-gan-d", "sources": ()},
         image_size=(288, 160),
         levels=4,
         embedding_channels=16,
-        kinds=("person",),
-        licence=_SG_GAN_LICENCE,
         homepage=_SG_GAN,
     ),
 )

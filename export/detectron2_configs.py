@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from engines.checkpoints import checkpoints, published
 from engines.errors import UsageError
 from export.config_files import read_config_file
 from export.models.cse import DenseSpec
@@ -23,21 +24,9 @@ if TYPE_CHECKING:
 Verb = Literal["maskrcnn", "cse"]
 Three = tuple[float, float, float]
 
-_LICENCE: Final = "CC BY-SA 3.0"
 _HOMEPAGES: Final = {
     "maskrcnn": "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md",
     "cse": "https://github.com/facebookresearch/detectron2/blob/main/projects/DensePose/doc/DENSEPOSE_CSE.md",
-}
-_FILES: Final = "https://dl.fbaipublicfiles.com"
-_DETECTRON2 = f"{_FILES}/detectron2/COCO-InstanceSegmentation"
-_DENSEPOSE = f"{_FILES}/densepose/cse"
-_SOURCES: Final = {
-    "mask_rcnn_R_50_FPN_3x": f"{_DETECTRON2}/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl",
-    "mask_rcnn_X_101_32x8d_FPN_3x": f"{_DETECTRON2}/mask_rcnn_X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl",
-    "densepose_rcnn_R_50_FPN_s1x": f"{_DENSEPOSE}/densepose_rcnn_R_50_FPN_s1x/251155172/model_final_c4ea5f.pkl",
-    "densepose_rcnn_R_101_FPN_DL_soft_s1x": (
-        f"{_DENSEPOSE}/densepose_rcnn_R_101_FPN_DL_soft_s1x/250713061/model_final_1d3314.pkl"
-    ),
 }
 
 
@@ -102,7 +91,12 @@ def _cse(name: str, depth: int, head: Literal["v1", "deeplab"]) -> DetectorConfi
 
 
 def _published(config: DetectorConfig) -> DetectorConfig:
-    return replace(config, licence=_LICENCE, homepage=_HOMEPAGES[config.export], source=_SOURCES.get(config.name))
+    known = published(config.name)
+    # The model zoo has one licence for all.
+    licence = checkpoints()[config.export].licence
+    return replace(
+        config, licence=licence, homepage=_HOMEPAGES[config.export], source=None if known is None else known.url
+    )
 
 
 def _all() -> dict[str, DetectorConfig]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engines.bundle import Bundle, open_bundle, sha256_file, write_bundle
+from engines.checkpoints import checkpoints
 from engines.errors import CheckpointError, UsageError
 from engines.importers.classes import Classes
 from engines.importers.forms import Priors
@@ -169,7 +170,7 @@ def _build(
             )
         },
         normalisation=Normalisation(colour="rgb", mean=MEAN, std=(1.0, 1.0, 1.0), multiple=_MULTIPLE),
-        licence="Apache-2.0",
+        licence=checkpoints()[NAME].licence,
         provenance=Provenance(
             artefact=checkpoint.name, source=str(checkpoint), sha256=sha256_file(checkpoint), homepage=HOMEPAGE
         ),

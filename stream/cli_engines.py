@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.bundle import Bundle
+from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError
 from engines.manifest import Generation, Parity
 from engines.store import Store, home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from engines.checkpoints import Checkpoint
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,22 +58,35 @@ def _state(name: str, store: Store) -> tuple[str, Bundle | None]:
 
 @app.command("list")
 def list_bundles() -> None:
-    """Show known and installed bundles, with their licences."""
+    """Show the bundles that are installed, can be pulled or can be exported, with their licences."""
     store = Store(home())
-    rows = []
-    for name in sorted({*store.known, *store.installed()}):
-        state, bundle = _state(name, store)
-        artefact = store.known.get(name)
-        if bundle is not None:
-            kinds, licence, size = bundle.manifest.kinds, bundle.manifest.licence, bundle.size
-        elif artefact is not None:
-            kinds, licence, size = artefact.kinds, artefact.licence, artefact.size
-        else:
-            kinds, licence, size = (), "?", 0
-        about = artefact.about if artefact else "not in the registry"
-        rows.append((name, ", ".join(kinds), licence, decimal(size), state, about))
-    columns = ("name", "kind", "licence", "size", "installed", "about")
-    Console().print(_table(f"Bundles in {store.root}", columns, rows))
+    exported = checkpoints()
+    rows = [_row(name, store, exported) for name in sorted({*store.known, *exported, *store.installed()})]
+    columns = ("name", "kind", "licence", "size", "installed", "by", "about")
+    console = Console()
+    console.print(_table(f"Bundles in {store.root}", columns, rows))
+    console.print("pull: standin engines pull NAME; export: standin engines verify NAME says from what, and how")
+
+
+def _row(name: str, store: Store, exported: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+    state, bundle = _state(name, store)
+    known = store.known.get(name) or exported.get(name)
+    about = known.about if known else "not in the registry"
+    by = "pull" if name in store.known else "export" if name in exported else ""
+    size = "?"
+    if bundle is not None:
+        size = decimal(bundle.size)
+    elif name in store.known:
+        size = decimal(store.known[name].size)
+    shown = bundle.manifest if bundle is not None else known
+    kinds, licence = (", ".join(shown.kinds), _brief(shown.licence)) if shown else ("", "?")
+    return name, kinds, licence, size, state, by, about
+
+
+def _brief(licence: str) -> str:
+    """What a table has room for; some authors state whole sentences."""
+    first = re.split(r" \(|[:;]", licence, maxsplit=1)[0]
+    return first if first == licence else f"{first} ..."
 
 
 @app.command("pull")

@@ -13,6 +13,7 @@ import pytest
 
 from engines import store as store_module
 from engines.bundle import Bundle, write_bundle
+from engines.checkpoints import how_to_make
 from engines.errors import (
     BundleError,
     BundleMissingError,
@@ -97,6 +98,24 @@ def test_an_intact_bundle_is_not_fetched_again_unless_forced(site: Site, tmp_pat
 def test_what_is_not_installed_says_how_to_install_it(site: Site, tmp_path: Path) -> None:
     with pytest.raises(BundleMissingError, match="run: standin engines pull tiny"):
         store_for(site, tmp_path).open("tiny")
+
+
+def test_what_is_exported_says_which_checkpoint_to_get_and_what_to_run(site: Site, tmp_path: Path) -> None:
+    store = store_for(site, tmp_path)
+    for look in (store.open, store.find):
+        with pytest.raises(BundleMissingError) as caught:
+            look("dp2-person-cse")
+        assert how_to_make("dp2-person-cse") in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"cannot be pulled.* run: standin export dsfd --checkpoint FILE"):
+        store.pull("dsfd")
+    assert site.requests == []
+
+
+def test_an_artefact_of_a_store_goes_before_a_checkpoint_of_that_name(site: Site, tmp_path: Path) -> None:
+    store = Store(tmp_path, known={"dsfd": site.artefact()}, recipes={"tiny": copy_recipe})
+    with pytest.raises(BundleMissingError, match="run: standin engines pull dsfd"):
+        store.open("dsfd")
 
 
 @pytest.mark.parametrize("name", ["tinny", "../tiny", "", "/tmp", "Tiny", "a b"])

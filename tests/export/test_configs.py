@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from engines.checkpoints import checkpoints
 from engines.errors import CheckpointError, UsageError
 from export.configs import Choice, Config, SurfaceConfig, UnetConfig, choose_config, configs
+from export.detectron2_configs import detector_configs
+from export.dsfd import NAME
 
 VERBS = {"dp2-person-cse", "dp2-person", "dp2-face", "sg-gan"}
 
@@ -65,6 +68,17 @@ def test_every_config_says_where_it_comes_from_and_what_may_be_done(config: Conf
     assert all(source.startswith("https://") for source in config.sources)
     assert config.sources or config.md5 is None
     assert config.kinds == (("face",) if "face" in config.name else ("person",))
+
+
+def test_every_bundle_that_can_be_exported_has_its_published_checkpoint() -> None:
+    detectors = detector_configs()
+    verbs = VERBS | {config.export for config in detectors.values()} | {NAME}
+    assert set(checkpoints()) == verbs
+    for name, checkpoint in checkpoints().items():
+        if name in VERBS:
+            assert configs(name)[checkpoint.config].sources == (checkpoint.url,)
+        elif name != NAME:
+            assert detector_configs(name)[checkpoint.config].source == checkpoint.url
 
 
 def test_the_verb_names_the_configs_that_fit() -> None:

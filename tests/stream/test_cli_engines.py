@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engines.bundle import Bundle, write_bundle
+from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError, BundleTamperedError, HashMismatchError, UsageError
 from engines.manifest import Activation, ManifestDraft, Parity
 from stream.cli_engines import app
@@ -51,6 +52,26 @@ def test_list_shows_installed_bundles_that_are_not_in_the_registry(tiny: Bundle)
     row = next(line for line in output("list").splitlines() if "tiny" in line)
     assert "yes" in row
     assert "not in the registry" in row
+
+
+def test_list_shows_what_can_be_exported(store: Path) -> None:
+    text = output("list")
+    rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
+    assert set(checkpoints()) <= set(rows)
+    for word in ("face", "as its data set FDF256 ...", "?", "no", "export", "DeepPrivacy2: generates faces"):
+        assert word in rows["dp2-face"]
+    assert "pull" in rows["centerface"]
+    assert "standin engines verify NAME" in text
+    with pytest.raises(BundleMissingError, match="standin export dp2-face --checkpoint FILE"):
+        output("verify", "dp2-face")
+
+
+def test_list_shows_an_exported_bundle_with_its_size_once_it_is_installed(store: Path) -> None:
+    write_bundle(store / "bundles" / "dsfd", tiny_draft(), {"detector.onnx": doubler()})
+    (row,) = (line for line in output("list").splitlines() if "dsfd" in line)
+    for word in ("MIT", "yes", "export", "DSFD"):
+        assert word in row
+    assert "?" not in row
 
 
 def test_list_shows_damage(tiny: Bundle) -> None:
