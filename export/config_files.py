@@ -1,24 +1,28 @@
-"""The part of YAML that detectron2's configs are written in: nested mappings and lists of plain values.
+"""detectron2's YAML files with what they are based on, read as its own reader (yacs) understands them.
 
-Nothing in a file makes an object or runs. What is outside the part (anchors, tags, block texts) is refused, never
-guessed.
+Nothing in a file makes an object or runs. What plain configs do not need and what could hide something (tags, anchors,
+keys that are given twice) is refused, never guessed.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import warnings
 from pathlib import Path
 from typing import Any, Final
+
+import yaml
+from yaml.constructor import ConstructorError
 
 from engines.errors import UsageError
 
 #: A config names the one it is based on.
 BASE: Final = "_BASE_"
-_MOST_BASES = 16
-_WORDS: Final = {"true": True, "false": False, "null": None, "~": None, "": None}
-_KEY: Final = re.compile(r"""("[^"]*"|'[^']*'|[^\s"'\[\]{},#&*!|>%@`-][^:#\[\]{},]*?|_BASE_)\s*:(?:\s+|$)""")
-_Line = tuple[int, str, int]
+_MOST_BASES: Final = 16
+#: Bytes of a file; with all of detectron2's settings written out it has about ten thousand.
+_LARGEST: Final = 2**18
+_TEXT: Final = "tag:yaml.org,2002:str"
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen or len(seen) > _MOST_BASES:
         raise UsageError(f"{path} is based on itself ({BASE}); correct the config")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         based = f"; {seen[-1]} is based on it ({BASE})" if seen else ""
@@ -57,6 +61,14 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _over(_merged(path.parent / base, (*seen, path.resolve())), own)
 
 
+def _read(path: Path) -> str:
+    with path.open("rb") as stream:
+        content = stream.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise OSError(f"it is larger than {_LARGEST} bytes, as no config is")
+    return content.decode("utf-8")
+
+
 def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     made = dict(base)
     for key, value in own.items():
@@ -68,153 +80,77 @@ def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 def parse(text: str) -> dict[str, Any]:
     """Parses one file.
 
+    Returns:
+        Nested dicts; texts are evaluated as yacs does, and tuples become lists.
+
     Raises:
-        ValueError: it is no mapping, or written in a part of YAML that is not known here; with the line's number.
+        ValueError: it is no mapping, or holds what is not known here; in one line, with the number of the line.
     """
-    lines = _lines(text)
-    if not lines:
-        return {}
-    found, end = _block(lines, 0)
-    if end < len(lines):
-        raise ValueError(f"line {lines[end][2]} is indented in a way that fits nothing before")
-    if not isinstance(found, dict):
-        raise ValueError(  # noqa: TRY004  it is the text that is wrong
-            f"line {lines[0][2]} begins a list, expected KEY: value"
-        )
-    return found
+    try:
+        found = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader that takes less
+        if found is None:
+            return {}
+        if not isinstance(found, dict):
+            raise ValueError(  # noqa: TRY004  it is the text that is wrong
+                f"line 1 begins with {type(found).__name__}, expected KEY: value"
+            )
+        return {key: _plain(value) for key, value in found.items()}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        raise ValueError(where + " ".join(str(error.problem or error).split())) from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("its brackets or lists are nested too deeply") from None
 
 
-def _lines(text: str) -> list[_Line]:
-    """Indent, content without comment, and number of every line that has content; brackets are closed in one line."""
-    made: list[_Line] = []
-    open_brackets = 0
-    for number, raw in enumerate(text.splitlines(), 1):
-        content = _without_comment(raw).rstrip()
-        if not content.strip() or content.strip() == "---":
-            continue
-        if "\t" in content[: len(content) - len(content.lstrip())]:
-            raise ValueError(f"line {number} is indented by a tab")
-        if open_brackets:
-            indent, before, first = made[-1]
-            made[-1] = (indent, f"{before} {content.strip()}", first)
-        else:
-            made.append((len(content) - len(content.lstrip()), content.strip(), number))
-        bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", content)
-        open_brackets += sum(bare.count(c) for c in "[{(") - sum(bare.count(c) for c in "]})")
-    if open_brackets:
-        raise ValueError(f"a bracket of line {made[-1][2]} is not closed")
-    return made
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that are given twice, of which yacs would keep the last, and keys that are no text.
+
+    Anchors and aliases are refused too: a few lines of them would stand for billions of values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
+            sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            raise ConstructorError(None, None, f"{sign}{anchor} is not needed in configs", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != _TEXT:
+                raise ConstructorError(None, None, "a mapping has a key that is no text", key.start_mark)
+            if key.value in seen:
+                raise ConstructorError(None, None, f"{key.value} is given a second time", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-def _without_comment(line: str) -> str:
-    quote = ""
-    for i, letter in enumerate(line):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter == "#" and (i == 0 or line[i - 1].isspace()):
-            return line[:i]
-    return line
-
-
-def _is_item(text: str) -> bool:
-    return text == "-" or text.startswith("- ")
-
-
-def _block(lines: list[_Line], at: int) -> tuple[Any, int]:
-    """What begins at a line, and where it ends."""
-    return _list(lines, at) if _is_item(lines[at][1]) else _mapping(lines, at)
-
-
-def _mapping(lines: list[_Line], at: int) -> tuple[dict[str, Any], int]:
-    indent, made = lines[at][0], {}
-    while at < len(lines) and lines[at][0] == indent and not _is_item(lines[at][1]):
-        _, text, number = lines[at]
-        match = _KEY.match(text)
-        if match is None:
-            raise ValueError(f"line {number} is not KEY: value")
-        key, rest = match[1].strip("\"'"), text[match.end() :]
-        if key in made:
-            raise ValueError(f"line {number} gives {key} a second time")
-        at += 1
-        # A list may begin where its key does.
-        inside = at < len(lines) and (lines[at][0] > indent or (lines[at][0] == indent and _is_item(lines[at][1])))
-        if rest or not inside:
-            made[key] = _value(rest, number)
-        else:
-            made[key], at = _block(lines, at)
-    return made, at
-
-
-def _list(lines: list[_Line], at: int) -> tuple[list[Any], int]:
-    indent, made = lines[at][0], []
-    while at < len(lines) and lines[at][0] == indent and _is_item(lines[at][1]):
-        _, text, number = lines[at]
-        rest = text[1:].lstrip()
-        if not rest or _is_item(rest) or _KEY.match(rest):
-            # What follows the dash is a block of its own, indented by as much as it is away from the margin.
-            lines[at] = (indent + len(text) - len(rest), rest, number)
-            if not rest:
-                raise ValueError(f"line {number} is an empty item")
-            item, at = _block(lines, at)
-        else:
-            item, at = _value(rest, number), at + 1
-        made.append(item)
-    return made, at
-
-
-def _value(text: str, number: int) -> Any:
-    """A value in one line: a word, a number, a text in quotes, or a list, a tuple or a mapping of these."""
-    if text[:1] in ("[", "{", "("):
-        found, rest = _flow(text, number)
-        if rest.strip():
-            raise ValueError(f"line {number} has {rest.strip()!r} after its value")
-        return found
-    if text[:1] in ("&", "*", "!", "|", ">", "%", "@", "`"):
-        raise ValueError(f"line {number} has {text[:20]!r}, which plain configs do not need")
-    if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
-        inner = text[1:-1]
-        # yacs reads texts once more, so that "(640, 800)" is a tuple.
-        return _literal(inner) if inner[:1] in ("(", "[") else inner
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    return _literal(text)
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return _literal(value) if isinstance(value, str) else value
 
 
 def _literal(text: str) -> Any:
+    """Evaluates a text once more as yacs does: "(640, 800)" is a tuple; 1e-3, to YAML 1.1 a text, is a number."""
     try:
-        found = ast.literal_eval(text)
+        with warnings.catch_warnings():
+            # Of a text that looks like Python but is none, Python would warn.
+            warnings.simplefilter("ignore")
+            found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
-    return found if isinstance(found, (bool, int, float, str, tuple, list)) else text
+    if isinstance(found, (list, tuple)):
+        return _listed(found)
+    return found if found is None or isinstance(found, (bool, int, float, str)) else text
 
 
-def _flow(text: str, number: int) -> tuple[Any, str]:
-    """A value in brackets and what follows it."""
-    opening, rest = text[0], text[1:].lstrip()
-    closing = {"[": "]", "{": "}", "(": ")"}[opening]
-    items: list[Any] = []
-    pairs: dict[str, Any] = {}
-    while not rest.startswith(closing):
-        if opening == "{":
-            match = _KEY.match(rest)
-            if match is None:
-                raise ValueError(f"line {number} has a mapping without KEY: value")
-            rest = rest[match.end() :]
-        if rest[:1] in ("[", "{", "("):
-            found, rest = _flow(rest, number)
-        else:
-            part = re.match(r"""\s*("[^"]*"|'[^']*'|[^,\[\]{}()]*)""", rest)
-            assert part is not None  # noqa: S101  it matches nothing too
-            found, rest = _value(part[1].strip(), number), rest[part.end() :]
-        if opening == "{":
-            pairs[match[1].strip("\"'")] = found  # type: ignore[index]
-        else:
-            items.append(found)
-        rest = rest.lstrip()
-        if rest.startswith(","):
-            rest = rest[1:].lstrip()
-        elif not rest.startswith(closing):
-            raise ValueError(f"line {number} has a bracket that is not closed")
-    return (pairs if opening == "{" else items), rest[1:]
+def _listed(values: list[Any] | tuple[Any, ...]) -> list[Any]:
+    return [_listed(value) if isinstance(value, (list, tuple)) else value for value in values]
