@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 #: Height and width that are traced where they stay free: different, so that none is taken for the other.
 _TRACED: Final = (224, 288)
-#: Boxes a frame at least. Published models stop at 100, of all classes; here a frame with more than fit is withheld, and
-#: a crowd should not be.
+#: Boxes a frame at least. Published models stop at 100, of all classes; here a frame with more than fit is withheld,
+#: and a crowd should not be.
 MOST_BOXES: Final = 300
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.models.epsilon import plus
 from export.models.layers import SLOPE, Conv, Linear, fir_filter
 from export.models.unet import StyleConv
 
@@ -207,7 +208,7 @@ def _divide_by_deviation(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     mean = x.mean(dim=(2, 3), keepdim=True)
     centred = x - mean
     # Two passes, since the mean of squares less the square of the mean would cancel in a nearly flat channel.
-    factor = (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-8).rsqrt() * scale.view(1, -1, 1, 1)
+    factor = plus(centred.square().mean(dim=(2, 3), keepdim=True), 1e-8).rsqrt() * scale.view(1, -1, 1, 1)
     return centred * factor + (mean * factor + bias.view(1, -1, 1, 1))
 
 

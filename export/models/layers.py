@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.models.epsilon import plus
+
 #: StyleGAN2's leaky ReLU: slope, and the gain that keeps the variance of its output.
 SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2.0)
@@ -120,7 +122,7 @@ class Conv(nn.Module):
         if self.norm == "instance":
             x = functional.instance_norm(x)
         elif self.norm == "instance-std":
-            x = x * (x.var(dim=(2, 3), keepdim=True, correction=0) + 1e-8).rsqrt()
+            x = x * plus(x.var(dim=(2, 3), keepdim=True, correction=0), 1e-8).rsqrt()
         if self.bias is not None:
             x = x + self.bias.view(1, -1, 1, 1)
         if self.activation == "lrelu":

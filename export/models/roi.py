@@ -12,6 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from export.models.epsilon import plus
+
 #: A box of this side, in pixels, belongs to p4 (Lin et al. 2017, equation 1).
 _CANONICAL_SIDE: Final = 224.0
 _CANONICAL_LEVEL: Final = 4
@@ -95,7 +97,7 @@ def pyramid_level(boxes: Tensor, levels: int) -> Tensor:
     """The level that a box's size belongs to: (R,4) to (R,) int64, 0 for p2 (Lin et al. 2017, equation 1)."""
     sides = boxes[:, 2:] - boxes[:, :2]
     side = (sides[:, 0] * sides[:, 1]).sqrt()
-    level = _CANONICAL_LEVEL - _FINEST_LEVEL + torch.log2(side / _CANONICAL_SIDE + 1e-8)
+    level = _CANONICAL_LEVEL - _FINEST_LEVEL + torch.log2(plus(side / _CANONICAL_SIDE, 1e-8))
     # Rounds down: nothing is negative any more.
     return level.clamp(0, levels - 1).long()
 

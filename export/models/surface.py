@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.models.epsilon import plus
 from export.models.layers import Conv, Linear
 
 
@@ -87,7 +88,7 @@ class VertexMapping(nn.Module):
 
     def latent(self, z: Tensor) -> Tensor:
         """What of f_w depends on z alone: (N, z_channels)."""
-        z = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        z = z * plus(z.square().mean(dim=1, keepdim=True), 1e-8).rsqrt()
         for i in range(self.spec.z_layers):
             z = self.get_submodule(f"fromZ{i}")(z)
         return z

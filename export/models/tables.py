@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.models.epsilon import plus
 from export.models.folded import Probe
 from export.models.layers import SLOPE, Conv, Linear
 from export.models.surface import Modulation, SurfaceSpec, SurfaceUnet
@@ -110,7 +111,7 @@ class TableMapping(nn.Module):
         return (rows, *direct) if self.plan.shared else tuple(direct)
 
     def _w(self, z: Tensor) -> Tensor:
-        z = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        z = z * plus(z.square().mean(dim=1, keepdim=True), 1e-8).rsqrt()
         for layer in self.z_layers:
             z = layer(z)
         x = functional.leaky_relu(self.surface0 + z @ self.get_buffer("latent0").T, SLOPE)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from export.models.epsilon import plus
 from export.models.layers import Activation, Conv, Linear
 
 #: The mapping network learns a hundred times slower than the rest, as in StyleGAN.
@@ -76,7 +77,7 @@ class Mapping(nn.Module):
 
 def normalise_second_moment(z: Tensor) -> Tensor:
     """Divide by the root mean square of each row."""
-    return z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+    return z * plus(z.square().mean(dim=1, keepdim=True), 1e-8).rsqrt()
 
 
 class StyleConv(Conv):

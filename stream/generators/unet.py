@@ -86,7 +86,7 @@ class UnetGenerator:
             embedding=np.zeros((1, self._embedding_channels(), height, width), np.float32),
             body=np.zeros(plane, np.bool_),
         )
-        w = self._map(np.zeros(self._latents.channels, np.float32))
+        w = self._map(np.ones(self._latents.channels, np.float32))
         run_chosen(self._generator, blank, np.ones(1, np.bool_), lambda _, part: self._feeds(part, w[None]), 1)
 
     def request(self, track_ids: Sequence[int] | Ints) -> None:
