@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -76,29 +76,48 @@ def find_bundles(settings: AnonymizerSettings, store: Store) -> Bundles:
     """
     preset = find_preset(settings.preset)
     names = settings.detector or preset.detectors
-    overridden = set(settings.engine)
-    if unknown := overridden - set(names) - set(get_args(Role)) - set(preset.generators.values()):
-        known = {*names, *get_args(Role), *preset.generators.values()}
-        raise UsageError(
-            f"--engine {min(unknown)}: nothing goes by that name here: {did_you_mean(min(unknown), known)}"
-        )
-
-    def find(name: str) -> Bundle:
-        if name in settings.engine:
-            return open_bundle(settings.engine[name])
-        try:
-            return store.find(name)
-        except BundleMissingError as error:
-            if name in settings.detector:
-                raise
-            raise BundleMissingError(f"preset {settings.preset}: {error}") from None
-
-    detectors = tuple(find(name) for name in names)
+    known = {*names, *get_args(Role), *(preset.generators or GENERATORS).values()}
+    if unknown := set(settings.engine) - known:
+        name = min(unknown)
+        raise UsageError(f"--engine {name}: nothing goes by that name here: {did_you_mean(name, known)}")
+    find = _Finder(settings, store)
+    detectors = tuple(find.all(names))
     if not_detectors := [bundle.manifest.name for bundle in detectors if bundle.manifest.task != "detection"]:
         raise UsageError(f"{', '.join(not_detectors)} finds nothing: it is no detector; choose another --detector")
-    bundles = Bundles(detectors, {})
-    generators = {role: find(name) for role, name in _generator_names(settings, preset, bundles).items()}
-    return Bundles(detectors, generators)
+    generators = _generator_names(settings, preset, Bundles(detectors, {}))
+    return Bundles(detectors, dict(zip(generators, find.all(generators.values()), strict=True)))
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Opens bundles by name, those that the user gave first."""
+
+    settings: AnonymizerSettings
+    store: Store
+
+    def all(self, names: Iterable[str]) -> list[Bundle]:
+        """The bundles of these names.
+
+        Raises:
+            BundleMissingError: the message says how to come by the first that is missing, and names the others.
+        """
+        found: list[Bundle] = []
+        missing: dict[str, BundleMissingError] = {}
+        for name in names:
+            try:
+                found.append(self._one(name))
+            except BundleMissingError as error:
+                missing[name] = error
+        if not missing:
+            return found
+        (name, first), *others = missing.items()
+        of_preset = "" if name in self.settings.detector else f"preset {self.settings.preset}: "
+        more = f"; missing too: {', '.join(other for other, _ in others)}" if others else ""
+        raise BundleMissingError(f"{of_preset}{first}{more}")
+
+    def _one(self, name: str) -> Bundle:
+        given = self.settings.engine.get(name)
+        return self.store.find(name) if given is None else open_bundle(given)
 
 
 def _generator_names(settings: AnonymizerSettings, preset: Preset, found: Bundles) -> dict[Role, str]:

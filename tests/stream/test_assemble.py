@@ -129,6 +129,11 @@ def test_a_missing_bundle_is_named_with_what_to_do(preset: str, missing: str, st
     assert "\n" not in message
 
 
+def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match=r"'maskrcnn' is not installed .*; missing too: cse, dsfd$"):
+        find_bundles(chosen(preset="deepprivacy2"), Store(tmp_path))
+
+
 def test_all_detectors_look(store: Store) -> None:
     picture = Frame(np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8))
     settings = chosen(preset="deepprivacy2")
