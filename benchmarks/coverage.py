@@ -2,9 +2,11 @@
 
 Frames go from the decoder through `Anonymizer.iterate` and are compared in memory: an encoder would change every pixel.
 What has to be covered is said by detectors that this benchmark runs itself, on the same frames: not by what the
-anonymizer believes it covered. `mask` is the strict one, with a colour that clips do not hold: every pixel of another
-colour counts. `blur` and `pixelate` leave the one or other pixel as it was by chance: there, regions count of which no
-pixel has changed, those of one colour apart. The control keeps everything, and the same counting must find all of it.
+anonymizer believes it covered. `mask` and `realistic` are the strict ones, with a colour that clips do not hold: every
+pixel of another colour counts. The stand-ins of `realistic` come from a generator that paints this colour, through
+crops, waves and pasting as any other's; persons are filled boxes there. `blur` and `pixelate` leave the one or other
+pixel as it was by chance: there, regions count of which no pixel has changed, those of one colour apart. The control
+keeps everything, and the same counting must find all of it.
 
     python benchmarks/coverage.py CLIP... --detector fastestdet --detector ultraface --frames 40
 """
@@ -29,16 +31,21 @@ from benchmarks.common import save
 from engines.store import Store, home
 from stream import geometry
 from stream.anonymizer import Anonymized, Anonymizer
-from stream.assemble import find_bundles, open_detector
+from stream.assemble import find_bundles, make_fills, open_detector
+from stream.compose.parts import Painters, Role
 from stream.config import AnonymizerSettings
 from stream.detectors.base import Detector
 from stream.frame import Frame, Image
+from stream.generators.base import Bools, Crops, Generated, Ints, check_crops
 from stream.regions import Kind, Regions
 from stream.sources.video import VideoSource
+from stream.stand_ins import StandIns
 
 #: Of `mask`: nothing that a camera sees is so.
 COLOUR: Final = (255, 0, 255)
-METHODS: Final = ("mask", "blur", "pixelate")
+METHODS: Final = ("mask", "realistic", "blur", "pixelate")
+#: Those that leave one colour, so that pixels can be counted.
+FLAT: Final = ("mask", "realistic")
 #: The anonymizer that covers nothing.
 CONTROL: Final = "keep"
 
@@ -96,10 +103,83 @@ class Tally:
 
 def settings_for(method: str, detectors: Sequence[str]) -> AnonymizerSettings:
     """The defaults, but with one treatment for all kinds, and boxes."""
-    treatments = {kind.label: method for kind in Kind}
+    # What no stand-in can be made for has to be of the colour, too.
+    treatments = {kind.label: "mask" if method == "realistic" else method for kind in Kind}
     return AnonymizerSettings.model_validate(
         {**treatments, "detector": detectors, "shape": "box", "mask_colour": COLOUR, "on_failure": "withhold"}
     )
+
+
+class FlatGenerator:
+    """Makes every stand-in `COLOUR`, all over its crop.
+
+    Args:
+        kind: what it replaces.
+        size: height and width of a crop.
+    """
+
+    needs_surface = False
+    capacity: int | None = None
+
+    def __init__(self, kind: Kind, size: tuple[int, int]) -> None:
+        self.kind = kind
+        self.size = size
+
+    def prepare(self) -> None:
+        """Nothing to do."""
+
+    def request(self, track_ids: Sequence[int] | Ints) -> None:
+        """Nothing to build."""
+
+    def ready(self, track_ids: Sequence[int] | Ints) -> Bools:
+        """Every track is."""
+        return np.asarray(np.asarray(track_ids, np.int64) >= 0)
+
+    def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:  # noqa: ARG002
+        """Every track is ready at once."""
+        return self.ready(track_ids)
+
+    def failure(self, track_id: int) -> str | None:  # noqa: ARG002
+        """Nothing can fail."""
+        return None
+
+    def generate(self, crops: Crops) -> Generated:
+        """The colour, as a network gives it."""
+        check_crops(crops, self.size, surface=False)
+        colour = np.array(COLOUR, np.float32).reshape(1, 3, 1, 1) / np.float32(127.5) - 1
+        output = np.broadcast_to(colour, (len(crops), 3, *self.size)).copy()
+        return Generated(output, np.ones(len(crops), np.bool_))
+
+    def set_truncation(self, value: float) -> None:
+        """Nothing depends on it."""
+
+    def forget(self, track_id: int) -> None:
+        """Nothing is kept."""
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def anonymizer_for(method: str, detectors: Sequence[str]) -> Anonymizer:
+    """An anonymizer that covers all kinds in one way.
+
+    Args:
+        method: one of `METHODS`, or `CONTROL`.
+        detectors: names or folders of bundles.
+    """
+    settings = settings_for(method, detectors)
+    if method != "realistic":
+        return Anonymizer.from_settings(settings)
+    bundles = find_bundles(settings, Store(home()))
+    sizes: dict[Role, tuple[int, int]] = {"person": (288, 160), "face": (256, 256)}
+    generators = {role: FlatGenerator(Kind.of(role), size) for role, size in sizes.items()}
+    fills = make_fills(settings)
+    stand_ins = StandIns(Painters(generators, fills, margin=settings.margin, shape=settings.shape))
+    detector = open_detector(bundles, settings, settings.threads)
+    return Anonymizer([detector], fills, settings, stand_ins=stand_ins, bundles=bundles.all)
 
 
 def tally(clip: Clip, reported: Sequence[Regions], anonymizer: Anonymizer) -> Tally:
@@ -157,7 +237,7 @@ def measure(
         },
         "pixels": control.pixels,
         "raw": {
-            "mask": {"pixels": tallies["mask"].not_flat},
+            **{method: {"pixels": tallies[method].not_flat} for method in FLAT},
             **{method: {"regions": tallies[method].unchanged} for method in ("blur", "pixelate")},
         },
         "control": {"pixels": control.not_flat, "regions": control.unchanged},
@@ -197,7 +277,7 @@ def measure_file(path: Path, detectors: Sequence[str], limit: int | None) -> dic
     try:
         return {
             "clip": path.name,
-            **measure(clip, look, lambda method: Anonymizer.from_settings(settings_for(method, detectors))),
+            **measure(clip, look, lambda method: anonymizer_for(method, detectors)),
         }
     finally:
         for detector in own:
@@ -228,11 +308,14 @@ def main() -> int:
 
 def _print(rows: Sequence[dict[str, Any]], found: Sequence[str]) -> None:
     console = Console()
-    counted = ("mask px", "blur", "pixelate", "control px", "control")
+    counted = ("mask px", "realistic px", "blur", "pixelate", "control px", "control")
     table = Table("clip", "frames", "regions", "pixels", *counted, title="raw pixels, and regions that nothing changed")
     for row in rows:
         raw, control = row["raw"], row["control"]
-        counts = (raw["mask"]["pixels"], *(raw[method]["regions"] for method in ("blur", "pixelate")))
+        counts = (
+            *(raw[method]["pixels"] for method in FLAT),
+            *(raw[method]["regions"] for method in ("blur", "pixelate")),
+        )
         table.add_row(
             row["clip"],
             *(str(row[name]) for name in ("frames", "regions", "pixels")),
