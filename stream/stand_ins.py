@@ -10,6 +10,7 @@ from stream.compose.parts import Context, Painters, Role
 from stream.frame import Image
 from stream.generators.base import Generator
 from stream.regions import NO_TRACK, Kind, Regions
+from stream.union import one_for_each_track
 
 
 class StandIns:
@@ -60,7 +61,9 @@ class StandIns:
                 generator.wait(wanted, self._patience * waiting)
 
     def paint(self, image: Image, regions: Regions) -> Composed:
-        """The frame with every region replaced or covered, and which of them were replaced.
+        """The frame with every region replaced or covered, and how many were replaced.
+
+        Regions of one track are one person, and get one stand-in.
 
         Args:
             image: uint8 RGB, (height, width, 3); stays as it is.
@@ -69,7 +72,7 @@ class StandIns:
         Raises:
             StandinError: a generator failed, or its answer cannot be trusted.
         """
-        return compose(image, regions, self._painters, context=self._context)
+        return compose(image, one_for_each_track(regions), self._painters, context=self._context)
 
     def prepare(self) -> None:
         """Do what engines do at their first run.

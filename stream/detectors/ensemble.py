@@ -11,10 +11,10 @@ from scipy.optimize import linear_sum_assignment
 
 from stream import geometry
 from stream.detectors.base import Detector
-from stream.detectors.masks import replaced_outlines, united_outline
 from stream.detectors.poses import posed_rows, with_poses
 from stream.frame import Frame
 from stream.regions import Regions
+from stream.union import replaced_outlines, united_outline
 
 #: Finds of two detectors that overlap at least so much are one region.
 SAME_IOU = 0.5

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from stream import geometry
 from stream.detectors.view import View
 from stream.outline import Outline, PixelMask
-from stream.regions import Regions
 
 #: Of 255: from here on, a pixel is more likely the region's than not.
 _HALF = 128
@@ -77,43 +76,3 @@ def _between(first: int, last: int, low: float, high: float, cells: int) -> npt.
     """Weights of the cells of an axis from `low` to `high` at the middle of each pixel, (last - first, cells)."""
     place = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5
     return np.asarray(np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0), np.float32)
-
-
-def united_outline(one: Regions, first: int, other: Regions, second: int) -> Outline | None:
-    """The outline of two finds of the same region: all pixels of both, a box's where there is no mask.
-
-    Args:
-        one: regions with the first find.
-        first: its index.
-        other: regions with the second.
-        second: its index.
-
-    Returns:
-        None where neither has an outline: the region is the box then.
-    """
-    outlines = one.outline(first), other.outline(second)
-    if outlines == (None, None):
-        return None
-    boxes = one.boxes[first], other.boxes[second]
-    masks = [
-        outline.mask if outline is not None and outline.mask is not None else _filled(box)
-        for outline, box in zip(outlines, boxes, strict=True)
-    ]
-    surfaces = [outline.surface for outline in outlines if outline is not None and outline.surface is not None]
-    return Outline(masks[0].union(masks[1]), surfaces[0] if surfaces else None)
-
-
-def _filled(box: npt.NDArray[np.float32]) -> PixelMask:
-    x0, y0 = (int(v) for v in np.floor(box[:2]))
-    x1, y1 = (int(v) for v in np.ceil(box[2:]))
-    return PixelMask.filled((x0, y0, x1, y1))
-
-
-def replaced_outlines(regions: Regions, changes: dict[int, Outline | None]) -> npt.NDArray[np.object_] | None:
-    """The outlines of regions with some of them replaced, as `Regions` holds them."""
-    found = [changes.get(index, regions.outline(index)) for index in range(len(regions))]
-    if all(outline is None for outline in found):
-        return None
-    array = np.empty(len(found), np.object_)
-    array[:] = found
-    return array

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from stream import geometry
 from stream.compose.matching import match
-from stream.detectors.masks import replaced_outlines, united_outline
 from stream.outline import Outline, PixelMask
 from stream.regions import Kind, Regions
+from stream.union import replaced_outlines, united_outline
 
 Ints = npt.NDArray[np.intp]
 

@@ -13,10 +13,11 @@ from engines.errors import BundleError, DetectionError
 from engines.runtime import Runtime
 from stream import geometry
 from stream.detectors.base import check_detections
-from stream.detectors.masks import outlines_of, replaced_outlines, united_outline
+from stream.detectors.masks import outlines_of
 from stream.detectors.view import View, make_view
 from stream.frame import Frame, flat_image
 from stream.regions import Kind, Regions
+from stream.union import replaced_outlines, united_outline
 
 #: CenterFace's boxes stop growing at about 500 pixels (benchmarks/recall.py, "large faces"): a face that fills more of
 #: the view gets a box on a part of it. From this size on, a second look at a quarter of the size has the say.

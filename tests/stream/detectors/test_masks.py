@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream.detectors.ensemble import unite
-from stream.detectors.masks import outlines_of, replaced_outlines, united_outline
+from stream.detectors.masks import outlines_of
 from stream.detectors.view import make_view
 from stream.frame import Frame
 from stream.outline import Outline, PixelMask
@@ -64,23 +64,6 @@ def _person(box: tuple[int, int, int, int], mask: tuple[int, int, int, int] | No
     return Regions.of([box], Kind.PERSON, outlines=None if outline is None else [outline])
 
 
-def test_the_union_of_two_finds_has_the_pixels_of_both() -> None:
-    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), (4, 4, 9, 9))
-    found = _pixels(united_outline(one, 0, other, 0), 12, 12)
-    expected = np.zeros((12, 12), bool)
-    expected[2:6, 2:6] = expected[4:9, 4:9] = True
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_find_without_a_mask_is_its_box() -> None:
-    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), None)
-    for outline in (united_outline(one, 0, other, 0), united_outline(other, 0, one, 0)):
-        found = _pixels(outline, 12, 12)
-        assert found[0:10, 1:11].all()
-        assert found.sum() == 100
-    assert united_outline(other, 0, other, 0) is None
-
-
 def test_an_ensemble_unites_masks_and_keeps_the_others() -> None:
     one = Regions.concatenate([_person((0, 0, 10, 10), (2, 2, 6, 6)), _person((50, 0, 60, 10), (51, 1, 55, 5))])
     united = unite([one, _person((1, 0, 11, 10), (4, 4, 9, 9))])
@@ -88,9 +71,3 @@ def test_an_ensemble_unites_masks_and_keeps_the_others() -> None:
     first, second = united.outline(0), united.outline(1)
     assert first is not None and first.mask is not None and first.mask.box == (2, 2, 9, 9)  # noqa: PT018
     assert second is one.outline(1)
-
-
-def test_regions_without_outlines_stay_without() -> None:
-    plain = _person((0, 0, 10, 10), None)
-    assert replaced_outlines(plain, {}) is None
-    assert unite([plain, plain]).outlines is None

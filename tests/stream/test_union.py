@@ -1,0 +1,82 @@
+"""Regions that are the same person, made one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream.detectors.ensemble import unite
+from stream.outline import BodySurface, Outline, PixelMask
+from stream.regions import NO_TRACK, Kind, Origin, Regions
+from stream.union import one_for_each_track, replaced_outlines, united_outline
+
+
+def _pixels(outline: Outline | None, width: int, height: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    assert outline is not None
+    assert outline.mask is not None
+    whole = PixelMask.filled((0, 0, width, height))
+    whole.pixels[...] = False
+    outline.mask.paint(whole)
+    return whole.pixels
+
+
+def _person(box: tuple[int, int, int, int], mask: tuple[int, int, int, int] | None) -> Regions:
+    outline = None if mask is None else Outline(PixelMask.filled(mask))
+    return Regions.of([box], Kind.PERSON, outlines=None if outline is None else [outline])
+
+
+def test_the_union_of_two_finds_has_the_pixels_of_both() -> None:
+    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), (4, 4, 9, 9))
+    found = _pixels(united_outline(one, 0, other, 0), 12, 12)
+    expected = np.zeros((12, 12), bool)
+    expected[2:6, 2:6] = expected[4:9, 4:9] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_find_without_a_mask_is_its_box() -> None:
+    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), None)
+    for outline in (united_outline(one, 0, other, 0), united_outline(other, 0, one, 0)):
+        found = _pixels(outline, 12, 12)
+        assert found[0:10, 1:11].all()
+        assert found.sum() == 100
+    assert united_outline(other, 0, other, 0) is None
+
+
+def test_regions_without_outlines_stay_without() -> None:
+    plain = _person((0, 0, 10, 10), None)
+    assert replaced_outlines(plain, {}) is None
+    assert unite([plain, plain]).outlines is None
+
+
+def _track(track_id: int, box: tuple[int, int, int, int], **changes: object) -> Regions:
+    return Regions.of([box], Kind.PERSON, track_ids=[track_id], **changes)  # type: ignore[arg-type]
+
+
+def test_regions_of_one_track_become_one_that_covers_all_of_them() -> None:
+    pose = BodySurface((0, 0, 10, 20), np.ones((112, 112), np.bool_), np.zeros((16, 112, 112), np.float32))
+    regions = Regions.concatenate(
+        [
+            _track(4, (0, 0, 10, 20), scores=[0.3], outlines=[Outline(PixelMask.filled((2, 2, 8, 18)), pose)]),
+            _track(7, (50, 0, 60, 20)),
+            _track(4, (4, 0, 16, 20), scores=[0.8], outlines=[Outline(PixelMask.filled((6, 4, 14, 16)))]),
+            _track(4, (0, 0, 5, 5), scores=[0.1], origin=Origin.LOOKED_AHEAD),
+        ]
+    )
+    made = one_for_each_track(regions)
+    assert made.track_ids.tolist() == [4, 7]
+    assert made.boxes.tolist() == [[0, 0, 16, 20], [50, 0, 60, 20]]
+    assert made.scores.tolist() == [np.float32(0.8), 1]
+    outline = made.outline(0)
+    assert outline is not None
+    assert outline.surface is pose
+    found = _pixels(outline, 20, 20)
+    for y0, y1, x0, x1 in ((2, 18, 2, 8), (4, 16, 6, 14), (0, 5, 0, 5)):
+        assert found[y0:y1, x0:x1].all()
+    assert made.outline(1) is None
+    # What was given is not changed.
+    assert regions.boxes[0].tolist() == [0, 0, 10, 20]
+
+
+def test_regions_without_a_track_stay_by_themselves() -> None:
+    regions = Regions.concatenate([_track(NO_TRACK, (0, 0, 10, 20)), _track(NO_TRACK, (0, 0, 12, 20))])
+    assert one_for_each_track(regions) is regions
+    assert len(one_for_each_track(Regions.empty())) == 0
