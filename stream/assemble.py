@@ -84,8 +84,29 @@ def find_bundles(settings: AnonymizerSettings, store: Store) -> Bundles:
     detectors = tuple(find.all(names))
     if not_detectors := [bundle.manifest.name for bundle in detectors if bundle.manifest.task != "detection"]:
         raise UsageError(f"{', '.join(not_detectors)} finds nothing: it is no detector; choose another --detector")
-    generators = _generator_names(settings, preset, Bundles(detectors, {}))
-    return Bundles(detectors, dict(zip(generators, find.all(generators.values()), strict=True)))
+    names_of = _generator_names(settings, preset, Bundles(detectors, {}))
+    generators = dict(zip(names_of, find.all(names_of.values()), strict=True))
+    for role, bundle in generators.items():
+        _check_role(role, bundle)
+    return Bundles(detectors, generators)
+
+
+def _check_role(role: Role, bundle: Bundle) -> None:
+    """A bundle that cannot replace what it is asked to is found before anything is loaded."""
+    manifest = bundle.manifest
+    kind, posed = role.removesuffix("-cse"), role == "person-cse"
+    if manifest.generation is None or kind not in manifest.kinds:
+        what = "finds" if manifest.generation is None else "generates"
+        raise UsageError(
+            f"bundle {manifest.name!r} {what} {', '.join(manifest.kinds)}; {role} needs a generator for {kind}s"
+        )
+    if posed != (manifest.generation.embedding_channels > 0):
+        needs = "takes no body surface, which person-cse has" if posed else f"takes a body surface, which {role} lacks"
+        raise UsageError(f"bundle {manifest.name!r} {needs}; give one for {role}")
+    if posed and "vertex_embeddings" not in manifest.arrays:
+        raise UsageError(
+            f"bundle {manifest.name!r} does not know its body surface; export it again with --surface CSE_CHECKPOINT"
+        )
 
 
 @dataclass(frozen=True)
