@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 #: Height and width that are traced where they stay free: different, so that none is taken for the other.
 _TRACED: Final = (224, 288)
-#: Boxes a frame at least. Published models stop at 100, of all classes; here a frame with more than fit is withheld,
-#: and a crowd should not be.
-MOST_BOXES: Final = 300
 
 
 def export_detector(
@@ -80,7 +77,6 @@ def export_detector(
     chosen = config if isinstance(config, DetectorConfig) else choose_detector_config(name, config)
     if classes is not None:
         chosen = replace(chosen, kinds=tuple(sorted(classes.items())))
-    chosen = replace(chosen, most=max(chosen.most, MOST_BOXES))
     _check_options(name, chosen, input_size, opset)
     with new_bundle_folder(output) as work:
         say(f"reading {checkpoint}")

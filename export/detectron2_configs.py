@@ -28,6 +28,9 @@ _HOMEPAGES: Final = {
     "maskrcnn": "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md",
     "cse": "https://github.com/facebookresearch/detectron2/blob/main/projects/DensePose/doc/DENSEPOSE_CSE.md",
 }
+#: Boxes a frame at least. Published models stop at 100, of all classes; here a frame with more than fit is withheld,
+#: and a crowd should not be.
+MOST_BOXES: Final = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class DetectorConfig:
         min_size: The shorter side that pictures are resized to, in pixels,
         max_size: unless the longer one would be more than this.
         threshold: A box with a score at or below it is none.
-        most: Boxes a frame.
+        most: Boxes a frame; more than published where that is less than `MOST_BOXES`.
         kinds: The class of the network -> kind of region; others are left out.
         licence: Of the published weights.
         homepage: Where they are described.
@@ -64,7 +67,7 @@ class DetectorConfig:
     min_size: int = 800
     max_size: int = 1333
     threshold: float = 0.05
-    most: int = 100
+    most: int = MOST_BOXES
     kinds: tuple[tuple[int, str], ...] = ((0, "person"),)
     licence: str = "not known: the weights are your own"
     homepage: str = ""
@@ -181,7 +184,7 @@ def read_detectron2_config(path: Path) -> DetectorConfig:
         min_size=keys.whole("INPUT.MIN_SIZE_TEST", 800),
         max_size=keys.whole("INPUT.MAX_SIZE_TEST", 1333),
         threshold=keys.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05),
-        most=keys.whole("TEST.DETECTIONS_PER_IMAGE", 100),
+        most=max(keys.whole("TEST.DETECTIONS_PER_IMAGE", 100), MOST_BOXES),
     )
 
 

@@ -34,7 +34,8 @@ class Exporter:
     def __call__(self, case: ParityCase) -> Bundle:
         config = config_of(case)
         fixed = {key: values.tobytes() for key, values in case.arrays.items() if key.startswith("fixed/")}
-        key = (config.name, config.threshold, config.box.iou, tuple(case.shapes), tuple(sorted(fixed.items())))
+        sizes = config.min_size, config.max_size
+        key = (config.name, config.threshold, config.box.iou, sizes, tuple(case.shapes), tuple(sorted(fixed.items())))
         if key not in self._made:
             # One bundle at a time: they are hundreds of megabytes.
             checkpoint = self._folder / "checkpoint.pth"

@@ -121,7 +121,7 @@ TEST: {DETECTIONS_PER_IMAGE: 40}
     assert made.mask.class_agnostic
     assert (made.box.classes, made.threshold, made.box.iou) == (3, 0.4, 0.6)
     assert (made.proposals.iou, made.proposals.proposals) == (0.8, 300)
-    assert (made.min_size, made.max_size, made.input_format, made.most) == (640, 1000, "RGB", 40)
+    assert (made.min_size, made.max_size, made.input_format, made.most) == (640, 1000, "RGB", 300)
     assert made.name == "own"
 
 
