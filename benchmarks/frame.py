@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,9 +40,10 @@ from benchmarks.vertex_search import MAP, smooth_map, smooth_surface
 from engines.runtime import DEVICES, Device
 from export.configs import configs
 from export.generators import export_generator
-from stream.compose import boxes, composer, crops, masks, matching, parts, surfaces
+from stream.compose import boxes, composer, crops, masks, parts, surfaces
 from stream.compose.composer import compose
 from stream.compose.parts import Context, Painters, Role
+from stream.detectors import ensemble
 from stream.frame import Image
 from stream.generators import classical
 from stream.generators.base import Generator
@@ -63,7 +64,7 @@ PLAIN: tuple[Box, ...] = ((900, 400, 1080, 860), (1180, 380, 1400, 960))
 
 #: Functions of each step. None of them calls one of another step.
 STEPS: Mapping[str, Sequence[Callable[..., object]]] = {
-    "matching": (matching.unite,),
+    "matching": (ensemble.unite,),
     "boxes": (boxes.person_box, boxes.surface_box, boxes.face_box, boxes.dilated_box),
     "masks": (parts._pixels, masks.cut, masks.touched, masks.dilate_person, masks.covers),
     "embeddings into crops": (surfaces.place_whole,),
@@ -102,10 +103,14 @@ def make_scene(posed: Sequence[Box] = POSED, plain: Sequence[Box] = PLAIN, seed:
 
 def regions_of(scene: Scene) -> Regions:
     """The matched detections, one track each."""
-    outlines, _ = matching.unite(scene.persons, scene.poses)
-    corners = [outline.mask.tight().box for outline in outlines if outline.mask is not None]
-    kept: list[Outline | None] = list(outlines)
-    return Regions.of(corners, Kind.PERSON, track_ids=np.arange(len(kept)), outlines=kept)
+    masked: list[Outline | None] = [Outline(mask) for mask in scene.persons]
+    posed: list[Outline | None] = [Outline(surface=pose) for pose in scene.poses]
+    parts = [
+        Regions.of([mask.tight().box for mask in scene.persons], Kind.PERSON, outlines=masked),
+        Regions.of([pose.box for pose in scene.poses], Kind.PERSON, outlines=posed),
+    ]
+    regions = ensemble.unite(parts)
+    return replace(regions, track_ids=np.arange(len(regions)))
 
 
 def open_generators(folder: Path, *, device: Device, threads: int, small: bool) -> dict[Role, Generator]:

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Bundle
-from stream.compose.matching import unite
 from stream.compose.parts import Style
+from stream.detectors.ensemble import unite
 from stream.frame import Image
 from stream.generators import classical
 from stream.generators.base import Bools, Crops, Generated, Ints, check_crops
 from stream.latents import Latent, Latents
 from stream.outline import BodySurface, Outline, PixelMask
-from stream.regions import Kind, Regions
+from stream.regions import NO_TRACK, Kind, Regions
 from tests.parity import OWN, ParityCase, parity_folder
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -102,9 +102,17 @@ def by_area(outlines: list[Outline]) -> list[Outline]:
     return sorted(outlines, key=lambda outline: outline.mask.area if outline.mask else 0)
 
 
+def united(persons: Sequence[PixelMask], surfaces: Sequence[BodySurface]) -> list[Outline]:
+    """The outlines of all persons, as a run finds them from what two detectors say."""
+    masked = as_regions([Outline(mask) for mask in persons], [NO_TRACK] * len(persons))
+    poses = as_regions([Outline(surface=surface) for surface in surfaces], [NO_TRACK] * len(surfaces))
+    regions = unite([masked, poses])
+    return [outline for i in range(len(regions)) if (outline := regions.outline(i)) is not None]
+
+
 def dp2_regions(spec: Mapping[str, Any], arrays: Arrays) -> Regions:
     """All detections of a case, matched, with the track ids that its latents go by."""
-    outlines, _ = unite(persons_of(arrays), surfaces_of(arrays))
+    outlines = united(persons_of(arrays), surfaces_of(arrays))
     posed = by_area([outline for outline in outlines if outline.surface])
     plain = by_area([outline for outline in outlines if not outline.surface])
     indices = spec["z_indices"]
@@ -223,11 +231,13 @@ def undilated(regions: Regions, index: int, style: Style = "deepprivacy2") -> Pi
     box = PixelMask.filled((int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))))
     if outline is None:
         return box
-    if outline.surface is not None and style == "sg-gan":
-        return outline.surface.linear_mask()
-    if outline.mask is not None:
-        return outline.mask
-    return outline.surface.nearest_mask() if outline.surface is not None else box
+    own = None
+    if outline.surface is not None:
+        own = outline.surface.linear_mask() if style == "sg-gan" else outline.surface.nearest_mask()
+    if outline.mask is None:
+        return box if own is None else own
+    # SG-GAN itself knows no other mask than the pose's; what another detector found counts here as well.
+    return outline.mask.union(own) if own is not None and style == "sg-gan" else outline.mask
 
 
 def under(regions: Regions, shape: tuple[int, ...], style: Style = "deepprivacy2") -> npt.NDArray[np.bool_]:

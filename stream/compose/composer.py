@@ -15,7 +15,7 @@ from stream.compose.waves import waves
 from stream.frame import Image
 from stream.generators.base import Bools, Crops, Floats
 from stream.outline import Box, PixelMask, intersection, is_empty
-from stream.regions import Regions
+from stream.regions import Kind, Regions
 from stream.stitch import cover, paste
 from stream.surface import Surface
 
@@ -37,7 +37,9 @@ class Composed:
     generated: Bools
 
 
-def compose(image: Image, regions: Regions, painters: Painters, *, context: Context = "private") -> Composed:
+def compose(
+    image: Image, regions: Regions, painters: Painters, *, context: Context = "private", whole: bool = True
+) -> Composed:
     """Replace every region of a frame; the picture that is given stays as it is.
 
     Regions are stitched in ascending order of area, faces first, then persons without a surface, then persons with
@@ -49,7 +51,9 @@ def compose(image: Image, regions: Regions, painters: Painters, *, context: Cont
         regions: what to replace. Generators must know their tracks (`Generator.request`).
         painters: what replaces them.
         context: `private`: pixels of regions that are still raw count as unknown in every crop, so that no generator
-            sees them, and every pixel of every region is written. `published`: as the published code does it.
+            sees them. `published`: crops show them, as in the published code.
+        whole: whether every pixel of every region is written. False is for comparison with the published code, which
+            leaves thin parts of masks raw, and faces that lie in the box round a person's mask.
 
     Raises:
         GenerationError: a generator's answer cannot be trusted.
@@ -58,8 +62,8 @@ def compose(image: Image, regions: Regions, painters: Painters, *, context: Cont
     """
     out = image.copy()
     height, width = out.shape[:2]
-    prepared = prepare(regions, (height, width), painters, context)
-    parts, dropped = drop_covered_faces(prepared, (height, width), context)
+    prepared = prepare(regions, (height, width), painters, whole)
+    parts, dropped = drop_covered_faces(prepared, (height, width), whole)
     last = [part for part in parts if _guided(part)]
     first = sorted((part for part in parts if not _guided(part)), key=lambda part: part.rank)
     canvas = _Canvas(out, painters, context, [part.pixels for part in dropped], len(regions))
@@ -68,8 +72,9 @@ def compose(image: Image, regions: Regions, painters: Painters, *, context: Cont
         hidden = {id(first[i]): [*first[i:], *last] for i in wave}
         canvas.stitch([first[i] for i in wave], hidden)
     canvas.stitch_bodies(last)
-    # A dropped face is under the persons that are stitched now.
-    canvas.generated[[part.index for part in dropped]] = True
+    # A dropped face is under stand-ins, unless one of them could not be made in the end.
+    made = all(canvas.generated[part.index] for part in parts if part.crop is not None and part.kind == Kind.PERSON)
+    canvas.generated[[part.index for part in dropped]] = made
     return Composed(out, canvas.generated)
 
 

@@ -131,22 +131,25 @@ def union(first: Box, second: Box) -> Box:
     return min(first[0], second[0]), min(first[1], second[1]), max(first[2], second[2]), max(first[3], second[3])
 
 
-def prepare(regions: Regions, frame: tuple[int, int], painters: Painters, context: Context) -> list[Part]:
+def prepare(regions: Regions, frame: tuple[int, int], painters: Painters, whole: bool = True) -> list[Part]:
     """One part for each region that has a pixel in the frame, in the order of regions.
 
     Args:
         regions: of one frame.
         frame: height and width.
         painters: what replaces them.
-        context: with `private`, no pixel that thin parts or rounding leave out of a crop's mask stays raw.
+        whole: whether crops take pixels as well that thin parts or rounding leave out of a published mask.
     """
-    whole = (0, 0, frame[1], frame[0])
+    inside = (0, 0, frame[1], frame[0])
     touched = geometry.to_pixels(regions.boxes, frame[1], frame[0])
     grown = covered_boxes(regions, painters.margin, painters.shape)
     parts = []
     for index in range(len(regions)):
         x0, y0, x1, y1 = touched[index].tolist()
-        pixels = _pixels(regions, index, (x0, y0, x1, y1), painters.style).within(whole).tight()
+        pixels = _pixels(regions, index, (x0, y0, x1, y1), painters.style).within(inside).tight()
+        if not pixels.pixels.size:
+            # A mask beside the frame says nothing of the part of the box that is in it.
+            pixels = PixelMask.filled((x0, y0, x1, y1))
         if not pixels.pixels.size:
             continue
         kind, track_id = Kind(int(regions.kinds[index])), int(regions.track_ids[index])
@@ -154,7 +157,7 @@ def prepare(regions: Regions, frame: tuple[int, int], painters: Painters, contex
         role = _role(kind, outline.surface if outline else None, painters)
         crop = None
         if role is not None and painters.generators[role].ready([track_id])[0]:
-            crop = _crop(role, pixels, outline.surface if outline else None, frame, painters, context)
+            crop = _crop(role, pixels, outline.surface if outline else None, frame, painters, whole)
         covered, shape = grown[index], painters.shape
         if outline is not None or crop is not None:
             # Where a generator does not do its part in the end, the classical anonymizer covers as much.
@@ -167,7 +170,7 @@ def prepare(regions: Regions, frame: tuple[int, int], painters: Painters, contex
     return parts
 
 
-def drop_covered_faces(parts: list[Part], frame: tuple[int, int], context: Context) -> tuple[list[Part], list[Part]]:
+def drop_covered_faces(parts: list[Part], frame: tuple[int, int], whole: bool = True) -> tuple[list[Part], list[Part]]:
     """Parts that remain, and faces that persons' stand-ins replace anyway.
 
     A face is dropped if every pixel of its grown box (the crop's, within the frame) will be replaced. The published
@@ -176,7 +179,7 @@ def drop_covered_faces(parts: list[Part], frame: tuple[int, int], context: Conte
     Args:
         parts: of all regions.
         frame: height and width.
-        context: `published` for the published way.
+        whole: False for the published way.
     """
     persons = [part.crop for part in parts if part.crop is not None and part.kind == Kind.PERSON]
     unknown = [(crop.unknown, crop.box) for crop in persons]
@@ -186,7 +189,7 @@ def drop_covered_faces(parts: list[Part], frame: tuple[int, int], context: Conte
     for part in parts:
         gone = False
         if part.kind == Kind.FACE and persons:
-            if context == "published":
+            if not whole:
                 gone = inside_any(part.pixels.box, around)
             else:
                 grown = union(boxes.face_box(part.pixels.box), part.pixels.box)
@@ -229,33 +232,33 @@ def _crop(
     surface: BodySurface | None,
     frame: tuple[int, int],
     painters: Painters,
-    context: Context,
+    whole: bool,
 ) -> Crop | None:
     """The crop for a generator, None where the region is too small for one."""
     size = painters.generators[role].size
     if role == "face":
-        return _face(pixels, size, context)
+        return _face(pixels, size, whole)
     if role == "person" or surface is None or painters.surface is None:
-        return _person(pixels, None, frame, size, context)
+        return _person(pixels, None, frame, size, whole)
     if painters.style == "sg-gan":
-        return _surface_guided(pixels, surface, painters.surface, frame, size, context)
-    crop = _person(pixels, surface, frame, size, context)
+        return _surface_guided(pixels, surface, painters.surface, frame, size, whole)
+    crop = _person(pixels, surface, frame, size, whole)
     if crop is None:
         return None
     embedding, body = surfaces.place_whole(surface, crop.box, size)
     return Crop(role, "person", crop.box, crop.unknown, body, _vertices(painters.surface, embedding, body))
 
 
-def _face(pixels: PixelMask, size: tuple[int, int], context: Context) -> Crop | None:
+def _face(pixels: PixelMask, size: tuple[int, int], whole: bool) -> Crop | None:
     box = boxes.face_box(pixels.box)
-    if is_empty(box) or (context == "private" and _area(box) < SMALLEST):
+    if is_empty(box) or (whole and _area(box) < SMALLEST):
         return None
     unknown = masks.face_mask(pixels.box, box, size)
-    return Crop("face", "face", box, _complete(unknown, pixels, box, context))
+    return Crop("face", "face", box, _complete(unknown, pixels, box, whole))
 
 
 def _person(
-    pixels: PixelMask, surface: BodySurface | None, frame: tuple[int, int], size: tuple[int, int], context: Context
+    pixels: PixelMask, surface: BodySurface | None, frame: tuple[int, int], size: tuple[int, int], whole: bool
 ) -> Crop | None:
     tight = pixels.box
     if surface is not None:
@@ -264,7 +267,7 @@ def _person(
     if is_empty(box) or _area(box) < SMALLEST:
         return None
     unknown = masks.dilate_person(masks.cut(pixels, box, size), box, frame)
-    return Crop("person", "person", box, _complete(unknown, pixels, box, context))
+    return Crop("person", "person", box, _complete(unknown, pixels, box, whole))
 
 
 def _surface_guided(
@@ -273,7 +276,7 @@ def _surface_guided(
     vertices: Surface,
     frame: tuple[int, int],
     size: tuple[int, int],
-    context: Context,
+    whole: bool,
 ) -> Crop | None:
     within = union(pixels.box, intersection(surface.box, (0, 0, frame[1], frame[0])))
     tight = boxes.surface_tight(pixels.box, within)
@@ -284,13 +287,11 @@ def _surface_guided(
     unknown = masks.dilate_body(masks.cut(pixels, box, size))
     embedding = surfaces.place_in_frame(surface, box, size)
     found = _vertices(vertices, embedding, own)
-    return Crop("person-cse", "surface", box, _complete(unknown, pixels, box, context), own, found)
+    return Crop("person-cse", "surface", box, _complete(unknown, pixels, box, whole), own, found)
 
 
-def _complete(unknown: Bools, pixels: PixelMask, box: Box, context: Context) -> Bools:
-    return (
-        unknown | masks.touched(pixels, box, (unknown.shape[0], unknown.shape[1])) if context == "private" else unknown
-    )
+def _complete(unknown: Bools, pixels: PixelMask, box: Box, whole: bool) -> Bools:
+    return unknown | masks.touched(pixels, box, (unknown.shape[0], unknown.shape[1])) if whole else unknown
 
 
 def _vertices(surface: Surface, embedding: Floats, body: Bools) -> Ints:

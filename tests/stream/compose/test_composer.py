@@ -112,7 +112,7 @@ def test_any_number_of_regions_is_replaced(
     assert made.image.shape == image.shape
     if not count:
         assert (made.image == image).all()
-    elif context == "private":
+    else:
         written = (made.image != image).any(axis=2)
         # Noise meets the stand-in's colour once in a while.
         assert written[under(regions, image.shape, style)].mean() > 0.999
@@ -122,7 +122,7 @@ def test_waves_give_what_one_region_after_the_other_gives(tiny: dict[Style, Pain
     image, painters = noise(300, 400), tiny["deepprivacy2"]
     regions = crowd(30, 300, 400, seed=7)
     together = compose(image, regions, painters, context="published").image
-    parts, _ = drop_covered_faces(prepare(regions, (300, 400), painters, "published"), (300, 400), "published")
+    parts, _ = drop_covered_faces(prepare(regions, (300, 400), painters), (300, 400))
     alone = image
     for part in sorted(parts, key=lambda part: part.rank):
         alone = compose(alone, regions[[part.index]], painters, context="published").image
@@ -159,7 +159,7 @@ def test_any_box_in_any_frame_is_written_and_nothing_else(
     written = made.image.any(axis=2)
     hidden = under(region, image.shape, style)
     assert not (hidden & ~written).any()
-    parts = prepare(region, (height, width), painters, "private")
+    parts = prepare(region, (height, width), painters)
     if not parts:
         assert not written.any()
         return
@@ -222,13 +222,13 @@ def test_a_face_is_dropped_only_under_a_person_who_covers_its_grown_box() -> Non
     outside = Regions.of([[60, 12, 90, 42]], Kind.FACE, track_ids=[3])
     frame = (240, 160)
     for face, gone in ((inside, True), (outside, False)):
-        parts = prepare(Regions.concatenate([face, person]), frame, flat_painters(), "private")
-        _, dropped = drop_covered_faces(parts, frame, "private")
+        parts = prepare(Regions.concatenate([face, person]), frame, flat_painters())
+        _, dropped = drop_covered_faces(parts, frame)
         assert bool(dropped) == gone
     # A person who is covered classically may not cover as much.
     painters = Painters({"face": Flat(Kind.FACE, (24, 24))}, FILLS)
-    parts = prepare(Regions.concatenate([inside, person]), frame, painters, "private")
-    assert not drop_covered_faces(parts, frame, "private")[1]
+    parts = prepare(Regions.concatenate([inside, person]), frame, painters)
+    assert not drop_covered_faces(parts, frame)[1]
 
 
 def test_the_published_way_drops_faces_in_the_box_round_a_mask() -> None:
@@ -237,11 +237,15 @@ def test_the_published_way_drops_faces_in_the_box_round_a_mask() -> None:
     person = Regions.of([[20, 20, 120, 200]], Kind.PERSON, track_ids=[1], outlines=[Outline(PixelMask(20, 20, cross))])
     corner = Regions.of([[26, 30, 56, 60]], Kind.FACE, track_ids=[2])
     both = Regions.concatenate([corner, person])
-    for context, gone in (("published", True), ("private", False)):
-        parts = prepare(both, (240, 160), flat_painters(), context)  # type: ignore[arg-type]
-        assert bool(drop_covered_faces(parts, (240, 160), context)[1]) == gone  # type: ignore[arg-type]
-    made: Composed = compose(np.zeros((240, 160, 3), np.uint8), both, flat_painters())
-    assert made.image[30:60, 26:56].all()
+    for whole, gone in ((False, True), (True, False)):
+        parts = prepare(both, (240, 160), flat_painters(), whole)
+        assert bool(drop_covered_faces(parts, (240, 160), whole)[1]) == gone
+    for context in CONTEXTS:
+        made: Composed = compose(np.zeros((240, 160, 3), np.uint8), both, flat_painters(), context=context)
+        assert made.image[30:60, 26:56].all()
+    # The control: as published, the face is dropped and stays raw.
+    bare = compose(np.zeros((240, 160, 3), np.uint8), both, flat_painters(), context="published", whole=False)
+    assert not bare.image[30:60, 26:56].all()
 
 
 def test_an_empty_mask_counts_as_the_filled_box() -> None:
@@ -261,7 +265,7 @@ def test_a_dropped_face_is_covered_even_if_the_generator_leaves_its_person_out()
     for box in ((50, 60, 80, 90), (19, 19, 60, 60), (90, 170, 122, 204)):
         both = Regions.concatenate([Regions.of([box], Kind.FACE, track_ids=[2]), person])
         image = np.zeros((260, 180, 3), np.uint8)
-        parts = prepare(both, image.shape[:2], flat_painters(), "private")
+        parts = prepare(both, image.shape[:2], flat_painters())
         refused = compose(image, both, flat_painters(refuses=frozenset([1, 2])))
         done = compose(image, both, flat_painters())
         # What a stand-in would have written is covered as well.
@@ -288,3 +292,41 @@ def test_memory_does_not_grow_with_frame_size_times_persons(style: Style) -> Non
     assert made.generated.all()
     # The picture itself takes 25 MB; a mask of the frame for each person would take 500.
     assert peak < image.nbytes + 60e6
+
+
+def test_with_a_surface_what_only_another_detector_found_of_a_person_is_written_too() -> None:
+    pose = posed((40, 40, 80, 140), vertex_embeddings())
+    broad = Outline(PixelMask.filled((20, 30, 110, 150)), pose)
+    region = Regions.of([[20, 30, 110, 150]], Kind.PERSON, track_ids=[1], outlines=[broad])
+    generators: dict[Role, Generator] = {"person-cse": Flat(Kind.PERSON, (72, 40), surface=True)}
+    painters = Painters(generators, FILLS, Surface(vertex_embeddings()), style="sg-gan")
+    made = compose(np.zeros((180, 160, 3), np.uint8), region, painters)
+    assert made.generated.all()
+    assert (made.image[30:150, 20:110] == Flat.LEVEL).all()
+
+
+def test_in_private_no_crop_shows_a_face_that_is_left_to_a_persons_stand_in() -> None:
+    # The face reaches a column beyond the second person's mask, where that person's stand-in will be.
+    persons = Regions.of([[40, 60, 95, 180], [100, 20, 180, 220]], Kind.PERSON, track_ids=[1, 2])
+    regions = Regions.concatenate([persons, Regions.of([[99, 40, 105, 46]], Kind.FACE, track_ids=[3])])
+    seen = []
+    for level in (0, 255):
+        image = noise(240, 220)
+        image[40:46, 99:105] = level
+        person, face = Flat(Kind.PERSON, (288, 160)), Flat(Kind.FACE, (64, 64))
+        painters = Painters({"person": person, "face": face}, FILLS)
+        made = compose(image, regions, painters)
+        assert made.generated.all()
+        assert not face.given
+        seen.append([(crops.images, crops.known) for crops in person.given])
+    for (first, known), (second, same) in zip(*seen, strict=True):
+        assert (known == same).all()
+        assert (first[known] == second[known]).all()
+
+
+def test_a_mask_beside_the_frame_leaves_the_box_in_it() -> None:
+    region = Regions.of(
+        [[20, 20, 60, 80]], Kind.PERSON, track_ids=[1], outlines=[Outline(PixelMask.filled((5000, 20, 5040, 80)))]
+    )
+    made = compose(np.zeros((120, 100, 3), np.uint8), region, flat_painters())
+    assert (made.image[20:80, 20:60] == Flat.LEVEL).all()

@@ -1,16 +1,9 @@
-import numpy as np
-
-from stream.compose.matching import inside_any, match, unite
-from stream.outline import BodySurface, PixelMask
+from stream.compose.matching import inside_any, match
+from stream.outline import PixelMask
 
 
 def box(x0: int, y0: int, x1: int, y1: int) -> PixelMask:
     return PixelMask.filled((x0, y0, x1, y1))
-
-
-def full(*corners: int) -> BodySurface:
-    x0, y0, x1, y1 = corners
-    return BodySurface((x0, y0, x1, y1), np.ones((112, 112), np.bool_), np.zeros((16, 112, 112), np.float32))
 
 
 def test_the_first_person_takes_the_first_pose_that_overlaps_enough_not_the_best() -> None:
@@ -24,22 +17,6 @@ def test_overlap_must_reach_the_threshold() -> None:
     assert match([box(0, 0, 10, 10)], [box(0, 0, 10, 25)]) == [(0, 0)]
     assert match([box(0, 0, 10, 10)], [box(0, 0, 10, 26)]) == []
     assert match([], []) == []
-
-
-def test_nobody_whom_a_detector_found_is_lost() -> None:
-    persons = [box(0, 0, 10, 10), box(50, 50, 60, 70)]
-    poses = [full(80, 0, 90, 30), full(2, 0, 12, 10)]
-    outlines, pairs = unite(persons, poses)
-    assert pairs == [(0, 1), (1, -1), (-1, 0)]
-    both, plain, posed = outlines
-    assert both.mask is not None
-    assert both.mask.area == 120
-    assert both.surface is poses[1]
-    assert plain.mask is persons[1]
-    assert plain.surface is None
-    assert posed.mask is not None
-    assert posed.mask.box == (80, 0, 90, 30)
-    assert posed.surface is poses[0]
 
 
 def test_a_face_must_lie_strictly_inside_one_box() -> None:

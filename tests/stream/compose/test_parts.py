@@ -40,17 +40,17 @@ def test_a_person_with_a_surface_goes_to_the_generator_that_is_there() -> None:
         (Painters({"person": plain}, FILLS, surface), "person"),
         (Painters({}, FILLS, surface), None),
     ):
-        (part,) = prepare(region, FRAME, painters, "private")
+        (part,) = prepare(region, FRAME, painters)
         assert (part.crop.role if part.crop else None) == role
 
 
 def test_what_lies_outside_the_frame_is_no_part() -> None:
     away = Regions.of([[500, 500, 600, 600], [10, 10, 90, 90]], Kind.PERSON, track_ids=[0, 1])
-    parts = prepare(away, FRAME, Painters({}, FILLS), "private")
+    parts = prepare(away, FRAME, Painters({}, FILLS))
     assert [part.index for part in parts] == [1]
 
 
-def test_only_in_private_thin_pixels_are_added_to_the_published_mask() -> None:
+def test_thin_pixels_are_added_to_the_published_mask() -> None:
     line = np.zeros((200, 120), np.bool_)
     line[60:140, 20:100] = True
     line[:, 3] = True
@@ -58,7 +58,7 @@ def test_only_in_private_thin_pixels_are_added_to_the_published_mask() -> None:
     mask.pixels[...] = line
     region = Regions.of([[20, 20, 140, 220]], Kind.PERSON, track_ids=[0], outlines=[Outline(mask)])
     painters = Painters({"person": Flat(Kind.PERSON)}, FILLS)
-    made = [prepare(region, FRAME, painters, context)[0].crop for context in ("private", "published")]
-    private, published = (crop.unknown for crop in made if crop is not None)
-    assert not (published & ~private).any()
-    assert (private & ~published).any()
+    made = [prepare(region, FRAME, painters, whole)[0].crop for whole in (True, False)]
+    ours, published = (crop.unknown for crop in made if crop is not None)
+    assert not (published & ~ours).any()
+    assert (ours & ~published).any()
