@@ -308,11 +308,11 @@ def test_with_a_surface_what_only_another_detector_found_of_a_person_is_written_
 def test_in_private_no_crop_shows_a_face_that_is_left_to_a_persons_stand_in() -> None:
     # The face reaches a column beyond the second person's mask, where that person's stand-in will be.
     persons = Regions.of([[40, 60, 95, 180], [100, 20, 180, 220]], Kind.PERSON, track_ids=[1, 2])
-    regions = Regions.concatenate([persons, Regions.of([[99, 40, 105, 46]], Kind.FACE, track_ids=[3])])
+    regions = Regions.concatenate([persons, Regions.of([[99, 100, 105, 106]], Kind.FACE, track_ids=[3])])
     seen = []
     for level in (0, 255):
         image = noise(240, 220)
-        image[40:46, 99:105] = level
+        image[100:106, 99:105] = level
         person, face = Flat(Kind.PERSON, (288, 160)), Flat(Kind.FACE, (64, 64))
         painters = Painters({"person": person, "face": face}, FILLS)
         made = compose(image, regions, painters)
