@@ -26,6 +26,9 @@ def main() -> None:
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, _interrupted)
     _forbid_core_dumps()
+    # Read once, when numpy is imported. Our products are small, and several stages want the cores at a time: threads
+    # that share such a product mostly wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from stream import cli
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

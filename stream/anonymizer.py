@@ -17,7 +17,7 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.errors import StreamStoppedError, UsageError
 from engines.store import Store, home
-from stream import assemble
+from stream import assemble, geometry
 from stream.config import AnonymizerSettings, make_settings
 from stream.deadline import DeadlineRunner, HungError
 from stream.detectors.base import Detector, check_detections
@@ -169,11 +169,14 @@ class Anonymizer:
         with contextlib.ExitStack() as stack:
             detector = assemble.open_detector(bundles, settings, threads)
             stack.callback(detector.close)
+            stand_ins = assemble.open_stand_ins(bundles, settings, patient=offline)
+            if stand_ins is not None:
+                stack.callback(stand_ins.close)
             made = cls(
                 [detector],
                 assemble.make_fills(settings),
                 settings,
-                stand_ins=assemble.open_stand_ins(bundles, settings, patient=offline),
+                stand_ins=stand_ins,
                 manual=manual,
                 zones=zones,
                 bundles=bundles.all,
@@ -250,11 +253,10 @@ class Anonymizer:
             StreamStoppedError: the frame has to be withheld and `on_failure` is `stop`.
             HungError: the stage has stopped answering for good.
         """
-        unready = self._begin(followed.regions)
+        regions, unready = self._begin(followed)
         reason = followed.failure or unready
         if reason is None:
             try:
-                regions = self._covered(followed.regions)
                 image, generated = self._cover_runner.call(lambda: self._stitch(followed.frame.image, regions))
                 ignored = len(followed.regions) - len(regions)
                 return Anonymized(followed.frame.with_image(image), regions, ignored=ignored, generated=generated)
@@ -311,24 +313,29 @@ class Anonymizer:
         check_detections(regions.boxes, regions.scores, frame.width, frame.height)
         return regions
 
-    def _covered(self, regions: Regions) -> Regions:
+    def _covered(self, followed: Followed) -> Regions:
         """Without those that the user wants kept as they are, by kind or by place; those by hand always count."""
+        regions, frame = followed.regions, followed.frame
         if self._kept:
             regions = regions[~np.isin(regions.kinds, self._kept) | (regions.origins == Origin.MANUAL)]
         if self._zones is None:
             return regions
-        return regions[self._zones.covered(regions, covered_boxes(regions, self.settings.margin, self.settings.shape))]
+        grown = covered_boxes(regions, self.settings.margin, self.settings.shape)
+        # What lies outside the frame is in no picture: a zone that ends at the frame's edge holds all that is in it.
+        return regions[
+            self._zones.covered(regions, geometry.to_pixels(grown, frame.width, frame.height).astype(np.float32))
+        ]
 
-    def _begin(self, regions: Regions) -> str | None:
-        """Tell the generators who is in the next frame; gives the reason if that fails."""
-        if self._stand_ins is None:
-            return None
+    def _begin(self, followed: Followed) -> tuple[Regions, str | None]:
+        """What is covered in a frame, after the generators were told of it; and the reason if that fails."""
         try:
-            # Not within the deadline: a stream that can wait waits here for what is made once for each new track.
-            self._stand_ins.follow(regions)
+            regions = self._covered(followed)
+            if self._stand_ins is not None:
+                # Not within the deadline: a stream that can wait waits here for what is made once for each new track.
+                self._stand_ins.follow(regions)
         except Exception as error:  # noqa: BLE001  whatever went wrong, tracks may be mixed up
-            return f"anonymization failed: {one_line(error)}"
-        return None
+            return followed.regions, f"anonymization failed: {one_line(error)}"
+        return regions, None
 
     def _stitch(self, image: Image, regions: Regions) -> tuple[Image, int]:
         """The covered picture, and how many regions were replaced by stand-ins."""

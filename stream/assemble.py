@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 
 from engines.bundle import Bundle, open_bundle
-from engines.errors import BundleMissingError, UsageError
+from engines.errors import BundleError, BundleMissingError, UsageError
 from engines.runtime import open_runtime
 from engines.store import Store
 from stream.compose.parts import Painters, Role
@@ -81,14 +81,23 @@ def find_bundles(settings: AnonymizerSettings, store: Store) -> Bundles:
         name = min(unknown)
         raise UsageError(f"--engine {name}: nothing goes by that name here: {did_you_mean(name, known)}")
     find = _Finder(settings, store)
-    detectors = tuple(find.all(names))
+    further = [name for role, name in preset.generators.items() if settings.treatment(_kind(role)) == "realistic"]
+    detectors = tuple(find.all(names, further))
     if not_detectors := [bundle.manifest.name for bundle in detectors if bundle.manifest.task != "detection"]:
         raise UsageError(f"{', '.join(not_detectors)} finds nothing: it is no detector; choose another --detector")
     names_of = _generator_names(settings, preset, Bundles(detectors, {}))
+    if idle := set(settings.engine) - set(names) - set(names_of) - set(names_of.values()):
+        raise UsageError(
+            f"--engine {min(idle)}: nothing in this run would use it; leave it out, or ask for realistic stand-ins"
+        )
     generators = dict(zip(names_of, find.all(names_of.values()), strict=True))
     for role, bundle in generators.items():
         _check_role(role, bundle)
     return Bundles(detectors, generators)
+
+
+def _kind(role: Role) -> Kind:
+    return Kind.of(role.removesuffix("-cse"))
 
 
 def _check_role(role: Role, bundle: Bundle) -> None:
@@ -116,11 +125,16 @@ class _Finder:
     settings: AnonymizerSettings
     store: Store
 
-    def all(self, names: Iterable[str]) -> list[Bundle]:
+    def all(self, names: Iterable[str], further: Iterable[str] = ()) -> list[Bundle]:
         """The bundles of these names.
+
+        Args:
+            names: of what is wanted.
+            further: of what will be wanted next, to be named as well if it is missing.
 
         Raises:
             BundleMissingError: the message says how to come by the first that is missing, and names the others.
+            BundleError: a bundle is not what its manifest says.
         """
         found: list[Bundle] = []
         missing: dict[str, BundleMissingError] = {}
@@ -132,13 +146,21 @@ class _Finder:
         if not missing:
             return found
         (name, first), *others = missing.items()
-        of_preset = "" if name in self.settings.detector else f"preset {self.settings.preset}: "
-        more = f"; missing too: {', '.join(other for other, _ in others)}" if others else ""
-        raise BundleMissingError(f"{of_preset}{first}{more}")
+        known = {*self.store.installed(), *self.settings.engine}
+        more = [other for other, _ in others] + [other for other in further if other not in known]
+        of_preset = (
+            "" if name in {*self.settings.detector, *self.settings.engine} else f"preset {self.settings.preset}: "
+        )
+        raise BundleMissingError(f"{of_preset}{first}{'; missing too: ' if more else ''}{', '.join(more)}")
 
     def _one(self, name: str) -> Bundle:
         given = self.settings.engine.get(name)
-        return self.store.find(name) if given is None else open_bundle(given)
+        if given is None:
+            return self.store.find(name)
+        try:
+            return open_bundle(given)
+        except BundleError as error:
+            raise type(error)(f"--engine {name}: {error}") from None
 
 
 def _generator_names(settings: AnonymizerSettings, preset: Preset, found: Bundles) -> dict[Role, str]:

@@ -100,8 +100,9 @@ def _root(
 
 def _default(name: str) -> str:
     value = RunSettings.model_fields[name].default
+    others = any(name in preset.settings for preset in PRESETS.values())
     # Round brackets: square ones would be markup, and vanish.
-    return f"(default: {value})"
+    return f"(default: {value}{', or as the preset has it' if others else ''})"
 
 
 @app.command("run")
@@ -160,7 +161,7 @@ def run_command(
     ] = None,
     lookahead: Annotated[
         int | None,
-        typer.Option(help=f"Frames before its first detection in which a face is covered. {_default('lookahead')}"),
+        typer.Option(help=f"Frames before their first detection in which people are covered. {_default('lookahead')}"),
     ] = None,
     detect_size: Annotated[
         int | None, typer.Option(help=f"Longer side that detectors see, in pixels. {_default('detect_size')}")

@@ -28,6 +28,9 @@ def _parse_engines(value: object) -> object:
     """`NAME=FOLDER` as given on the command line and in files."""
     if isinstance(value, (list, tuple)):
         pairs = [str(text).partition("=") for text in value]
+        names = [name for name, _, _ in pairs]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{min(twice)!r} is given twice")
         if wrong := [name for name, _, folder in pairs if not name or not folder]:
             raise ValueError(f"{wrong[0]!r} is not NAME=FOLDER, such as person-cse=bundles/mine")
         return {name: Path(folder) for name, _, folder in pairs}
@@ -74,7 +77,7 @@ class AnonymizerSettings(BaseModel):
         shape: what is covered of a region.
         margin: every side of a region moves out by this share of its width or height.
         hold: frames for which a track that misses detections stays covered.
-        lookahead: frames before its first detection in which a face is covered; costs as many and one more of delay.
+        lookahead: frames before their first detection in which people are covered; costs as many and one more of delay.
         detect_size: the longer side of the picture that detectors see is limited to this many pixels.
         threshold: score from which a detection counts.
         deadline: seconds that a stage may take for one frame.
@@ -207,6 +210,9 @@ def read_config(path: Path) -> dict[str, Any]:
     settings = make_settings(RunSettings, named, origin=str(path))
     if settings.engine:
         named["engine"] = {name: path.parent / folder for name, folder in settings.engine.items()}
+    if settings.detector:
+        # A name is in the store wherever the file is.
+        named["detector"] = [str(path.parent / text) if "/" in text else text for text in settings.detector]
     for key in ("report", "contact_sheet", "regions", "detections", "ignore_zones", "only_zones"):
         if key in named:
             named[key] = path.parent / named[key]

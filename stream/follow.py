@@ -93,6 +93,7 @@ class Follower:
         self._tracker = make_tracker(hold)
         self._waiting: deque[_Waiting] = deque()
         self._size: tuple[int, int] | None = None
+        self._source: str | None = None
         self._tracks_of_earlier_ones = 0
         self._blind = 0
         self._blind_because = ""
@@ -110,11 +111,11 @@ class Follower:
         """
         done: list[Followed] = []
         size = (look.frame.width, look.frame.height)
-        if self._size is not None and size != self._size:
+        if self._size is not None and (size != self._size or self._is_another(look.frame)):
             # Places in frames of another size mean nothing here.
             done = self.flush()
             self._begin_again()
-        self._size = size
+        self._size, self._source = size, look.frame.source
         try:
             entry = self._join(look, *size)
         except Exception as error:  # noqa: BLE001  whatever went wrong, something may be left uncovered
@@ -142,6 +143,10 @@ class Follower:
         if self._manual is not None:
             entry.parts.append(self._manual.at(look.frame.elapsed))
         return entry
+
+    def _is_another(self, frame: Frame) -> bool:
+        """Whether it is an image that has nothing to do with the last one: strangers must not share a stand-in."""
+        return frame.source != self._source and not (self._hold or self._lag)
 
     def _begin_again(self) -> None:
         self._tracks_of_earlier_ones += self._tracker.tracks_begun

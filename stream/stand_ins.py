@@ -20,8 +20,8 @@ class StandIns:
         painters: generators and classical anonymizers.
         context: whether generators may see what is still raw; see `stream.compose.composer.compose`.
         linger: frames without a region after which a track has ended, and what generators keep of it is dropped.
-        patience: seconds to wait for each track that a generator is not ready for, 0 where a stream cannot wait: it is
-            covered classically until then.
+        patience: seconds to wait, once, for each track that a generator is not ready for, 0 where a stream cannot wait:
+            it is covered classically until then.
     """
 
     def __init__(
@@ -33,6 +33,8 @@ class StandIns:
         self._patience = patience
         self._frame = 0
         self._last_seen: dict[int, int] = {}
+        #: Whom a generator was not ready for in time: nobody waits for them again.
+        self._given_up: set[int] = set()
 
     @property
     def painters(self) -> Painters:
@@ -52,13 +54,20 @@ class StandIns:
             self._last_seen[track_id] = self._frame
         for track_id in [t for t, last in self._last_seen.items() if self._frame - last > self._linger]:
             del self._last_seen[track_id]
+            self._given_up.discard(track_id)
             for generator in self._generators:
                 generator.forget(track_id)
         for role, generator in self._painters.generators.items():
             wanted = _wanted(regions, role)
             generator.request(wanted)
-            if self._patience and (waiting := int((~generator.ready(wanted)).sum())):
-                generator.wait(wanted, self._patience * waiting)
+            if self._patience:
+                self._wait(generator, wanted)
+
+    def _wait(self, generator: Generator, wanted: npt.NDArray[np.int64]) -> None:
+        waiting = [track for track in wanted[~generator.ready(wanted)].tolist() if track not in self._given_up]
+        if waiting:
+            ready = generator.wait(waiting, self._patience * len(waiting))
+            self._given_up |= {track for track, done in zip(waiting, ready, strict=True) if not done}
 
     def paint(self, image: Image, regions: Regions) -> Composed:
         """The frame with every region replaced or covered, and how many were replaced.
@@ -86,6 +95,7 @@ class StandIns:
     def reset(self) -> None:
         """Forget all tracks: another stream begins, and counts its tracks anew."""
         self._last_seen.clear()
+        self._given_up.clear()
         for generator in self._generators:
             generator.reset()
 

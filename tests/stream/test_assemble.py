@@ -98,6 +98,11 @@ def test_a_preset_takes_a_further_generator_by_what_it_replaces(store: Store, tm
         ({"preset": "sg-gan", "face": "realistic"}, "has no generator for faces; give one with --engine face=FOLDER"),
         ({"detector": ("dp2-face",)}, "finds nothing: it is no detector"),
         ({"detector": ("dsdf",)}, "dsdf"),
+        ({"engine": {"face": Path()}}, "--engine face: nothing in this run would use it"),
+        (
+            {"preset": "deepprivacy2", "person": "blur", "engine": {"person-cse": Path()}},
+            "person-cse: nothing in this run",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_said(values: dict[str, Any], message: str, store: Store) -> None:
@@ -130,7 +135,9 @@ def test_a_missing_bundle_is_named_with_what_to_do(preset: str, missing: str, st
 
 
 def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(BundleMissingError, match=r"'maskrcnn' is not installed .*; missing too: cse, dsfd$"):
+    with pytest.raises(
+        BundleMissingError, match=r"'maskrcnn' is not installed .*; missing too: cse, dsfd, dp2-face, .*"
+    ):
         find_bundles(chosen(preset="deepprivacy2"), Store(tmp_path))
 
 
@@ -164,7 +171,9 @@ def test_detections_are_kept_in_a_file(store: Store, tmp_path: Path) -> None:
 def test_detections_of_other_detectors_are_refused(values: dict[str, Any], store: Store, tmp_path: Path) -> None:
     path = tmp_path / "found.db"
     settings = chosen(preset="deepprivacy2", detections=path)
-    open_detector(find_bundles(settings, store), settings, 1).close()
+    detector = open_detector(find_bundles(settings, store), settings, 1)
+    detector.detect(Frame(np.zeros((60, 80, 3), np.uint8)))
+    detector.close()
     other = chosen(preset="deepprivacy2", detections=path, **values)
     with pytest.raises(UsageError, match="other detectors"):
         open_detector(find_bundles(other, store), other, 1)

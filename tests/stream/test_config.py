@@ -42,6 +42,7 @@ def test_defaults_are_valid() -> None:
         ({"mask_colour": [1, 2, 256]}, "settings: mask_colour: "),
         ({"engine": ["person-cse"]}, "settings: engine: 'person-cse' is not NAME=FOLDER"),
         ({"engine": ["=folder"]}, "settings: engine: '' is not NAME=FOLDER"),
+        ({"engine": ["face=a", "face=b"]}, "settings: engine: 'face' is given twice"),
         ({"truncation": 1.5}, "settings: truncation: "),
         ({"context": "public"}, "settings: context: "),
         ({"start": 5, "end": 5}, "settings: end must be after start"),
@@ -157,6 +158,11 @@ def test_engines_are_given_by_name_in_lists_and_in_tables(tmp_path: Path) -> Non
     }
     for text in ('engine = ["face=bundles/mine"]\n', '[engine]\nface = "bundles/mine"\n'):
         assert read_config(write(tmp_path, text))["engine"] == {"face": tmp_path / "bundles/mine"}
+
+
+def test_folders_of_detectors_in_a_config_file_are_relative_to_it_and_names_are_names(tmp_path: Path) -> None:
+    values = read_config(write(tmp_path, 'detector = ["mine/best", "centerface", "/abs/other"]\n'))
+    assert values["detector"] == [str(tmp_path / "mine/best"), "centerface", "/abs/other"]
 
 
 def test_every_setting_is_an_option_and_is_described() -> None:

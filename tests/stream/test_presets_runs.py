@@ -112,6 +112,30 @@ def test_a_stand_in_stays_the_same_as_long_as_its_track(preset: str, store: Stor
     assert np.array_equal(items[0].image, again[0].image)
 
 
+@pytest.mark.parametrize(("hold", "same"), [(0, False), (2, True)])
+def test_images_of_a_folder_share_no_stand_in_unless_they_are_said_to_belong_together(
+    hold: int, same: bool, store: Store
+) -> None:
+    raw = noise(1, WIDTH, HEIGHT) * 2
+    images = [replace(frame, source=f"{i}.png") for i, frame in enumerate(frames(raw))]
+    with opened(store, "deepprivacy2", hold=hold) as anonymizer:
+        first, second = anonymizer.iterate(images)
+    assert (set(first.regions.track_ids.tolist()) == set(second.regions.track_ids.tolist())) == same
+    assert np.array_equal(first.image, second.image) == same
+
+
+def test_who_is_ignored_takes_no_stand_in_from_others(store: Store, tmp_path: Path) -> None:
+    zones = tmp_path / "zones.json"
+    # Holds the first person, who is the first to get a latent otherwise.
+    zones.write_text('[{"points": [[0, 0], [144, 0], [144, 180], [0, 180]], "kinds": ["person"]}]')
+    with opened(store, "sg-gan", ignore_zones=zones, margin=0.0) as anonymizer:
+        assert anonymizer._stand_ins is not None
+        (item,) = anonymizer.iterate(frames(noise(1, WIDTH, HEIGHT)))
+        asked = set(anonymizer._stand_ins._last_seen)
+    assert item.ignored == 1
+    assert asked == set(item.regions.track_ids.tolist())
+
+
 def test_other_streams_get_other_stand_ins_where_no_seed_is_set(store: Store) -> None:
     raw = noise(1, WIDTH, HEIGHT)
     with opened(store, "deepprivacy2-face", seed=None) as anonymizer:

@@ -119,6 +119,23 @@ def test_a_stream_that_can_wait_waits_for_each_new_track() -> None:
     assert bodies.told == [[1, 2], ("wait", 6.0), [1, 2]]
 
 
+def test_nobody_waits_twice_for_a_track_that_never_gets_ready() -> None:
+    class Stuck(Noted):
+        def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:
+            self.told.append(("wait", timeout))
+            return self.ready(track_ids)
+
+    bodies = Stuck(Kind.PERSON, surface=True, slow=True)
+    stand_ins = made({"person-cse": bodies}, patience=3.0)
+    for tracks in ((1,), (1,), (1, 2), (1, 2)):
+        stand_ins.follow(people(*tracks, pose=True))
+    assert bodies.told == [[1], ("wait", 3.0), [1], [1, 2], ("wait", 3.0), [1, 2]]
+    # Another stream, another try.
+    stand_ins.reset()
+    stand_ins.follow(people(1, pose=True))
+    assert bodies.told[-2:] == [[1], ("wait", 3.0)]
+
+
 @pytest.mark.parametrize(("patience", "generated"), [(0.0, [False]), (3.0, [True])])
 def test_a_live_stream_does_not_wait_and_covers_classically(patience: float, generated: list[bool]) -> None:
     stand_ins = made({"person-cse": Noted(Kind.PERSON, surface=True, slow=True)}, patience=patience)

@@ -104,6 +104,18 @@ def test_a_run_leaves_what_lies_in_the_zone_and_counts_it(tmp_path: Path) -> Non
     assert not np.array_equal(made.image[:, 40:], picture[:, 40:])
 
 
+def test_a_zone_that_ends_at_the_frames_edge_holds_what_reaches_beyond_it(tmp_path: Path) -> None:
+    path = tmp_path / "zones.json"
+    path.write_text(json.dumps([{"points": [[0, 0], [40, 0], [40, 64], [0, 64]]}]))
+    # Its margin, and the box itself, reach outside the frame.
+    detector = FixedDetector((-6, 4, 20, 20))
+    (picture,) = noise(1, 96, 64)
+    with Anonymizer([detector], FILLS, flat_settings(margin=0.3), zones=Zones(read_zones(path))) as anonymizer:
+        made = anonymizer.anonymize(next(iter(frames([picture]))))
+    assert made.ignored == 1
+    assert np.array_equal(made.image, picture)
+
+
 def test_settings_read_the_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the zones file"):
         Anonymizer.from_settings(AnonymizerSettings(only_zones=tmp_path / "missing.json"))
