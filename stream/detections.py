@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -137,20 +137,23 @@ class DetectionsFile:
     """Reads and writes one detections file; may be used from several threads at once.
 
     The last second of a killed process is lost, the file stays valid. Where it cannot be written any more, that is
-    said once and it is only read.
+    said once and it is only read. A file that is new is made with its first entry, so that a run that fails before
+    leaves none.
 
     Args:
         path: the file; made where there is none.
         detectors: that the detections are of.
 
     Raises:
-        UsageError: the folder does not exist, the file is another program's (it is not changed then), damaged, of a
-            newer release or of other detectors.
+        UsageError: the folder does not exist or a new file cannot be made there, or the file is another program's (it
+            is not changed then), damaged, of a newer release or of other detectors.
     """
 
     def __init__(self, path: Path, detectors: Detectors) -> None:
         self._path = path
-        self._connection: sqlite3.Connection | None = _open(path, detectors)
+        self._detectors = detectors
+        self._connection: sqlite3.Connection | None = _open(path, detectors) if _holds_anything(path) else None
+        self._closed = False
         self._lock = threading.Lock()
         self._pending: dict[Place, Rows] = {}
         self._committed = time.monotonic()
@@ -166,10 +169,10 @@ class DetectionsFile:
     def add(self, place: Place, rows: Rows) -> None:
         """Keep the regions of a picture, in the place of what was known of it before."""
         with self._lock:
-            if self._writing and self._connection is not None:
+            if self._writing and not self._closed:
                 self._pending[place] = rows
                 if time.monotonic() - self._committed >= _COMMIT_EVERY:
-                    self._commit(self._connection)
+                    self._commit()
 
     def distrust(self, what: str) -> None:
         """Say once why an entry does not count."""
@@ -179,10 +182,13 @@ class DetectionsFile:
     def close(self) -> None:
         """Write what is not yet written and close the file; further calls do nothing."""
         with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with closing(connection):
-                    self._commit(connection)
+            self._closed = True
+            try:
+                self._commit()
+            finally:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.close()
 
     def _read(self, place: Place) -> Rows | None:
         if self._connection is None:
@@ -201,13 +207,16 @@ class DetectionsFile:
             return None
         return rows
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
-        """All pending entries in one transaction; called with the lock held."""
+    def _commit(self) -> None:
+        """All pending entries in one transaction, the first of which makes the file; called with the lock held."""
         try:
-            with connection:
-                for place, rows in self._pending.items():
-                    _write(connection, place, rows)
-        except sqlite3.Error as error:
+            if self._pending:
+                # Another process may have made the file meanwhile: it is looked at like any other.
+                connection = self._connection = self._connection or _open(self._path, self._detectors)
+                with connection:
+                    for place, rows in self._pending.items():
+                        _write(connection, place, rows)
+        except (sqlite3.Error, UsageError) as error:
             self._writing = False
             _log.warning("%s cannot be written (%s): what is found from now on is not kept", self._path, error)
         self._pending.clear()
@@ -226,10 +235,7 @@ _ADD_REGION = f"INSERT INTO regions (frame, {_COLUMNS}) VALUES (?{', ?' * len(Ro
 
 
 def _open(path: Path, detectors: Detectors) -> sqlite3.Connection:
-    try:
-        _check_head(path)
-    except OSError as error:
-        raise UsageError(f"cannot read the detections file {path}: {error.strerror}") from None
+    _holds_anything(path)
     try:
         # Not "rw": it is made where there is none. A file that may only be read is opened for reading all the same.
         connection = sqlite3.connect(
@@ -257,18 +263,21 @@ def _open(path: Path, detectors: Detectors) -> sqlite3.Connection:
     return connection
 
 
-def _check_head(path: Path) -> None:
-    """Look at a file's first bytes without SQLite, which might write to it."""
+def _holds_anything(path: Path) -> bool:
+    """Whether it is a file of ours rather than an empty one or none; without SQLite, which might write to it.
+
+    Raises:
+        UsageError: it cannot be used, or cannot be made.
+    """
     if not path.parent.is_dir():
         raise UsageError(f"the folder of the detections file {path} does not exist: create {path.parent} first")
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise UsageError(f"the detections file {path} is no file: choose another --detections")
-    with path.open("rb") as file:
-        head = file.read(100)
+    try:
+        head = _head(path)
+    except OSError as error:
+        raise UsageError(f"cannot read the detections file {path}: {error.strerror}") from None
     if not head:
-        return
+        _check_room(path.resolve())
+        return False
     if not head.startswith(b"SQLite format 3\0") or head[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         raise UsageError(f"{path} exists and is no detections file (it stays as it is): choose another --detections")
     version = int.from_bytes(head[60:64], "big")
@@ -277,6 +286,25 @@ def _check_head(path: Path) -> None:
             f"{path} is a detections file of version {version}, this release knows {VERSION}: "
             "update Standin, or choose another --detections"
         )
+    return True
+
+
+def _head(path: Path) -> bytes:
+    """A file's first bytes; none where there is no file."""
+    if not path.exists():
+        return b""
+    if not path.is_file():
+        raise UsageError(f"the detections file {path} is no file: choose another --detections")
+    with path.open("rb") as file:
+        return file.read(100)
+
+
+def _check_room(path: Path) -> None:
+    """Whether a new file can be made, as far as that can be told without making it."""
+    effective = os.access in os.supports_effective_ids
+    allowed = os.access(path.parent, os.W_OK | os.X_OK, effective_ids=effective)
+    if not allowed or (path.exists() and not os.access(path, os.W_OK, effective_ids=effective)):
+        raise UsageError(f"cannot open the detections file {path}: it may not be written there, choose another one")
 
 
 def _create(connection: sqlite3.Connection, detectors: Detectors) -> None:

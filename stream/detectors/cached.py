@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
 from collections.abc import Sequence
@@ -17,9 +18,13 @@ from engines.errors import DetectionError, UsageError
 from stream.detections import DetectionsFile, Detectors, Place, Row, Rows
 from stream.detectors.base import Detector, check_detections
 from stream.frame import Frame
-from stream.outline import BodySurface, Bools, Outline, PixelMask
+from stream.outline import BodySurface, Bools, Box, Outline, PixelMask, intersection
 from stream.regions import Kind, Regions
 from stream.surface import Indices, Surface
+
+#: Pixels by which a mask or a pose may reach out of its region's box: boxes are no whole pixels, masks are pasted with
+#: a rim.
+_RIM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class CachedDetector:
             DetectionError: the detector's answer cannot be trusted; it is not kept.
         """
         place = Place.of(frame)
-        known = self._known(place)
+        known = self._known(place, frame)
         if known is None:
             found = self._detector.detect(frame)
             check_detections(found.boxes, found.scores, frame.width, frame.height)
@@ -115,13 +120,21 @@ class CachedDetector:
         finally:
             self._detector.close()
 
-    def _known(self, place: Place) -> Regions | None:
+    def _known(self, place: Place, frame: Frame) -> Regions | None:
+        """What the file says of the frame; None where it says nothing, or nothing that a detector could have found."""
         rows = self._file.find(place)
+        if rows is None:
+            return None
         try:
-            return None if rows is None else from_rows(rows, self._surface)
+            # What float32 cannot hold becomes infinite, which regions refuse: no need for a warning of numpy's as well.
+            with np.errstate(over="ignore"):
+                regions = from_rows(rows, self._surface)
+            check_detections(regions.boxes, regions.scores, frame.width, frame.height)
+            _check_outlines(regions, frame.width, frame.height)
         except (ValueError, TypeError, OverflowError, zlib.error, DetectionError):
             self._file.distrust("an entry is not what it should be")
             return None
+        return regions
 
 
 def _check_surface(bundle: Bundle, surface: Surface | None) -> None:
@@ -139,6 +152,29 @@ def _check_surface(bundle: Bundle, surface: Surface | None) -> None:
             f"{name} gives dense poses of another body surface than the one whose vertices --detections keeps: "
             "use detectors that were exported from the same CSE checkpoint, or leave --detections out"
         )
+
+
+def _check_outlines(regions: Regions, width: int, height: int) -> None:
+    """Refuse pixels that are not where their region is: they would be replaced, and the region would stay raw.
+
+    Raises:
+        DetectionError: a mask has no pixel in the frame, or a mask or a dense pose lies beside its region's box.
+    """
+    for index in range(len(regions)):
+        outline = regions.outline(index)
+        x0, y0, x1, y1 = regions.boxes[index].tolist()
+        around = math.floor(x0) - _RIM, math.floor(y0) - _RIM, math.ceil(x1) + _RIM, math.ceil(y1) + _RIM
+        if outline is not None and outline.mask is not None:
+            if not outline.mask.within((0, 0, width, height)).pixels.any():
+                raise DetectionError("a mask has no pixel in the frame")
+            _check_inside(outline.mask.tight().box, around)
+        if outline is not None and outline.surface is not None:
+            _check_inside(outline.surface.box, around)
+
+
+def _check_inside(box: Box, around: Box) -> None:
+    if intersection(box, around) != box:
+        raise DetectionError("a mask or a dense pose lies beside its region's box")
 
 
 def to_rows(regions: Regions, surface: Surface | None) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,8 +23,17 @@ from stream.generators.base import (
     run_chosen,
     to_network,
 )
-from stream.latents import Latents, Truncation, truncate_latent
+from stream.latents import Latent, Latents, Truncation, truncate_latent
 from stream.regions import NO_TRACK, Kind
+
+
+@dataclass(slots=True, eq=False)
+class _Mapped:
+    """A track's w, from the latent and the truncation that held when it was first asked for; None until it is there."""
+
+    latent: Latent
+    truncation: Truncation
+    w: Floats | None = None
 
 
 class UnetGenerator:
@@ -68,8 +78,9 @@ class UnetGenerator:
         self._centres = centres
         self._latents = latents
         self._most = most
+        # Never held while a graph runs: one that hangs would stop the frame loop, which no deadline guards.
         self._lock = threading.Lock()
-        self._w: dict[int, Floats] = {}
+        self._mapped: dict[int, _Mapped] = {}
 
     def prepare(self) -> None:
         """Run both graphs once.
@@ -122,18 +133,18 @@ class UnetGenerator:
         """Use another truncation from now on, towards the same averages."""
         with self._lock:
             self._truncation = Truncation(value, self._truncation.multi_modal)
-            self._w.clear()
+            self._mapped.clear()
 
     def forget(self, track_id: int) -> None:
         """Drop what the track owns."""
         with self._lock:
-            self._w.pop(track_id, None)
+            self._mapped.pop(track_id, None)
             self._latents.drop(track_id)
 
     def reset(self) -> None:
         """Drop what all tracks own."""
         with self._lock:
-            self._w.clear()
+            self._mapped.clear()
             self._latents.clear()
 
     def close(self) -> None:
@@ -151,11 +162,19 @@ class UnetGenerator:
 
     def _w_of(self, track_id: int) -> Floats:
         with self._lock:
-            if track_id not in self._w:
-                latent = self._latents.of(track_id)
-                w = self._map(latent.z)
-                self._w[track_id] = truncate_latent(w, latent, self._truncation, self._average, self._centres)
-            return self._w[track_id]
+            latent = self._latents.of(track_id)
+            mapped = self._mapped.get(track_id)
+            # Another generator that shares the latents may have forgotten the track.
+            if mapped is None or mapped.latent is not latent:
+                mapped = self._mapped[track_id] = _Mapped(latent, self._truncation)
+            if mapped.w is not None:
+                return mapped.w
+        w = truncate_latent(self._map(latent.z), latent, mapped.truncation, self._average, self._centres)
+        with self._lock:
+            # What was forgotten meanwhile is in no dictionary any more, so that a late answer changes nothing.
+            if mapped.w is None:
+                mapped.w = w
+            return mapped.w
 
     def _map(self, z: Floats) -> Floats:
         # Always by itself: the result must not depend on who else is in the frame.

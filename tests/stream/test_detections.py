@@ -80,9 +80,60 @@ def test_an_entry_is_known_before_it_is_on_disk(path: Path) -> None:
     with closing(DetectionsFile(path, ANY)) as file:
         file.add(PLACE, ROWS)
         assert file.find(PLACE) == ROWS
-        with closing(sqlite3.connect(path)) as other:
-            assert other.execute("SELECT count(*) FROM frames").fetchone() == (0,)
+        assert not path.exists()
     assert read(path) == list(ROWS)
+
+
+def test_a_new_file_is_made_with_its_first_entry(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detections, "_COMMIT_EVERY", 0.0)
+    file = DetectionsFile(path, ANY)
+    assert file.find(PLACE) is None
+    assert list(path.parent.iterdir()) == []
+    file.close()
+    assert list(path.parent.iterdir()) == []
+    with closing(DetectionsFile(path, ANY)) as file:
+        file.add(PLACE, ())
+        assert path.exists()
+    assert read(path) == []
+
+
+def test_a_file_that_gets_no_entry_stays_as_it_is(path: Path) -> None:
+    path.touch()
+    assert read(path) is None
+    assert path.read_bytes() == b""
+    write(path)
+    before = path.read_bytes()
+    assert read(path, OTHER) is None
+    assert path.read_bytes() == before
+
+
+def test_two_runs_that_begin_without_a_file_share_one(path: Path) -> None:
+    with closing(DetectionsFile(path, ANY)) as one, closing(DetectionsFile(path, ANY)) as other:
+        one.add(PLACE, ROWS)
+        other.add(OTHER, ROWS[:1])
+    assert read(path) == list(ROWS)
+    assert read(path, OTHER) == list(ROWS[:1])
+
+
+@pytest.mark.parametrize("who", ["another program", "another detector"])
+def test_a_file_that_others_made_meanwhile_stays_as_it_is(
+    who: str, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(detections, "_COMMIT_EVERY", 0.0)
+    with closing(DetectionsFile(path, ANY)) as file, caplog.at_level(logging.WARNING):
+        if who == "another program":
+            path.write_text("mine")
+        else:
+            with closing(DetectionsFile(path, Detectors((), {"threshold": "0.9"}))) as other:
+                other.add(PLACE, ROWS[:1])
+        before = path.read_bytes()
+        for number in range(3):
+            file.add(Place(str(number), PLACE.picture), ROWS)
+        assert file.find(PLACE) is None
+    assert path.read_bytes() == before
+    assert len(caplog.records) == 1
+    assert "cannot be written" in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
 
 
 def test_entries_are_committed_while_the_file_is_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,9 +490,29 @@ def test_a_file_that_may_only_be_read_is_read(guarded: Path, caplog: pytest.LogC
 
 
 def test_a_folder_that_cannot_be_written_is_said_at_once(guarded: Path) -> None:
+    (guarded / "empty").touch()
     _guard(guarded)
+    for name in ("clip.detections", "empty"):
+        with pytest.raises(UsageError, match="cannot open the detections file"):
+            DetectionsFile(guarded / name, ANY)
+
+
+def test_an_empty_file_that_may_only_be_read_is_said_at_once(guarded: Path) -> None:
+    path = guarded / "empty"
+    path.touch()
+    path.chmod(0o444)
+    guarded.chmod(0o777)
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
     with pytest.raises(UsageError, match="cannot open the detections file"):
-        DetectionsFile(guarded / "clip.detections", ANY)
+        DetectionsFile(path, ANY)
+    DetectionsFile(guarded / "another", ANY).close()
+
+
+def test_a_link_to_a_folder_that_does_not_exist_is_said_at_once(path: Path) -> None:
+    path.symlink_to(path.parent / "no" / "file")
+    with pytest.raises(UsageError, match="cannot open the detections file"):
+        DetectionsFile(path, ANY)
 
 
 def test_a_closed_file_neither_finds_nor_fails(path: Path) -> None:

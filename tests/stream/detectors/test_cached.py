@@ -26,6 +26,7 @@ from engines.errors import DetectionError, UsageError
 from engines.manifest import ArrayFile, Detection
 from stream import detections
 from stream.detections import DetectionsFile, Detectors, Place, Row
+from stream.detectors import cached as cached_module
 from stream.detectors.base import Detector
 from stream.detectors.cached import CachedDetector, Counts, from_rows, to_rows
 from stream.frame import Frame
@@ -60,7 +61,8 @@ def answer(frame: Frame) -> Regions:
         Outline(PixelMask(8, 1, draw.random((30, 17)) < 0.5), pose((-5, 0, 64, 48), frame.pts + 50)),
     ]
     low = np.array([[-0.0, 1.1], [-2, 3], [5, 5], [-5, -0.0]])
-    boxes = np.concatenate([low, low + draw.uniform(8, 40, (4, 2))], axis=1)
+    sides = np.array([[20, 20], [13, 21], [25, 35], [69, 48]]) * draw.uniform(1, 1.3, (4, 2))
+    boxes = np.concatenate([low, low + sides], axis=1)
     found = Regions.of(boxes, Kind.PERSON, scores=draw.random(4), outlines=outlines)
     found = replace(found, kinds=np.array([Kind.FACE, Kind.PLATE, Kind.PERSON, Kind.PERSON], np.uint8))
     return found[:1] if frame.pts == 1 else found
@@ -284,6 +286,7 @@ GOOD = to_rows(answer(FRAMES[2]), SURFACE)[3]
         GOOD._replace(kind="tree"),
         GOOD._replace(x1=-100.0),
         GOOD._replace(x0=float("inf")),
+        GOOD._replace(x1=1e39),
         GOOD._replace(mask=b"no zlib"),
         GOOD._replace(mask=zlib.compress(bytes(3))),
         GOOD._replace(mask=zlib.compress(bytes(10_000))),
@@ -304,6 +307,78 @@ def test_rows_that_make_no_sense_are_detected_afresh(path: Path, row: Row) -> No
         with closing(cached(path)) as detector:
             assert len(detector.detect(FRAMES[2])) == 4
             assert detector.counts == expected
+
+
+PLAIN, MASKED, POSED, _ = to_rows(answer(FRAMES[2]), SURFACE)
+#: One pixel in a frame's middle, in 200 x 200.
+SMALL = zlib.compress(np.packbits(np.arange(200 * 200) == 60 * 200 + 60).tobytes())
+AT_THE_EDGE = MASKED._replace(x0=-40.0, x1=20.0)
+EMPTY = zlib.compress(bytes(35))
+IMPOSSIBLE = {
+    "a box without area": PLAIN._replace(x1=PLAIN.x0),
+    "a score over 1": PLAIN._replace(score=1.5),
+    "a score under 0": PLAIN._replace(score=-0.5),
+    "a box far outside": PLAIN._replace(x0=700.0, x1=720.0),
+    "a box of many frames": PLAIN._replace(x1=1000.0),
+    "a mask without a pixel": MASKED._replace(mask=EMPTY),
+    "a mask outside the frame": AT_THE_EDGE._replace(mask_x=-38),
+    "a mask beside its box": MASKED._replace(mask_x=40),
+    "a mask that reaches out of its box": MASKED._replace(mask_y=-8),
+    "a mask far away": MASKED._replace(mask_x=2**40),
+    "a pose beside its box": POSED._replace(pose_x0=40, pose_x1=64),
+    "a pose far too large": POSED._replace(pose_x1=2**40),
+}
+
+
+def keep(path: Path, row: Row) -> None:
+    with closing(DetectionsFile(path, Detectors((), {"threshold": "0.2"}, SURFACE))) as file:
+        for frame in FRAMES:
+            file.add(Place.of(frame), [row])
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_entry_that_no_detector_gives_is_detected_afresh_and_replaced(
+    name: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(path, IMPOSSIBLE[name])
+    with caplog.at_level(logging.WARNING):
+        found, counts = run(path)
+    assert counts == Counts(read=0, detected=6)
+    assert [len(regions) for regions in found] == [0, 1, 4, 4, 4, 4]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: an entry is not what it should be: such frames are looked at afresh"
+    ]
+    again, counts = run(path, never)
+    assert counts == Counts(read=6, detected=0)
+    assert [parts_of(regions) for regions in again] == [parts_of(regions) for regions in found]
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_without_a_look_at_it_such_an_entry_would_be_an_answer(
+    name: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(path, IMPOSSIBLE[name])
+    for check in ("check_detections", "_check_outlines"):
+        monkeypatch.setattr(cached_module, check, lambda *_: None)
+    assert [len(regions) for regions in run(path, never)[0]] == [1] * 6
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PLAIN,
+        POSED,
+        PLAIN._replace(x0=-30.0),
+        # The rim of a mask that was pasted, and a body that came in over the frame's edge.
+        MASKED._replace(mask_x=-4, mask_y=1),
+        AT_THE_EDGE._replace(mask_x=-10),
+        # Rows and columns without a pixel do not count.
+        PLAIN._replace(mask_x=-50, mask_y=-50, mask_width=200, mask_height=200, mask=SMALL),
+    ],
+)
+def test_what_a_detector_can_give_is_an_answer(row: Row, path: Path) -> None:
+    keep(path, row)
+    assert [len(regions) for regions in run(path, never)[0]] == [1] * 6
 
 
 def test_look_ups_do_not_wait_for_a_detection(path: Path) -> None:
@@ -407,7 +482,16 @@ def test_dense_poses_without_their_surface_are_an_error_at_start(
         CachedDetector.open(path, inner, Detectors([posed_bundle], {}, surface))
     assert not path.exists()
     CachedDetector.open(path, inner, Detectors([posed_bundle], {}, SURFACE)).close()
-    assert path.exists()
+    assert inner.closed
+
+
+def test_a_run_that_fails_before_its_first_frame_leaves_no_file(path: Path) -> None:
+    detector = cached(path)
+    detector.prepare(64, 48, 1)
+    detector.close()
+    assert list(path.parent.iterdir()) == []
+    run(path)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_dense_pose_that_nobody_expected_withholds_the_frame(path: Path) -> None:

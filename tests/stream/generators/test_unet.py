@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from stream.generators.open import open_generator
 from stream.generators.unet import UnetGenerator
 from stream.latents import Latents, Truncation, truncate
 from stream.regions import NO_TRACK, Kind
+from tests.fakes import finishes_within
 from tests.generator_bundles import (
     CENTRES,
     HEIGHT,
@@ -22,6 +24,7 @@ from tests.generator_bundles import (
     W_SCALE,
     WIDTH,
     Fault,
+    Gate,
     Watched,
     crops,
     write_unet,
@@ -35,9 +38,10 @@ def make(
     truncation: Truncation | None = None,
     generator: type[UnetGenerator] = UnetGenerator,
     most: int = 8,
+    before: Callable[[int], object] = lambda _: None,
 ) -> tuple[UnetGenerator, Watched, Watched]:
     """A generator whose graphs are watched: itself, the mapping, the U-Net."""
-    mapping, unet = Watched(bundle, "mapping"), Watched(bundle, "generator")
+    mapping, unet = Watched(bundle, "mapping", before), Watched(bundle, "generator")
     centres = bundle.array("w_centers") if "w_centers" in bundle.manifest.arrays else None
     made = generator(
         mapping,
@@ -300,10 +304,113 @@ def test_several_threads_may_generate_at_once(plain: Bundle) -> None:
     crop = crops(0)
     wanted = [replace(crop, track_ids=np.array([i % 4])) for i in range(80)]
     with ThreadPoolExecutor(8) as pool:
+        # Threads that ask for the same new track at once may each run its mapping, but only once.
         pictures = list(pool.map(lambda one: generator.generate(one).output.tobytes(), wanted))
-    assert mapping.runs == 4
+        assert 4 <= mapping.runs <= 4 * 8
+        before = mapping.runs
+        assert list(pool.map(lambda one: generator.generate(one).output.tobytes(), wanted)) == pictures
+    assert mapping.runs == before
     assert all(pictures[i] == pictures[i % 4] for i in range(80))
     assert len(set(pictures)) == 4
+
+
+class Locked(UnetGenerator):
+    """Holds the lock while the mapping runs."""
+
+    def _map(self, z: Floats) -> Floats:
+        with self._lock:
+            return super()._map(z)
+
+
+@pytest.mark.parametrize("kind", [UnetGenerator, Locked])
+def test_a_mapping_that_hangs_stops_nobody_else(plain: Bundle, kind: type[UnetGenerator]) -> None:
+    gate = Gate()
+    generator, mapping, _ = make(plain, generator=kind, before=lambda run: gate(run) if run == 1 else None)
+    crop = crops(1)
+    there = generator.generate(crop).output
+    calls: list[Callable[[], object]] = [
+        partial(generator.generate, crop),
+        partial(generator.forget, 3),
+        partial(generator.forget, 2),
+        partial(generator.set_truncation, 0.5),
+        generator.reset,
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(generator.generate, crops(2))
+        try:
+            assert gate.reached.wait(20)
+            assert generator.ready([1, 2]).all()
+            if kind is Locked:
+                # The control: each of them waits for the mapping.
+                with pytest.raises(AssertionError, match="still running"):
+                    finishes_within(0.2, calls[0])
+            else:
+                assert np.array_equal(finishes_within(20, partial(generator.generate, crop)).output, there)
+                for call in calls:
+                    finishes_within(20, call)
+                assert mapping.runs == 2
+            assert not waiting.done()
+        finally:
+            gate.open()
+        assert waiting.result(20).done.all()
+
+
+class Remembering(UnetGenerator):
+    """Keeps every w that it was ever given, by the id of the track alone."""
+
+    def _w_of(self, track_id: int) -> Floats:
+        kept: dict[int, Floats] = self.__dict__.setdefault("kept", {})
+        if track_id not in kept:
+            kept[track_id] = super()._w_of(track_id)
+        return kept[track_id]
+
+
+CHANGES: dict[str, Callable[[UnetGenerator], None]] = {
+    "reset": lambda generator: generator.reset(),
+    "forget": lambda generator: generator.forget(1),
+    "set_truncation": lambda generator: generator.set_truncation(0.25),
+}
+
+
+@pytest.mark.parametrize(("kind", "right"), [(UnetGenerator, True), (Remembering, False)])
+@pytest.mark.parametrize("first", ["the late answer", "the next frame"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_w_that_comes_too_late_is_not_used(
+    plain: Bundle, change: str, first: str, kind: type[UnetGenerator], right: bool
+) -> None:
+    gate, latents = Gate(), Latents()
+    generator, mapping, unet = make(
+        plain, generator=kind, latents=latents, before=lambda run: gate(run) if run == 0 else None
+    )
+    truncation = 0.25 if change == "set_truncation" else 0.7
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(generator.generate, crops(1))
+        try:
+            assert gate.reached.wait(20)
+            CHANGES[change](generator)
+            if first == "the next frame":
+                finishes_within(20, partial(generator.generate, crops(1)))
+        finally:
+            gate.open()
+        late.result(20)
+    for _ in range(2):
+        generator.generate(crops(1))
+    w = truncate(W_SCALE * latents.of(1).z + W_OFFSET, plain.array("w_avg"), truncation)
+    assert np.array_equal(unet.fed[-1]["w"][0], w) == right
+    assert mapping.runs == (2 if right or first == "the next frame" else 1)
+
+
+def test_a_latent_that_another_generator_forgot_is_drawn_anew_for_both(tmp_path: Path) -> None:
+    latents = Latents()
+    first, _, one = make(write_unet(tmp_path / "a"), latents=latents)
+    second, _, two = make(write_unet(tmp_path / "b", surface=True), latents=latents)
+    for _ in range(2):
+        first.generate(crops(1))
+        second.generate(crops(1))
+        second.forget(1)
+    first.generate(crops(1))
+    assert len({feeds["w"].tobytes() for feeds in one.fed}) == 3
+    assert [feeds["w"].tobytes() for feeds in two.fed] == [feeds["w"].tobytes() for feeds in one.fed[:2]]
 
 
 @pytest.mark.parametrize("surface", [False, True])
