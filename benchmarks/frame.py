@@ -4,8 +4,8 @@ DeepPrivacy2's generators at full size with seeded random weights, through `comp
 poses are made up, on a smooth surface with as many vertices as SMPL has. Steps are timed by their functions (cProfile),
 in the last of the rounds; the total is the median of rounds that are not profiled. The published code took 10.4 s for
 such a frame on 2 cores: 7.1 s for regions and vertices, 3.3 s for generation and pasting. `processor_ms` is the
-least time of all cores together. The BLAS library takes one thread unless OPENBLAS_NUM_THREADS says otherwise, as in the
-command `standin`.
+least time of all cores together. The BLAS library takes one thread unless OPENBLAS_NUM_THREADS says otherwise, as in
+the command `standin`.
 
     python benchmarks/frame.py [--rounds 5] [--context private] [--device cpu] [--threads 2] [--small]
 """
