@@ -32,12 +32,13 @@ from engines.store import Store, home
 from stream import geometry
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.assemble import find_bundles, make_fills, open_detector
-from stream.compose.parts import Painters, Role
+from stream.compose.parts import Painters
 from stream.config import AnonymizerSettings
 from stream.detectors.base import Detector
 from stream.frame import Frame, Image
 from stream.generators.base import Bools, Crops, Generated, Ints, check_crops
 from stream.regions import Kind, Regions
+from stream.roles import Role
 from stream.sources.video import VideoSource
 from stream.stand_ins import StandIns
 

@@ -40,11 +40,12 @@ from engines.runtime import DEVICES
 from export.configs import configs
 from export.generators import export_generator
 from stream.compose import boxes
-from stream.compose.parts import Painters, Role, Style
+from stream.compose.parts import Painters
 from stream.generators import classical
 from stream.generators.open import open_generator
 from stream.outline import BodySurface, Box, Outline, PixelMask
 from stream.regions import Kind, Regions
+from stream.roles import Role, Style
 from stream.stand_ins import StandIns
 from stream.surface import Surface
 

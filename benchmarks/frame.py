@@ -42,7 +42,7 @@ from export.configs import configs
 from export.generators import export_generator
 from stream.compose import boxes, composer, crops, masks, parts, surfaces
 from stream.compose.composer import compose
-from stream.compose.parts import Context, Painters, Role
+from stream.compose.parts import Painters
 from stream.detectors import ensemble
 from stream.frame import Image
 from stream.generators import classical
@@ -52,6 +52,7 @@ from stream.generators.unet import UnetGenerator
 from stream.latents import Latents
 from stream.outline import BodySurface, Box, Outline, PixelMask
 from stream.regions import Kind, Regions
+from stream.roles import Context, Role
 from stream.surface import Surface
 
 #: Seconds that the published code took, on 2 cores.

@@ -14,7 +14,7 @@ from engines.bundle import Bundle, open_bundle
 from engines.errors import BundleError, BundleMissingError, UsageError
 from engines.runtime import open_runtime
 from engines.store import Store
-from stream.compose.parts import Painters, Role
+from stream.compose.parts import Painters
 from stream.config import AnonymizerSettings
 from stream.detections import Detectors
 from stream.detectors.base import Detector
@@ -29,6 +29,7 @@ from stream.generators.open import open_generator
 from stream.latents import Latents
 from stream.presets import GENERATORS, Preset, did_you_mean, find_preset
 from stream.regions import Kind
+from stream.roles import Role
 from stream.stand_ins import StandIns
 from stream.surface import Surface
 

@@ -21,12 +21,12 @@ from rich.logging import RichHandler
 from engines.errors import StandinError
 from engines.runtime import Device
 from stream import cli_engines, cli_export, cli_generate, doctor
-from stream.compose.parts import Context
 from stream.config import Classical, OnFailure, RunSettings, Treatment, make_settings, read_config
 from stream.generators.open import Precision
 from stream.pipeline import Pipeline
 from stream.presets import PRESETS
 from stream.progress import RunProgress, render_summary
+from stream.roles import Context
 from stream.run import RunResult, run
 from stream.sources.base import StreamInfo
 from stream.stitch import Shape

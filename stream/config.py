@@ -11,10 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from engines.errors import UsageError
 from engines.runtime import Device
-from stream.compose.parts import Context
 from stream.generators.open import Precision
 from stream.presets import did_you_mean, find_preset
 from stream.regions import Kind
+from stream.roles import Context
 from stream.stitch import Shape
 
 OnFailure = Literal["withhold", "stop"]

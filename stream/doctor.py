@@ -21,6 +21,7 @@ from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableEr
 from engines.runtime_onnx import import_onnxruntime
 from engines.runtime_openvino import import_openvino, openvino_core
 from engines.store import Store, home
+from stream.presets import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -276,12 +277,30 @@ def check_store(store: Store) -> list[Check]:
     return checks
 
 
+def check_presets(store: Store) -> list[Check]:
+    """For each preset, which of its bundles are not there."""
+    checks, installed = [], store.installed()
+    for name, preset in PRESETS.items():
+        wanted = (*preset.detectors, *preset.generators.values())
+        missing = [bundle for bundle in wanted if bundle not in installed]
+        if missing:
+            todo = "; ".join(
+                f"standin engines pull {bundle}" if bundle in store.known else f"standin export {bundle} ..."
+                for bundle in missing
+            )
+            checks.append(Check(f"preset {name}", "missing", f"needs {', '.join(missing)}", todo))
+        else:
+            checks.append(Check(f"preset {name}", "ok", f"has {', '.join(wanted)}"))
+    return checks
+
+
 def collect(store: Store | None = None) -> list[Check]:
     """Looks at everything.
 
     Args:
         store: The store to look at; the default one if not given.
     """
+    store = store or Store(home())
     return [
         *check_python(),
         *check_libraries(),
@@ -291,7 +310,8 @@ def collect(store: Store | None = None) -> list[Check]:
         *check_tensorrt(),
         *check_encoders(),
         *check_gstreamer(),
-        *check_store(store or Store(home())),
+        *check_store(store),
+        *check_presets(store),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from engines.errors import UsageError
-from stream.compose.parts import Role
+from stream.roles import Role
 
 
 class Preset(BaseModel):

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.compose.composer import Composed, compose
-from stream.compose.parts import Context, Painters, Role
+from stream.compose.parts import Painters
 from stream.frame import Image
 from stream.generators.base import Generator
 from stream.regions import NO_TRACK, Kind, Regions
+from stream.roles import Context, Role
 from stream.union import one_for_each_track
 
 

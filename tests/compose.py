@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Bundle
-from stream.compose.parts import Style
 from stream.detectors.ensemble import unite
 from stream.frame import Image
 from stream.generators import classical
@@ -19,6 +18,7 @@ from stream.generators.base import Bools, Crops, Generated, Ints, check_crops
 from stream.latents import Latent, Latents
 from stream.outline import BodySurface, Outline, PixelMask
 from stream.regions import NO_TRACK, Kind, Regions
+from stream.roles import Style
 from tests.parity import OWN, ParityCase, parity_folder
 
 Arrays = Mapping[str, npt.NDArray[Any]]

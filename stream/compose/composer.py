@@ -10,12 +10,13 @@ import numpy as np
 from stream import geometry
 from stream.compose import masks
 from stream.compose.crops import cut_image, enlarge
-from stream.compose.parts import Context, Crop, Painters, Part, Role, drop_covered_faces, prepare
+from stream.compose.parts import Crop, Painters, Part, drop_covered_faces, prepare
 from stream.compose.waves import waves
 from stream.frame import Image
 from stream.generators.base import Bools, Crops, Floats
 from stream.outline import Box, PixelMask, intersection, is_empty
 from stream.regions import Kind, Regions
+from stream.roles import Context, Role
 from stream.stitch import cover, paste
 from stream.surface import Surface
 

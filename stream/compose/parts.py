@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -17,15 +16,9 @@ from stream.generators.base import Bools, Floats, Generator, Ints
 from stream.generators.classical import Fill
 from stream.outline import BodySurface, Box, PixelMask, intersection, is_empty
 from stream.regions import Kind, Regions
+from stream.roles import Role, Style
 from stream.stitch import Shape, covered_boxes
 from stream.surface import Surface
-
-#: What a generator replaces.
-Role = Literal["face", "person", "person-cse"]
-#: Whether pixels of other regions that are still raw may be seen in a crop.
-Context = Literal["private", "published"]
-#: Whose rules cut and stitch persons with a surface.
-Style = Literal["deepprivacy2", "sg-gan"]
 
 #: Smaller regions are covered classically.
 SMALLEST = 32 * 32

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from engines.errors import UsageError
 from stream.cli import run_command
 from stream.config import AnonymizerSettings, RunSettings, make_settings, read_config
-from stream.presets import PRESETS, find_preset
+from stream.presets import PRESETS
 from stream.regions import Kind
 
 
@@ -114,14 +114,6 @@ def test_a_config_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="cannot read the config file"):
         read_config(binary)
-
-
-def test_every_preset_is_found_and_says_what_it_is() -> None:
-    assert PRESETS
-    for name in PRESETS:
-        preset = find_preset(name)
-        assert preset.detectors
-        assert preset.about
 
 
 def test_a_preset_settles_what_is_not_given() -> None:

@@ -12,6 +12,8 @@ from engines.errors import RuntimeUnavailableError
 from engines.store import Store
 from stream import doctor
 from stream.doctor import Check
+from stream.presets import PRESETS
+from tests.detector_bundles import install_presets
 from tests.engines.helpers import doubler, tiny_draft
 
 if TYPE_CHECKING:
@@ -127,6 +129,20 @@ def test_a_store_that_does_not_exist_yet_is_judged_by_the_folder_above(tmp_path:
     assert "GB free" in check.detail
     (tmp_path / "file").write_bytes(b"")
     assert doctor.check_store(Store(tmp_path / "file" / "x"))[0].status == "warn"
+
+
+def test_presets_say_what_they_lack_and_how_it_is_made(tmp_path: Path) -> None:
+    checks = by_name(doctor.check_presets(Store(tmp_path)))
+    assert set(checks) == {f"preset {name}" for name in PRESETS}
+    lacking = checks["preset sg-gan"]
+    assert (lacking.status, lacking.detail) == ("missing", "needs maskrcnn, cse, centerface, sg-gan")
+    assert "standin export maskrcnn ..." in lacking.todo
+    assert "standin engines pull centerface" in lacking.todo
+    # Nobody needs them for the default run, which says itself what it lacks.
+    assert doctor.exit_code(checks.values()) == 0
+    install_presets(tmp_path)
+    for name in ("deepprivacy2", "deepprivacy2-face", "sg-gan", "faces"):
+        assert by_name(doctor.check_presets(Store(tmp_path)))[f"preset {name}"].status == "ok"
 
 
 def rendered(checks: list[Check]) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stream.compose.parts import Painters, Role
+from stream.compose.parts import Painters
 from stream.generators.base import Bools, Generator, Ints
 from stream.outline import Outline
 from stream.regions import NO_TRACK, Kind, Regions
+from stream.roles import Role
 from stream.stand_ins import StandIns
 from stream.surface import Surface
 from tests.compose import FILLS, Flat, posed

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from stream.compose import masks
 from stream.compose.composer import Composed, compose
-from stream.compose.parts import Context, Painters, Role, Style, drop_covered_faces, prepare
+from stream.compose.parts import Painters, drop_covered_faces, prepare
 from stream.frame import Image
 from stream.generators.base import Generator
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from stream.outline import BodySurface, Outline, PixelMask
 from stream.regions import Kind, Regions
+from stream.roles import Context, Role, Style
 from stream.surface import Surface
 from tests.compose import (
     FILLS,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from stream.compose.composer import compose
-from stream.compose.parts import Painters, Role, drop_covered_faces, prepare
+from stream.compose.parts import Painters, drop_covered_faces, prepare
 from stream.generators.base import Generator
 from stream.generators.open import open_generator
 from stream.regions import Kind, Regions
+from stream.roles import Role
 from stream.surface import Surface
 from tests.compose import (
     FILLS,
