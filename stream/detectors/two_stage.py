@@ -27,7 +27,8 @@ Arrays = dict[str, Any]
 
 #: Boxes in one run of the heads: a crowd must not exhaust the memory (a dense pose takes about 50 MB a box).
 _MOST_BOXES = 16
-_FEATURES = ("p2", "p3", "p4", "p5")
+#: What heads take that is no feature of the detector's.
+_OF_BOXES = ("boxes", "index", "classes")
 
 
 class TwoStageDetector:
@@ -47,7 +48,7 @@ class TwoStageDetector:
         longest: limits the longer side of the picture that is looked at, None for what the bundle says.
 
     Raises:
-        BundleError: the bundle is of another kind of detector.
+        BundleError: the bundle is of another kind of detector, or its graphs do not fit together.
     """
 
     def __init__(
@@ -63,6 +64,12 @@ class TwoStageDetector:
         self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
         self._name = bundle.manifest.name
         self._size = fixed_size(bundle)
+        self._features = [tensor.name for tensor in heads.inputs if tensor.name not in _OF_BOXES]
+        if lacking := set(self._features) - {tensor.name for tensor in detector.outputs}:
+            raise BundleError(
+                f"the heads of {bundle.manifest.name} take {', '.join(sorted(lacking))}, which its detector does not "
+                "give; build the bundle again"
+            )
         self._longest = detection.max_size if longest is None else min(longest, detection.max_size)
         self._threshold = max(threshold, detection.threshold)
 
@@ -167,7 +174,7 @@ class TwoStageDetector:
         ]
 
     def _run_heads(self, found: Arrays, boxes: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> Arrays:
-        feeds = {name: found[name] for name in _FEATURES}
+        feeds = {name: found[name] for name in self._features}
         feeds |= {"boxes": np.ascontiguousarray(boxes), "index": np.zeros(len(boxes), np.int64)}
         if any(tensor.name == "classes" for tensor in self._heads.inputs):
             feeds["classes"] = classes

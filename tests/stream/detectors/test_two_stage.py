@@ -224,3 +224,10 @@ def test_a_bundle_without_heads_is_refused(tmp_path: Path) -> None:
     runtime = open_runtime(bundle, "detector")
     with pytest.raises(BundleError, match="no detector in two stages"):
         TwoStageDetector(bundle, runtime, runtime, threshold=0.2)
+
+
+def test_graphs_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    bundle = write_two_stage(tmp_path / "bundle", "mask-rcnn", ())
+    other = write_one_stage(tmp_path / "other", ())
+    with pytest.raises(BundleError, match=r"heads of tiny take image, image_size, which its detector does not give"):
+        TwoStageDetector(bundle, open_runtime(other, "detector"), open_runtime(other, "detector"), threshold=0.2)
