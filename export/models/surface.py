@@ -96,9 +96,10 @@ class VertexMapping(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """The published way: (1, z_channels) -> (K, w_channels), not truncated."""
         x = torch.cat([self.surface(), self.latent(z).expand(self.spec.vertices, -1)], dim=1)
-        return self._combine(x)
+        return self.combine(x)
 
-    def _combine(self, x: Tensor) -> Tensor:
+    def combine(self, x: Tensor) -> Tensor:
+        """The layers that see both, for any pairs of `surface` and `latent` side by side: (P, w_channels)."""
         residual = x
         for i in range(self.spec.combined_layers):
             x = self.get_submodule(f"fc{i}")(x)
@@ -144,8 +145,12 @@ class Modulation(nn.Module):
         Returns:
             gamma of each decoder layer in order, at that layer's resolution.
         """
-        body = 1 - mask - border
         pixels = torch.stack([w[i, vertices[i]] for i in range(len(w))]).permute(0, 3, 1, 2)
+        return self.spread(pixels, mask, border)
+
+    def spread(self, pixels: Tensor, mask: Tensor, border: Tensor) -> list[Tensor]:
+        """The same from the w of every pixel, (N, w_channels, H, W); outside the body it is not looked at."""
+        body = 1 - mask - border
         x = self.global_mask(torch.cat([pixels * body, mask, border, body], dim=1))
         pyramid = downsampled(x, len(self.spec.decoder))
         return [layer(pyramid[-1 - i // 2]) for i, layer in enumerate(self.dec_layers)]

@@ -1,0 +1,1 @@
+"""The starter set: training data, networks and training loops, from synthetic humans only."""

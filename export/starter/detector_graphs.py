@@ -1,0 +1,201 @@
+"""The two graphs of the detector's bundle, with the outputs that a dense pose's bundle has.
+
+`detector.onnx` ends in a bounded number of sorted boxes and gives `pixels`, what it says of every place. `heads.onnx`
+cuts `pixels` to the boxes that survived and leaves of the bodies in a box the one whose box it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  everyone calls it that
+
+from engines.manifest import Tensor as Declared
+from export.detector_graphs import Side, detector_inputs, example_boxes, example_pictures
+from export.graphs import Arrays, GraphPlan
+from export.models.boxes import NO_SCORE, best, clip, suppress, take
+from export.models.roi import roi_align
+from export.starter.detector import FINE_STRIDE, PersonNetwork, boxes_of, ways
+from export.starter.detector_data import MEAN, STD
+
+#: Places on each side of a box, as the heads of dense pose give them.
+SIDE: Final = 112
+#: Candidates that suppression chooses from. Delicate for TensorRT: TopK takes at most 3840.
+_CANDIDATES: Final = 300
+#: A place belongs to the box whose centre it points to, within this part of the box's sides;
+_REACH: Final = 0.5
+#: beyond, its logit falls by this for each side.
+_STEEP: Final = 20.0
+#: Sides count as at least so many pixels: a way is no more exact than that.
+_SMALLEST_SIDE: Final = 16.0
+#: float32 ends at 3.4e38.
+_LARGEST_SUM: Final = 3e38
+
+
+class StarterDetector(nn.Module):
+    """From pictures to boxes.
+
+    Args:
+        network: see there.
+        threshold: a box with a score at or below it is none.
+        most: M, boxes a frame.
+        iou: a box falls if it shares more than this with a better one.
+    """
+
+    def __init__(self, network: PersonNetwork, *, threshold: float = 0.1, most: int = 64, iou: float = 0.55) -> None:
+        super().__init__()
+        self.network, self.threshold, self.most, self.iou = network, threshold, most, iou
+
+    def forward(self, image: Tensor, image_size: Tensor) -> tuple[Tensor, ...]:
+        """Boxes, and `pixels` for the heads.
+
+        Args:
+            image: (N,3,h,w), normalised, then padded with 0; h and w are multiples of 32.
+            image_size: (N,2) int64, height and width before padding.
+
+        Returns:
+            boxes (N,M,4) `xyxy` in pixels, scores (N,M) descending, classes (N,M) int64, count (N,) int64, floor (N,)
+            and pixels (N,3+D,h/4,w/4).
+        """
+        coarse, pixels = self.network(image)
+        boxes, scores, count, floor = self.decide(coarse, image_size)
+        # Comparisons with NaN are false, so that a broken network would look like an empty street otherwise.
+        fine = (coarse.flatten(1).sum(dim=1) + pixels.flatten(1).sum(dim=1)).abs() < _LARGEST_SUM
+        scores = torch.where(fine[:, None], scores, float("nan"))
+        count = torch.where(fine, count, self.most)
+        return boxes, scores, torch.zeros_like(scores, dtype=torch.int64), count, floor, pixels
+
+    def decide(self, coarse: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes (N,M,4), scores (N,M), count (N,) and floor (N,) from (N,5,h,w); see `forward`."""
+        logits = coarse[:, :1]
+        highest = logits >= F.max_pool2d(logits, 3, stride=1, padding=1)
+        likely = torch.sigmoid(logits)
+        boxes = clip(boxes_of(coarse), image_size)
+        # What lies in the padding has no area.
+        there = (boxes[..., 2:] > boxes[..., :2]).all(dim=2) & (highest & (likely > self.threshold)).flatten(1)
+        scores, places = best(torch.where(there, likely.flatten(1), NO_SCORE), _CANDIDATES)
+        boxes = take(boxes, torch.where(scores > 0, places, 0))
+        stays = suppress(boxes, scores, torch.zeros(_CANDIDATES, dtype=torch.int64), 1, iou=self.iou, most=_CANDIDATES)
+        total = stays.sum(dim=1).long()
+        kept, rows = best(torch.where(stays > 0, scores, NO_SCORE), self.most)
+        here = kept > 0
+        boxes = torch.where(here[..., None], take(boxes, torch.where(here, rows, 0)), 0.0)
+        left_out = torch.where(there.sum(dim=1) > _CANDIDATES, scores[:, -1], 0.0)
+        cut_off = torch.where(total > self.most, kept[:, -1], 0.0)
+        floor = torch.maximum(left_out, cut_off)
+        return boxes, torch.where(here, kept, 0.0), total.clamp(max=self.most), floor
+
+
+class StarterHeads(nn.Module):
+    """Body and surface of the boxes that survived; it has no weights.
+
+    Args:
+        body_probability: from here on a place counts as body.
+    """
+
+    def __init__(self, *, body_probability: float = 0.5) -> None:
+        super().__init__()
+        self.limit = math.log(body_probability / (1 - body_probability))
+
+    def forward(self, pixels: Tensor, boxes: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Coarse segmentation (R,2,112,112) as logits and embedding (R,D,112,112) of boxes (R,4) in frames (R,)."""
+        cut = roi_align(pixels, boxes, index, SIDE, scale=1 / FINE_STRIDE, sampling=1, aligned=True)
+        # Middles of places in parts of the box, and how far from its middle each one's way ends.
+        middles = (torch.arange(SIDE, dtype=cut.dtype, device=cut.device) + 0.5) / SIDE - 0.5
+        sides = boxes[:, 2:] - boxes[:, :2]
+        soft = sides.clamp(min=_SMALLEST_SIDE)
+        way = ways(cut)
+        across = (middles * sides[:, 0, None, None] + way[:, 0]) / soft[:, 0, None, None]
+        down = (middles[:, None] * sides[:, 1, None, None] + way[:, 1]) / soft[:, 1, None, None]
+        missed = torch.sqrt(across * across + down * down)
+        body = torch.minimum(cut[:, 0], _STEEP * (_REACH - missed))
+        return torch.stack([torch.full_like(body, self.limit), body], dim=1), cut[:, 3:]
+
+
+def _pixels(channels: int, sides: tuple[Side, Side]) -> Declared:
+    shape = [side // FINE_STRIDE if isinstance(side, int) else f"{side}{FINE_STRIDE}" for side in sides]
+    return Declared(
+        name="pixels",
+        dtype="float32",
+        shape=("N", 3 + channels, *shape),
+        meaning="of each 4x4 pixels: logit of a body, way to its person's centre (x, y) / 32 pixels, embedding",
+    )
+
+
+def detector_plan(network: StarterDetector, sides: tuple[Side, Side], example: Arrays) -> GraphPlan:
+    """`detector.onnx`; a word for a side leaves it free."""
+    most = network.most
+    outputs = (
+        Declared(
+            name="boxes", dtype="float32", shape=("N", most, 4), meaning="x1, y1, x2, y2 in pixels; 0 after `count`"
+        ),
+        Declared(
+            name="scores",
+            dtype="float32",
+            shape=("N", most),
+            meaning="descending; 0 after `count`; NaN where something that was computed is not finite",
+        ),
+        Declared(name="classes", dtype="int64", shape=("N", most), meaning="index into kinds"),
+        Declared(name="count", dtype="int64", shape=("N",), meaning="how many boxes there are"),
+        Declared(
+            name="floor",
+            dtype="float32",
+            shape=("N",),
+            meaning=f"0 if all boxes with a score over {network.threshold:g} are there, else the lowest score that is",
+        ),
+        _pixels(network.network.spec.embedding, sides),
+    )
+    return GraphPlan(
+        key="detector",
+        file="detector.onnx",
+        module=network,
+        inputs=detector_inputs(sides),
+        outputs=outputs,
+        example=example,
+    )
+
+
+def heads_plan(heads: StarterHeads, channels: int, sides: tuple[Side, Side], example: Arrays) -> GraphPlan:
+    """`heads.onnx`; `example` has `pixels`, `boxes` and `index`."""
+    inputs = (
+        _pixels(channels, sides),
+        Declared(name="boxes", dtype="float32", shape=("R", 4), meaning="as `detector.onnx` gives them"),
+        Declared(name="index", dtype="int64", shape=("R",), meaning="which of the N frames a box is in"),
+    )
+    outputs = (
+        Declared(
+            name="coarse_segm", dtype="float32", shape=("R", 2, SIDE, SIDE), meaning="logits of background and body"
+        ),
+        Declared(
+            name="embedding",
+            dtype="float32",
+            shape=("R", channels, SIDE, SIDE),
+            meaning="surface embedding, not normalised",
+        ),
+    )
+    return GraphPlan(
+        key="heads",
+        file="heads.onnx",
+        module=heads,
+        inputs=inputs,
+        outputs=outputs,
+        example={tensor.name: example[tensor.name] for tensor in inputs},
+    )
+
+
+def examples(size: tuple[int, int], pictures: Arrays | None = None) -> tuple[Arrays, Arrays]:
+    """Inputs of the detector, and boxes and frames for its heads.
+
+    Args:
+        size: height and width of made-up pictures.
+        pictures: `image` and `image_size` to take instead.
+    """
+    made = pictures or example_pictures(size, (MEAN,) * 3, (STD,) * 3)
+    height, width = made["image"].shape[2:]
+    boxes = example_boxes((height, width))
+    index = np.arange(len(boxes["boxes"]), dtype=np.int64) % len(made["image"])
+    return made, {"boxes": boxes["boxes"], "index": index}

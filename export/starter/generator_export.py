@@ -1,0 +1,94 @@
+"""From a trained generator to its bundle, by the very code that exports SG-GAN."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines.bundle import Bundle
+from engines.errors import CheckpointError, ExportError
+from export.generators import Precision, Progress, export_generator
+from export.models.surface import SurfaceUnet
+from export.starter.generator_network import NetworkConfig
+from export.starter.training import load_checkpoint, save_checkpoint
+from export.vertex_embeddings import PERSON_MESH
+
+#: The bundle's name.
+BUNDLE_NAME = "starter-person"
+_WEIGHTS, _CONFIG = "EMA_generator", "network"
+
+
+def write_generator(path: Path, network: SurfaceUnet, config: NetworkConfig) -> None:
+    """Writes averaged weights as published generators come, and beside them what no tensor shows.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    save_checkpoint(path, {_WEIGHTS: weights, _CONFIG: config.state()})
+
+
+def read_generator(path: Path) -> tuple[SurfaceUnet, NetworkConfig]:
+    """The network that `write_generator` wrote, ready to run.
+
+    Raises:
+        CheckpointError: the file is not of this training.
+    """
+    state = load_checkpoint(path)
+    try:
+        config, weights = NetworkConfig.of(state[_CONFIG]), state[_WEIGHTS]
+        vertices, channels = weights["style_net.E_map.E"].shape
+        network = SurfaceUnet(config.spec(vertices, channels))
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} is no generator of this training ({reason}); give {path.name} of a run"
+        ) from error
+    return network.eval().requires_grad_(False), config
+
+
+def export_starter(
+    checkpoint: Path,
+    embeddings: NDArray[np.float32],
+    output: Path,
+    *,
+    name: str = BUNDLE_NAME,
+    precision: Precision = "fp32",
+    progress: Progress | None = None,
+) -> Bundle:
+    """Makes the bundle of a trained generator.
+
+    Args:
+        checkpoint: from `write_generator`.
+        embeddings: (K, D) of each vertex, those that it was trained with.
+        output: folder for the bundle; must not exist, or be empty.
+        name: of the bundle.
+        precision: which generators: float32, float16 or both.
+        progress: is told what is being done.
+
+    Raises:
+        CheckpointError: the checkpoint is not of this training, or was trained with another surface.
+        ExportError: a graph differs from the network, or something cannot be written.
+    """
+    _, config = read_generator(checkpoint)
+    declared = config.declared(name, embeddings.shape[1])
+    with tempfile.TemporaryDirectory() as folder:
+        surface = Path(folder) / "surface.pth"
+        _write_surface(surface, embeddings)
+        return export_generator(
+            name, checkpoint, output, precision=precision, config=declared, surface=surface, progress=progress
+        )
+
+
+def _write_surface(path: Path, embeddings: NDArray[np.float32]) -> None:
+    """Vertex embeddings as a dense pose checkpoint has them, under the name of the mesh that is looked for."""
+    state = {f"embedder.embedder_{PERSON_MESH}.embeddings": torch.from_numpy(embeddings)}
+    try:
+        torch.save({"model": state}, path)
+    except (OSError, RuntimeError) as error:
+        raise ExportError(f"{path} cannot be written ({error}); free some space for temporary files") from error

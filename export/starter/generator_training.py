@@ -1,0 +1,332 @@
+"""Training of the generator: the paper's objective, with a reconstruction term that its synthetic people allow.
+
+A synthetic person's z is what the person was drawn from, so that a generator can be asked for the very person that it
+does not see. That teaches clothes and hair to follow z in minutes; the adversarial part makes them sharp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.errors import UsageError
+from export.models.surface import SurfaceUnet
+from export.starter import generator_losses as losses
+from export.starter.crop_batches import Ahead, AugmentConfig, Batch, make_batch, nearest_vertices
+from export.starter.crops import CropSet
+from export.starter.discriminator import Discriminator, DiscriminatorConfig
+from export.starter.generator_export import write_generator
+from export.starter.generator_losses import LossConfig
+from export.starter.generator_network import NetworkConfig, average_w, draw_weights, generate, new_network
+from export.starter.generator_sheets import draw_sheet, pick_poses, write_sheet
+from export.starter.training import Average, Budget, Progress, State, cosine, train
+
+_Net = TypeVar("_Net", bound=nn.Module)
+
+GENERATOR_NAME, SHEET_NAME = "generator.ckpt", "sheet.png"
+#: Rows, each of another z, and columns of its sheet.
+_SHEET = (8, 12)
+#: Between the numbers of steps and other draws from the same seed.
+_BATCHES = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a generator is trained.
+
+    Attributes:
+        network: what it looks like.
+        discriminator: what it is judged by.
+        losses: what it is judged for.
+        augment: how crops differ from what the renderer knows.
+        batch: crops in a step.
+        rate: of Adam, for the generator,
+        discriminator_rate: and for the discriminator.
+        betas: of Adam.
+        cosine: whether the rates fall to nearly 0 over the budget; published they do not.
+        half_life: of the averaged weights, in pictures.
+        average_draws: of z, for the average w.
+        bfloat16: whether networks compute in bfloat16 where that is safe.
+        workers: threads that prepare batches.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch: int = 16
+    rate: float = 0.001
+    discriminator_rate: float = 0.001
+    betas: tuple[float, float] = (0.0, 0.99)
+    cosine: bool = False
+    half_life: float = 10_000
+    average_draws: int = 256
+    bfloat16: bool = False
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodySurface:
+    """The surface that people are given on. K vertices.
+
+    Attributes:
+        canonical: float32 (K, 3), the body at rest in metres.
+        embeddings: float32 (K, D), of each vertex, unit norm: the detector's.
+    """
+
+    canonical: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+
+
+class GeneratorTask:
+    """A generator and its discriminator in training; a `Task` of `export.starter.training`.
+
+    Args:
+        config: how.
+        crops: what with.
+        surface: of the people in the crops.
+        seed: of the weights and of all draws of batches.
+        device: where to.
+
+    Raises:
+        UsageError: crops have another size than the generator, or looks do not fit into z.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        crops: CropSet,
+        surface: BodySurface,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if crops.size != config.network.image_size:
+            raise UsageError(f"crops are {crops.size}, the generator {config.network.image_size}; cut them again")
+        if crops.looks.shape[1] > config.network.z_channels:
+            raise UsageError(
+                f"looks have {crops.looks.shape[1]} channels, z {config.network.z_channels}; give z at least as many"
+            )
+        torch.manual_seed(seed)
+        self.config = config
+        self.network = _prepared(new_network(config.network, surface.embeddings), device)
+        channels = surface.embeddings.shape[1]
+        discriminator = Discriminator(config.discriminator, config.network.image_size, channels)
+        draw_weights(discriminator)
+        self.discriminator = _prepared(discriminator, device)
+        self.average = Average(self.network, 0.5 ** (config.batch / config.half_life))
+        self._device = torch.device(device)
+        self._embeddings = torch.from_numpy(surface.embeddings).to(device)
+        self._optimisers = _optimisers(config, self.network, self.discriminator)
+        self._steps = 0
+        self._r1 = 0.0
+        self._seed, self._crops = seed, crops
+        self._near = nearest_vertices(surface.canonical, config.augment.neighbours)
+        self._batches = Ahead(self.batch, workers=config.workers)
+
+    def state(self) -> State:
+        """All that is needed to go on."""
+        return {
+            "network": self.network.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "average": self.average.values,
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "steps": self._steps,
+            "config": self.config.network.state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.average.load(state["average"])
+        for optimiser, stored in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(stored)
+        self._steps = state["steps"]
+
+    def batch(self, step: int) -> Batch:
+        """The crops of a step, which depend on nothing but its number and the seed."""
+        config = self.config
+        draw = np.random.default_rng((self._seed, _BATCHES, step))
+        chosen = draw.integers(0, len(self._crops), config.batch)
+        return make_batch(self._crops, chosen, self._near, config.augment, config.network.z_channels, draw)
+
+    def begin(self, step: int) -> None:
+        """The next step has this number."""
+        self._steps = step
+        self._batches.begin(step)
+
+    def step(self, draw: np.random.Generator, done: float) -> Mapping[str, float]:  # noqa: ARG002  batches draw ahead
+        """One step of both networks; see `Task`."""
+        batch = self._batches.take().to(self._device)
+        for optimiser, rate in zip(self._optimisers, _rates(self.config), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * (cosine(done) if self.config.cosine else 1.0)
+        weights = self.config.losses
+        joined = weights.adversarial > 0 and self._steps * self.config.batch >= weights.adversarial_after
+        with self._autocast():
+            made, embedding = generate(self.network, batch.z, batch, self._embeddings)
+        figures = (
+            self._judge(batch, made.detach(), embedding) if joined else _nothing(made, "discriminator", "score_gap")
+        )
+        figures |= self._improve(batch, made, embedding, joined=joined)
+        self.average.update(self.network, self._steps)
+        self._steps += 1
+        values = torch.stack([value.detach().float() for value in figures.values()]).tolist()
+        return dict(zip(figures, values, strict=True)) | {"r1": self._r1}
+
+    def averaged(self) -> SurfaceUnet:
+        """A copy of the generator with averaged weights and the average w."""
+        network = SurfaceUnet(self.network.spec).to(self._device)
+        network.load_state_dict(self.average.values)
+        network.style_net.E_map.w_avg.copy_(average_w(network, self.config.average_draws))
+        return network.eval().requires_grad_(False)
+
+    def close(self) -> None:
+        """Ends the threads that prepare batches."""
+        self._batches.close()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+    def _judge(self, batch: Batch, made: Tensor, embedding: Tensor) -> dict[str, Tensor]:
+        """A step of the discriminator."""
+        weights, known = self.config.losses, batch.image * batch.mask
+        with self._autocast():
+            real = self.discriminator(batch.image, known, batch.mask)
+            false = self.discriminator(made, known, batch.mask)
+        loss = losses.discriminator_adversarial(real.score.float(), false.score.float())
+        total = loss + weights.epsilon * losses.epsilon_penalty(real.score.float())
+        if weights.surface:
+            total = total + weights.surface * losses.surface_loss(real.embedding.float(), embedding, batch.body)
+        if weights.surface and weights.surface_of_made:
+            told = losses.surface_loss(false.embedding.float(), embedding, batch.body)
+            total = total + weights.surface * weights.surface_of_made * told
+        if weights.r1 and self._steps % weights.r1_interval == 0:
+            # In float32: it is a gradient of a gradient.
+            image = batch.image.detach().requires_grad_()
+            score = self.discriminator(image, known, batch.mask).score
+            penalty = losses.r1_penalty(image, score, batch.mask, masked=weights.r1_masked)
+            total = total + weights.r1 * weights.r1_interval * penalty
+            self._r1 = penalty.detach().item()
+        _descend(self._optimisers[1], total)
+        return {"discriminator": loss, "score_gap": (real.score - false.score).mean()}
+
+    def _improve(self, batch: Batch, made: Tensor, embedding: Tensor, *, joined: bool) -> dict[str, Tensor]:
+        """A step of the generator."""
+        weights = self.config.losses
+        figures = {
+            "reconstruction": losses.reconstruction_loss(made, batch.image, batch.wanted),
+            "gradient": losses.gradient_loss(made, batch.image, batch.wanted),
+            **_nothing(made, "adversarial", "surface"),
+        }
+        if joined:
+            self.discriminator.requires_grad_(False)
+            with self._autocast():
+                judged = self.discriminator(made, batch.image * batch.mask, batch.mask)
+            self.discriminator.requires_grad_(True)
+            figures["adversarial"] = losses.generator_adversarial(judged.score.float())
+            if weights.surface:
+                figures["surface"] = losses.surface_loss(judged.embedding.float(), embedding, batch.body)
+        total = (
+            weights.reconstruction * figures["reconstruction"]
+            + weights.gradient * figures["gradient"]
+            + weights.adversarial * (figures["adversarial"] + weights.surface * figures["surface"])
+        )
+        _descend(self._optimisers[0], total)
+        return figures
+
+
+def _prepared(network: _Net, device: torch.device | str) -> _Net:
+    """On its device, with pixels' channels side by side, which is faster on a CPU and in half precision."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network.to(device)
+
+
+def _nothing(like: Tensor, *names: str) -> dict[str, Tensor]:
+    return {name: like.new_zeros(()) for name in names}
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    optimiser.step()
+
+
+def _rates(config: TrainingConfig) -> tuple[float, float]:
+    """Of both optimisers; the discriminator's makes up for the penalty that only some steps have."""
+    return config.rate, config.discriminator_rate * _lazy(config)
+
+
+def _lazy(config: TrainingConfig) -> float:
+    """What corrects Adam for lazy regularisation (Karras et al. 2020, appendix B)."""
+    interval = config.losses.r1_interval
+    return interval / (interval + 1) if config.losses.r1 else 1.0
+
+
+def _optimisers(config: TrainingConfig, network: nn.Module, discriminator: nn.Module) -> list[torch.optim.Adam]:
+    first, second = config.betas
+    lazy = _lazy(config)
+    own, others = _rates(config)
+    return [
+        torch.optim.Adam(network.parameters(), lr=own, betas=(first, second)),
+        torch.optim.Adam(discriminator.parameters(), lr=others, betas=(first**lazy, second**lazy)),
+    ]
+
+
+def train_generator(
+    config: TrainingConfig,
+    crops: CropSet,
+    surface: BodySurface,
+    folder: Path,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    save_every: int = 500,
+    progress: Progress | None = None,
+) -> Path:
+    """Trains a generator and writes its averaged weights, and a sheet of samples, beside the run's checkpoint.
+
+    Args:
+        config: how.
+        crops: what with.
+        surface: of the people in the crops.
+        folder: of the run, see `export.starter.training.train`.
+        budget: when to end.
+        seed: of all draws.
+        device: where to train.
+        resume: go on from the folder's checkpoint where there is one.
+        save_every: steps between checkpoints.
+        progress: is told what is being done.
+
+    Returns:
+        The file for `export.starter.generator_export.export_starter`.
+
+    Raises:
+        UsageError: the crops do not fit the config, or the folder holds a run already.
+        CheckpointError: the checkpoint is not of this training.
+        ExportError: the training diverged, or something cannot be written.
+    """
+    task = GeneratorTask(config, crops, surface, seed=seed, device=device)
+    try:
+        train(task, folder, budget, seed=seed, save_every=save_every, resume=resume, progress=progress)
+    finally:
+        task.close()
+    path = folder / GENERATOR_NAME
+    network = task.averaged().cpu()
+    write_generator(path, network, config.network)
+    poses = pick_poses(crops, _SHEET[1], config.network.z_channels, seed=seed)
+    z = torch.randn(_SHEET[0], config.network.z_channels, generator=torch.Generator().manual_seed(seed))
+    write_sheet(folder / SHEET_NAME, draw_sheet(network, torch.from_numpy(surface.embeddings), poses, z))
+    return path

@@ -1,0 +1,115 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines.bundle import Bundle, open_bundle
+from engines.errors import CheckpointError
+from engines.runtime import open_runtime
+from export.starter.crop_batches import PLAIN, Batch, make_batch, nearest_vertices
+from export.starter.generator_export import export_starter, read_generator, write_generator
+from export.starter.generator_network import generate
+from export.starter.generator_training import train_generator
+from export.starter.training import Budget
+from stream.generators.base import Crops
+from stream.generators.open import open_generator
+from stream.latents import Latents
+from stream.surface import Surface
+from tests.export.starter.made_people import CONFIG, NETWORK, VERTICES, crops, surface
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks as small as these are slower in several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    return train_generator(CONFIG, crops(folder / "crops", 4), surface(), folder / "run", Budget(steps=3))
+
+
+@pytest.fixture(scope="module")
+def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_starter(trained, surface().embeddings, tmp_path_factory.mktemp("out") / "starter")
+
+
+def batch(folder: Path) -> Batch:
+    near = nearest_vertices(surface().canonical, 3)
+    return make_batch(crops(folder, 3), [0, 1], near, PLAIN, NETWORK.z_channels, np.random.default_rng(0))
+
+
+def test_the_bundle_is_one_of_v_sam(bundle: Bundle) -> None:
+    manifest = open_bundle(bundle.path).manifest
+    assert manifest.name == "starter-person"
+    assert manifest.generation is not None
+    assert manifest.generation.architecture == "v-sam"
+    assert (manifest.generation.vertices, manifest.generation.z_channels) == (VERTICES, NETWORK.z_channels)
+    np.testing.assert_allclose(bundle.array("vertex_embeddings"), surface().embeddings, atol=1e-6)
+
+
+def test_the_engine_generates_what_the_network_does(bundle: Bundle, trained: Path, tmp_path: Path) -> None:
+    """The whole way as at run time: tables per track, vertices found from embeddings, pixels of uint8."""
+    network, _ = read_generator(trained)
+    given, latents = batch(tmp_path), Latents(seed=1, channels=NETWORK.z_channels)
+    generator = open_generator(bundle, latents=latents, truncation=1.0)
+    assert generator.needs_surface
+    search = Surface(np.asarray(bundle.array("vertex_embeddings"), np.float32))
+    body, known = given.body[:, 0].numpy() > 0, given.mask[:, 0].numpy() > 0
+    regressed = surface().embeddings[given.vertices.numpy()].transpose(0, 3, 1, 2)
+    vertices = search.vertices(np.ascontiguousarray(regressed), body, known)
+    pixels = ((given.image + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    tracks = np.array([4, 9], np.int64)
+    found = Crops(
+        images=np.ascontiguousarray(pixels),
+        known=known,
+        track_ids=tracks,
+        embedding=search.embeddings(vertices),
+        body=body,
+        vertices=vertices,
+    )
+    generator.request(tracks)
+    assert generator.wait(tracks).all()
+    output = generator.generate(found).output
+    generator.close()
+    z = torch.from_numpy(np.stack([latents.of(int(track)).z for track in tracks]))
+    expected, _ = generate(network, z, given, torch.from_numpy(surface().embeddings))
+    np.testing.assert_allclose(output, expected.numpy(), atol=2e-3)
+
+
+def test_truncated_to_zero_everybody_is_the_average(bundle: Bundle) -> None:
+    z = np.random.default_rng(0).standard_normal((2, 1, NETWORK.z_channels), np.float32)
+    with open_runtime(bundle, "mapping") as runtime:
+        average, same, own = (
+            runtime.run({"z": one, "truncation": np.array([amount], np.float32)})["table_0"]
+            for one, amount in ((z[0], 0.0), (z[1], 0.0), (z[1], 1.0))
+        )
+    np.testing.assert_array_equal(average, same)
+    assert np.abs(average - own).max() > 1e-2
+
+
+def test_the_generator_comes_back_from_its_file(trained: Path, tmp_path: Path) -> None:
+    network, config = read_generator(trained)
+    assert config == NETWORK
+    write_generator(tmp_path / "again.ckpt", network, config)
+    again, _ = read_generator(tmp_path / "again.ckpt")
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    torch.save({"EMA_generator": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="no generator of this training"):
+        read_generator(tmp_path / "other.ckpt")
+
+
+def test_another_surface_is_refused(trained: Path, tmp_path: Path) -> None:
+    other = np.ascontiguousarray(surface().embeddings[::-1])
+    with pytest.raises(CheckpointError, match="not the one in the generator"):
+        export_starter(trained, other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

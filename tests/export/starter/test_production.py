@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.starter.body import save_body
+from export.starter.production import make_scenes
+from export.starter.scenes import SceneSettings
+from tests.export.starter.bodies import tiny_body
+from tests.export.starter.drawing import skip_without_drawing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_two_processes_make_the_same_scenes_in_the_same_order_as_one(tmp_path: Path) -> None:
+    skip_without_drawing()
+    save_body(tmp_path / "body.npz", tiny_body())
+    settings = SceneSettings(width=48, height=32)
+
+    alone = list(make_scenes(tmp_path / "body.npz", settings, 5, 3))
+    shared = list(make_scenes(tmp_path / "body.npz", settings, 5, 3, workers=2, in_turn=2))
+
+    assert len(shared) == len(alone) == 3
+    for first, second in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(first.image, second.image)
+        np.testing.assert_array_equal(first.vertices, second.vertices)
