@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, version_converter
 
 from engines.bundle import write_bundle
+from engines.detector_tensors import decided_tensors
 from engines.errors import BundleError
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
 from engines.nodes import Nodes
@@ -46,23 +47,13 @@ INPUTS = (
     ),
     Tensor(name="image_size", dtype="int64", shape=("N", 2), meaning="height and width in pixels before padding"),
 )
-OUTPUTS = (
-    Tensor(
-        name="boxes",
-        dtype="float32",
-        shape=("N", "M", 4),
-        meaning="x1, y1, x2, y2 in pixels of `image`, not clipped; 0 after `count`",
-    ),
-    Tensor(name="scores", dtype="float32", shape=("N", "M"), meaning="descending; 0 after `count`"),
-    Tensor(name="classes", dtype="int64", shape=("N", "M"), meaning="index into kinds, always 0"),
-    Tensor(name="count", dtype="int64", shape=("N",), meaning="how many boxes there are"),
-    Tensor(
-        name="floor",
-        dtype="float32",
-        shape=("N",),
-        meaning=f"0 if all candidates with a score over {SCORE_FLOOR} were considered, else the lowest score "
-        "that was; with a threshold at or below it, candidates were lost",
-    ),
+OUTPUTS = decided_tensors(
+    "M",
+    boxes="x1, y1, x2, y2 in pixels of `image`, not clipped; 0 after `count`",
+    scores="descending; 0 after `count`",
+    classes="index into kinds, always 0",
+    floor=f"0 if all candidates with a score over {SCORE_FLOOR} were considered, else the lowest score that was; with "
+    "a threshold at or below it, candidates were lost",
 )
 
 

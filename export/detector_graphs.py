@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.detector_tensors import decided_tensors
 from engines.manifest import Tensor as Declared
 from export.graphs import EXAMPLES, Arrays, GraphPlan
 from export.models.rcnn import POOLED_LEVELS, Detector, MaskHeads
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from export.models.cse import DenseHeads
 
 #: Pictures are padded to multiples of the coarsest stage's stride.
@@ -69,28 +68,8 @@ def detector_plan(network: Detector, channels: int, sides: tuple[Side, Side], ex
         sides: of the picture in pixels; a word leaves one free.
         example: `image` and `image_size`.
     """
-    most = network.most
-    outputs = (
-        Declared(
-            name="boxes",
-            dtype="float32",
-            shape=("N", most, 4),
-            meaning="x1, y1, x2, y2 in pixels of `image`, within image_size; 0 after `count`",
-        ),
-        Declared(
-            name="scores",
-            dtype="float32",
-            shape=("N", most),
-            meaning="descending; 0 after `count`; NaN where something that was computed is not finite",
-        ),
-        Declared(name="classes", dtype="int64", shape=("N", most), meaning="index into kinds"),
-        Declared(name="count", dtype="int64", shape=("N",), meaning="how many boxes there are"),
-        Declared(
-            name="floor",
-            dtype="float32",
-            shape=("N",),
-            meaning=f"0 if all boxes with a score over {network.threshold:g} are there, else the lowest score that is",
-        ),
+    outputs = detector_outputs(
+        network.most, network.threshold, "x1, y1, x2, y2 in pixels of `image`, within image_size"
     )
     return GraphPlan(
         key="detector",
@@ -111,35 +90,61 @@ def heads_plan(network: MaskHeads | DenseHeads, channels: int, sides: tuple[Side
         sides: of the picture in pixels, as for `detector_plan`.
         example: `p2` ... `p5`, `boxes`, `index`, and `classes` for masks.
     """
-    inputs = [
-        *feature_tensors(channels, sides),
-        Declared(name="boxes", dtype="float32", shape=("R", 4), meaning="as `detector.onnx` gives them"),
-        Declared(name="index", dtype="int64", shape=("R",), meaning="which of the N frames a box is in"),
-    ]
+    inputs = [*feature_tensors(channels, sides), *box_inputs()]
+    outputs: tuple[Declared, ...]
     if isinstance(network, MaskHeads):
         inputs.append(Declared(name="classes", dtype="int64", shape=("R",), meaning="of each box, index into kinds"))
-        outputs = [
-            _per_box("masks", (2 * network.spec.pooler.size,), "probability that a place of the box is the object")
-        ]
+        side = 2 * network.spec.pooler.size
+        outputs = (_per_box("masks", (), side, "probability that a place of the box is the object"),)
     else:
         spec = network.spec
-        sides_of = (2 * spec.scale * spec.pooler.size,)
-        outputs = [
-            _per_box("coarse_segm", (spec.coarse_channels, *sides_of), "logits of background and body"),
-            _per_box("embedding", (spec.embedding_channels, *sides_of), "surface embedding, not normalised"),
-        ]
+        side = 2 * spec.scale * spec.pooler.size
+        outputs = pose_outputs(side, spec.embedding_channels, spec.coarse_channels)
     return GraphPlan(
         key="heads",
         file="heads.onnx",
         module=network,
         inputs=tuple(inputs),
-        outputs=tuple(outputs),
+        outputs=outputs,
         example={tensor.name: example[tensor.name] for tensor in inputs},
     )
 
 
-def _per_box(name: str, shape: tuple[int, ...], meaning: str) -> Declared:
-    return Declared(name=name, dtype="float32", shape=("R", *shape, shape[-1]), meaning=meaning)
+def detector_outputs(most: int, threshold: float, boxes: str) -> tuple[Declared, ...]:
+    """What `detector.onnx` gives before the features of its heads.
+
+    Args:
+        most: M, boxes a frame.
+        threshold: a box with a score at or below it is none.
+        boxes: what their numbers mean.
+    """
+    return decided_tensors(
+        most,
+        boxes=f"{boxes}; 0 after `count`",
+        scores="descending; 0 after `count`; NaN where something that was computed is not finite",
+        classes="index into kinds",
+        floor=f"0 if all boxes with a score over {threshold:g} are there, else the lowest score that is",
+    )
+
+
+def box_inputs() -> tuple[Declared, ...]:
+    """What heads take beside features: the boxes that survived."""
+    return (
+        Declared(name="boxes", dtype="float32", shape=("R", 4), meaning="as `detector.onnx` gives them"),
+        Declared(name="index", dtype="int64", shape=("R",), meaning="which of the N frames a box is in"),
+    )
+
+
+def pose_outputs(side: int, channels: int, coarse_channels: int = 2) -> tuple[Declared, ...]:
+    """What the heads of a dense pose give, on a grid of `side` places each way."""
+    return (
+        _per_box("coarse_segm", (coarse_channels,), side, "logits of background and body"),
+        _per_box("embedding", (channels,), side, "surface embedding, not normalised"),
+    )
+
+
+def _per_box(name: str, channels: tuple[int, ...], side: int, meaning: str) -> Declared:
+    return Declared(name=name, dtype="float32", shape=("R", *channels, side, side), meaning=meaning)
 
 
 def example_pictures(size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Arrays:
@@ -168,8 +173,3 @@ def example_boxes(size: tuple[int, int]) -> Arrays:
         "index": np.arange(_BOXES, dtype=np.int64) % EXAMPLES,
         "classes": np.zeros(_BOXES, np.int64),
     }
-
-
-def evaluated(network: nn.Module) -> nn.Module:
-    """In evaluation mode and without gradients."""
-    return network.eval().requires_grad_(False)

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import torch
 
 from engines.bundle import Bundle, open_bundle, sha256_file, write_bundle
 from engines.errors import UsageError
-from engines.manifest import ArrayFile, Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance
+from engines.manifest import Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance
 from engines.runtime_onnx import import_onnxruntime
 from export import detector_graphs
+from export.arrays import SURFACE_MEANING, array_files, declared_arrays
 from export.bundle_folder import new_bundle_folder
 from export.detector_checkpoint import load_detector
 from export.detector_graphs import MULTIPLE
-from export.detector_onnx import write_detector
-from export.detector_parity import measure_detections
 from export.detectron2_configs import DetectorConfig, choose_detector_config
 from export.models.cse import DenseHeads
 from export.models.resnet import NormedConv, fold_norms
-from export.parity import measure_parity
 from export.to_onnx import DEFAULT_OPSET, OPSETS
 from export.vertex_embeddings import read_surface
+from export.written import write_and_compare_pair
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from export.arrays import Arrays as SmallArrays
     from export.detector_checkpoint import Networks
     from export.detectron2_configs import Verb
     from export.graphs import Arrays, GraphPlan
@@ -88,12 +84,9 @@ def export_detector(
             built = _build(networks, chosen, input_size, work, opset, say)
         del networks
         say("writing the bundle")
+        arrays = {} if surface is None else {"vertex_embeddings": (surface, SURFACE_MEANING)}
         files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
-        if surface is not None:
-            content = io.BytesIO()
-            np.save(content, surface, allow_pickle=False)
-            files["vertex_embeddings.npy"] = content.getvalue()
-        write_bundle(work / "bundle", _draft(name, chosen, checkpoint, built, surface), files)
+        write_bundle(work / "bundle", _draft(name, chosen, checkpoint, built, arrays), files | array_files(arrays))
     return open_bundle(output)
 
 
@@ -145,18 +138,9 @@ def _build(
     heads_plan = detector_graphs.heads_plan(heads, channels, sides, heads_example)
     given = heads(*(torch.from_numpy(heads_plan.example[tensor.name]) for tensor in heads_plan.inputs))
     per_box = given if isinstance(given, tuple) else (given,)
-    _fold(networks, config)
-    say(f"exporting {plan.file}")
-    write_detector(plan, work / plan.file, opset)
-    say(f"verifying {plan.file}")
-    parity = measure_detections(plan, work / plan.file, expected)
-    if not any(result.output == "boxes" for result in parity):
-        say("warning: the network finds nothing in the made-up pictures, so only its features were compared")
-    say(f"exporting {heads_plan.file}")
-    write_detector(heads_plan, work / heads_plan.file, opset)
-    say(f"verifying {heads_plan.file}")
     wanted = {tensor.name: made.numpy() for tensor, made in zip(heads_plan.outputs, per_box, strict=True)}
-    parity += measure_parity(heads_plan, work / heads_plan.file, wanted)
+    _fold(networks, config)
+    parity = write_and_compare_pair((plan, expected), (heads_plan, wanted), work, opset, say)
     return _Built((plan, heads_plan), parity)
 
 
@@ -173,17 +157,7 @@ def _fold(networks: Networks, config: DetectorConfig) -> None:
         heads.roi_heads.embedder = torch.nn.Module()
 
 
-def _draft(
-    name: str, config: DetectorConfig, checkpoint: Path, built: _Built, surface: NDArray[np.float32] | None
-) -> ManifestDraft:
-    arrays: dict[str, Any] = {}
-    if surface is not None:
-        arrays["vertex_embeddings"] = ArrayFile(
-            file="vertex_embeddings.npy",
-            dtype="float32",
-            shape=surface.shape,
-            meaning="embedding of each vertex of the surface, unit norm",
-        )
+def _draft(name: str, config: DetectorConfig, checkpoint: Path, built: _Built, arrays: SmallArrays) -> ManifestDraft:
     # The published files' hashes are not known: whether this is one of them cannot be said.
     licence = f"not known for this file; of the published one: {config.licence}" if config.source else config.licence
     return ManifestDraft(
@@ -204,7 +178,7 @@ def _draft(
         ),
         exporter=f"standin {metadata.version('standin')}, torch {torch.__version__}",
         parity=built.parity,
-        arrays=arrays,
+        arrays=declared_arrays(arrays),
         detection=Detection(
             architecture="mask-rcnn" if config.mask is not None else "cse",
             config=config.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,9 +13,10 @@ import torch
 
 from engines.bundle import Bundle, open_bundle, write_bundle
 from engines.errors import UsageError
-from engines.manifest import ArrayFile, Generation, Graph, ManifestDraft, Normalisation, Parity, Provenance
+from engines.manifest import Generation, Graph, ManifestDraft, Normalisation, Parity, Provenance
 from engines.runtime_onnx import import_onnxruntime
 from export import graphs
+from export.arrays import SURFACE_MEANING, array_files, declared_arrays
 from export.bundle_folder import new_bundle_folder
 from export.configs import Choice, Config, choose_config
 from export.models.folded import fold, folded_convolutions
@@ -24,9 +24,10 @@ from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.tables import TableMapping, TableModulation
 from export.models.unet import StyleUnet, UnetSpec
 from export.official import Official, load_official
-from export.parity import ActivationRecord, measure_parity
-from export.to_onnx import DEFAULT_OPSET, OPSETS, write_onnx
+from export.parity import ActivationRecord
+from export.to_onnx import DEFAULT_OPSET, OPSETS
 from export.vertex_embeddings import check_surface_agrees, read_surface
+from export.written import write_and_compare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +97,8 @@ def export_generator(
             built = build(official, precision, work, opset, say)
         say("writing the bundle")
         draft = _draft(official, checkpoint, built, arrays, published=chosen.published)
-        write_bundle(work / "bundle", draft, _files(built, arrays, work))
+        files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
+        write_bundle(work / "bundle", draft, files | array_files(arrays))
     return open_bundle(output)
 
 
@@ -105,15 +107,6 @@ class _Built:
     plans: tuple[GraphPlan, ...]
     parity: tuple[Parity, ...]
     record: ActivationRecord
-
-
-def _write_and_compare(
-    plan: GraphPlan, expected: dict[str, NDArray[Any]], work: Path, opset: int, say: Progress
-) -> tuple[Parity, ...]:
-    say(f"exporting {plan.file}")
-    write_onnx(plan, work / plan.file, opset)
-    say(f"verifying {plan.file}")
-    return measure_parity(plan, work / plan.file, expected)
 
 
 def _precisions(precision: Precision) -> list[bool]:
@@ -138,7 +131,7 @@ def _build_unet(official: Official, precision: Precision, work: Path, opset: int
     surface = ("embedding", "embedding_mask") if spec.embedding_channels else ()
     expected = {"w": _numpy(w), "output": _numpy(network(*graphs.tensors(example, "image", "mask", "w", *surface)))}
     plans = [graphs.unet_mapping(network.style_net, example)]
-    parity = [*_write_and_compare(plans[0], expected, work, opset, say)]
+    parity = [*write_and_compare(plans[0], expected, work, opset, say)]
     fold(network)
     record = ActivationRecord()
     _watch(network, record)
@@ -148,7 +141,7 @@ def _build_unet(official: Official, precision: Precision, work: Path, opset: int
         record.require_half()
     for half in _precisions(precision):
         plans.append(graphs.unet_generator(network, example, half=half))
-        parity += _write_and_compare(plans[-1], expected, work, opset, say)
+        parity += write_and_compare(plans[-1], expected, work, opset, say)
     return _Built(tuple(plans), tuple(parity), record)
 
 
@@ -164,7 +157,7 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
     expected, tables = _published_surface(network, table_mapping, example)
     mapping = graphs.surface_mapping(table_mapping, spec.vertices, example)
     plans = [mapping]
-    parity = [*_write_and_compare(mapping, expected, work, opset, say)]
+    parity = [*write_and_compare(mapping, expected, work, opset, say)]
     example |= tables
     modulation = TableModulation(network)
     # f_w is in the mapping now, and large.
@@ -183,7 +176,7 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
         record.require_half()
     for half in _precisions(precision):
         plans.append(graphs.surface_generator(network, modulation, example, half=half))
-        parity += _write_and_compare(plans[-1], expected, work, opset, say)
+        parity += write_and_compare(plans[-1], expected, work, opset, say)
     return _Built(tuple(plans), tuple(parity), record)
 
 
@@ -229,19 +222,10 @@ def _arrays(official: Official, surface: Path | None, say: Progress) -> dict[str
         vertices = read_surface(surface, official.spec.embedding_channels)
         if isinstance(official.spec, SurfaceSpec):
             check_surface_agrees(vertices, official.state["style_net.E_map.E"].numpy())
-        made["vertex_embeddings"] = (vertices, "embedding of each vertex of the surface, unit norm")
+        made["vertex_embeddings"] = (vertices, SURFACE_MEANING)
     elif official.spec.embedding_channels:
         say("warning: without --surface the bundle has no vertex map, and cannot be used on video")
     return made
-
-
-def _files(built: _Built, arrays: dict[str, tuple[NDArray[Any], str]], work: Path) -> dict[str, bytes | Path]:
-    files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
-    for name, (values, _) in arrays.items():
-        content = io.BytesIO()
-        np.save(content, values, allow_pickle=False)
-        files[f"{name}.npy"] = content.getvalue()
-    return files
 
 
 def _draft(
@@ -253,10 +237,6 @@ def _draft(
     published: bool,
 ) -> ManifestDraft:
     config, spec = official.config, official.spec
-    declared = {
-        name: ArrayFile(file=f"{name}.npy", dtype=str(values.dtype), shape=values.shape, meaning=meaning)
-        for name, (values, meaning) in arrays.items()
-    }
     return ManifestDraft(
         name=config.export,
         task="generation",
@@ -273,7 +253,7 @@ def _draft(
         ),
         exporter=f"standin {metadata.version('standin')}, torch {torch.__version__}",
         parity=built.parity,
-        arrays=declared,
+        arrays=declared_arrays(arrays),
         generation=Generation(
             architecture=config.architecture,
             image_size=spec.image_size,

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from engines.detector_tensors import decided_tensors
 from engines.errors import BundleError
 from engines.importers.finish import MOST_MASKS, Limits, finish
 from engines.importers.network import PREFIX
@@ -43,23 +44,13 @@ def input_tensors(network: Network, recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 def output_tensors(recipe: Recipe, limits: Limits) -> tuple[Tensor, ...]:
     """The declared outputs."""
-    tensors = (
-        Tensor(
-            name="boxes",
-            dtype="float32",
-            shape=("N", "M", 4),
-            meaning="x1, y1, x2, y2 in pixels of `image`, not clipped; 0 after `count`",
-        ),
-        Tensor(name="scores", dtype="float32", shape=("N", "M"), meaning="descending; 0 after `count`"),
-        Tensor(name="classes", dtype="int64", shape=("N", "M"), meaning="index into kinds; 0 after `count`"),
-        Tensor(name="count", dtype="int64", shape=("N",), meaning="how many boxes there are"),
-        Tensor(
-            name="floor",
-            dtype="float32",
-            shape=("N",),
-            meaning=f"0 if all candidates with a score over {limits.score:g} were considered and returned, else the "
-            "lowest score that was; with a threshold at or below it, candidates were lost",
-        ),
+    tensors = decided_tensors(
+        "M",
+        boxes="x1, y1, x2, y2 in pixels of `image`, not clipped; 0 after `count`",
+        scores="descending; 0 after `count`",
+        classes="index into kinds; 0 after `count`",
+        floor=f"0 if all candidates with a score over {limits.score:g} were considered and returned, else the lowest "
+        "score that was; with a threshold at or below it, candidates were lost",
     )
     if not recipe.form.has_masks:
         return tensors

@@ -1,9 +1,10 @@
 """A small network that finds people in one look: boxes at 1/8 of the picture's size, body and surface at 1/4.
 
-At 1/8, a heat-map of the people's centres and the distances to the four edges of each one's box (after Zhou et al. 2019
-and Tian et al. 2019). At 1/4, whether a place is on a body, the way to the centre of its person's box, which tells
-people apart whose boxes overlap (after Neven et al. 2019), and where on the body's surface it lies, as an embedding
-(Neverova et al. 2020). Inverted residuals (Sandler et al. 2018) with a pyramid; most weights are where places are few.
+At 1/8, heat-maps of the centres of people and of their heads, and the distances to the four edges of each one's box
+(after Zhou et al. 2019 and Tian et al. 2019). At 1/4, whether a place is on a body, the way to the centre of its
+person's box, which tells people apart whose boxes overlap (after Neven et al. 2019), and where on the body's surface it
+lies, as an embedding (Neverova et al. 2020). Inverted residuals (Sandler et al. 2018) with a pyramid; most weights are
+where places are few.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  everyone calls it that
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+#: What is found, each with a map of centres and boxes of its own. A head says `face` in the terms of a run: from behind
+#: it has to be covered as well.
+KINDS: Final = ("person", "face")
 #: Sides of pictures are multiples of this.
 MULTIPLE: Final = 32
 #: Pixels of a place of the two outputs.
@@ -79,8 +83,15 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,inputs,h,w) to (N,outputs,h/stride,w/stride)."""
-        x = self.norm(self.conv(x))
+        x = self.norm(self._convolved(x))
         return F.relu(x) if self.active else x
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        if self.conv.groups == 1 or not torch.is_autocast_enabled("cpu"):
+            return self.conv(x)  # type: ignore[no-any-return]
+        # Gradients of convolutions by channel are four times as slow in half precision on processors.
+        with torch.autocast("cpu", enabled=False):
+            return self.conv(x.float()).to(x.dtype)  # type: ignore[no-any-return]
 
     def fold(self) -> None:
         """Puts the statistics into the convolution, for evaluation."""
@@ -139,11 +150,13 @@ class PersonNetwork(nn.Module):
         self.merge16 = Inverted(spec.pyramid, spec.pyramid, 2)
         self.merge8 = Inverted(spec.pyramid, spec.pyramid, 2)
         self.to_fine = ConvNorm(spec.pyramid, spec.fine)
-        self.coarse_head = nn.Sequential(ConvNorm(spec.pyramid, spec.pyramid), nn.Conv2d(spec.pyramid, 5, 1))
+        self.coarse_head = nn.Sequential(
+            ConvNorm(spec.pyramid, spec.pyramid), nn.Conv2d(spec.pyramid, 5 * len(KINDS), 1)
+        )
         self.fine_head = nn.Sequential(ConvNorm(spec.fine, spec.fine), nn.Conv2d(spec.fine, 3 + spec.embedding, 1))
         bias = self.coarse_head[-1].bias
         assert isinstance(bias, Tensor)  # noqa: S101  it has one
-        nn.init.constant_(bias[:1], math.log(_PRIOR / (1 - _PRIOR)))
+        nn.init.constant_(bias[::5], math.log(_PRIOR / (1 - _PRIOR)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Looks at pictures.
@@ -152,8 +165,9 @@ class PersonNetwork(nn.Module):
             image: (N,3,h,w), normalised; h and w are multiples of 32.
 
         Returns:
-            (N,5,h/8,w/8), the logit of a centre and `edges` before their exponential; and (N,3+D,h/4,w/4), the logit of
-            a body, the way to the centre of its person's box in units of 32 pixels (x, y), and the embedding.
+            (N,5C,h/8,w/8), for each of the C `KINDS` the logit of a centre and `edges` before their exponential; and
+            (N,3+D,h/4,w/4), the logit of a body, the way to the centre of its person's box in units of 32 pixels
+            (x, y), and the embedding.
         """
         at4 = self.stage4(self.stem(image))
         at8 = self.stage8(at4)
@@ -186,20 +200,25 @@ def fold(network: PersonNetwork) -> PersonNetwork:
     return network
 
 
+def by_kind(coarse: Tensor) -> Tensor:
+    """What the network gives at 1/8, (N,5C,h,w), as (N,C,5,h,w)."""
+    return coarse.unflatten(1, (len(KINDS), 5))
+
+
 def edges(coarse: Tensor) -> Tensor:
-    """Distances from a place's middle to the left, top, right and bottom edge in pixels: (N,5,h,w) to (N,4,h,w)."""
-    return torch.exp(coarse[:, 1:].clamp(-_EDGE_RANGE, _EDGE_RANGE)) * _EDGE
+    """Distances from a place's middle to the left, top, right and bottom edge in pixels: (N,C,5,h,w) to (N,C,4,h,w)."""
+    return torch.exp(coarse[:, :, 1:].clamp(-_EDGE_RANGE, _EDGE_RANGE)) * _EDGE
 
 
 def boxes_of(coarse: Tensor) -> Tensor:
-    """The box of each place as `xyxy` in pixels, rows first: (N,5,h,w) to (N,hw,4)."""
+    """The boxes of each place as `xyxy` in pixels, by kind, rows first: (N,C,5,h,w) to (N,Chw,4)."""
     y, x = (
         (torch.arange(side, dtype=coarse.dtype, device=coarse.device) + 0.5) * COARSE_STRIDE
         for side in coarse.shape[-2:]
     )
-    left, top, right, bottom = edges(coarse).unbind(dim=1)
-    boxes = torch.stack([x - left, y[:, None] - top, x + right, y[:, None] + bottom], dim=1)
-    return boxes.flatten(2).transpose(1, 2)
+    left, top, right, bottom = edges(coarse).unbind(dim=2)
+    boxes = torch.stack([x - left, y[:, None] - top, x + right, y[:, None] + bottom], dim=4)
+    return boxes.flatten(1, 3)
 
 
 def ways(fine: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engines.errors import SourceError
 from export.starter.detector import MULTIPLE
+from export.starter.detector_surface import Template
 from export.starter.detector_targets import Arrays, make_targets
 from export.starter.samples import Scene, read_scenes
 
@@ -215,7 +217,7 @@ class Samples(Dataset[Arrays]):
 
     Args:
         scenes: see there.
-        mirrored: (K,), the vertex on the other side of each.
+        template: the surface that is seen.
         size: height and width of the network's pictures, multiples of 32.
         seed: of the training.
         augmentation: see there.
@@ -224,7 +226,7 @@ class Samples(Dataset[Arrays]):
     def __init__(
         self,
         scenes: PackedScenes,
-        mirrored: npt.NDArray[np.int64],
+        template: Template,
         size: tuple[int, int],
         seed: int,
         augmentation: Augmentation,
@@ -233,7 +235,7 @@ class Samples(Dataset[Arrays]):
             raise SourceError(
                 f"size {size[1]}x{size[0]} is not made of multiples of {MULTIPLE}, or there are no scenes"
             )
-        self._scenes, self._mirrored, self._size = scenes, mirrored, size
+        self._scenes, self._template, self._size = scenes, template, size
         self._seed, self._augmentation = seed, augmentation
 
     def __getitem__(self, number: int) -> Arrays:
@@ -250,9 +252,9 @@ class Samples(Dataset[Arrays]):
         if how.mirror and draw.random() < 0.5:
             made = {name: np.ascontiguousarray(values[:, ::-1]) for name, values in made.items()}
             there = made["vertices"] >= 0
-            made["vertices"][there] = self._mirrored[made["vertices"][there]]
+            made["vertices"][there] = self._template.mirrored[made["vertices"][there]]
         image = coloured(made["image"], draw) if how.colour else made["image"]
-        return {"image": normalised(image)} | make_targets(made["instances"], made["vertices"])
+        return {"image": normalised(image)} | make_targets(made["instances"], made["vertices"], self._template.head)
 
 
 def stacked(samples: Sequence[Arrays]) -> dict[str, Tensor]:
@@ -287,6 +289,8 @@ def batches(samples: Samples, size: int, *, first: int, workers: int) -> Iterato
 def _alone(worker: int) -> None:
     """A worker is one of many: it keeps to one core."""
     del worker
+    # An interrupted training takes its last step to the end, with the batches that it needs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.starter.detector import MULTIPLE
+from export.starter.detector import KINDS, MULTIPLE
 from export.starter.detector_data import normalised
 from export.starter.detector_graphs import SIDE, StarterDetector, StarterHeads
 from export.starter.detector_targets import Visible, visible
@@ -197,8 +197,9 @@ class TorchFinder:
         padded[0, :, :height, :width] = normalised(image)
         with torch.no_grad():
             size = torch.tensor([[height, width]])
-            boxes, scores, _, count, _, pixels = self._detector(torch.from_numpy(padded), size)
-            boxes, scores = boxes[0, : int(count)], scores[0, : int(count)]
+            boxes, scores, classes, count, _, pixels = self._detector(torch.from_numpy(padded), size)
+            people = classes[0, : int(count)] == KINDS.index("person")
+            boxes, scores = boxes[0, : int(count)][people], scores[0, : int(count)][people]
             segmented, embedding = self._heads(pixels, boxes, torch.zeros(len(boxes), dtype=torch.int64))
             bodies = segmented.argmax(dim=1) > 0
         return [

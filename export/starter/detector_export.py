@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from engines.bundle import Bundle, open_bundle, sha256_file, write_bundle
 from engines.errors import UsageError
-from engines.manifest import ArrayFile, Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance
+from engines.manifest import Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance
 from engines.runtime_onnx import import_onnxruntime
+from export.arrays import SURFACE_MEANING, array_files, declared_arrays
+from export.arrays import Arrays as SmallArrays
 from export.bundle_folder import new_bundle_folder
-from export.detector_onnx import write_detector
-from export.detector_parity import measure_detections
 from export.graphs import Arrays, GraphPlan
-from export.parity import measure_parity
-from export.starter.detector import MULTIPLE, fold
+from export.starter.detector import KINDS, MULTIPLE, fold
 from export.starter.detector_data import MEAN, STD
 from export.starter.detector_graphs import StarterDetector, StarterHeads, detector_plan, examples, heads_plan
 from export.starter.detector_training import TrainedDetector, load_detector
 from export.starter.training import Progress
 from export.to_onnx import DEFAULT_OPSET
+from export.written import write_and_compare_pair
 
 #: Height and width that are traced where they stay free: different, so that none is taken for the other.
 _TRACED: Final = (192, 288)
@@ -48,7 +46,7 @@ class BundleOptions:
 
     name: str = "starter-detector"
     threshold: float = 0.1
-    most: int = 64
+    most: int = 200
     body_probability: float = 0.5
     view: tuple[int, int] | None = None
     input_size: tuple[int, int] | None = None
@@ -91,11 +89,10 @@ def export_starter_detector(
         with torch.no_grad():
             plans, parity = _build(trained, options, pictures, work, opset, say)
         say("writing the bundle")
+        arrays = {"vertex_embeddings": (trained.embeddings, SURFACE_MEANING)}
         files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in plans}
-        content = io.BytesIO()
-        np.save(content, trained.embeddings, allow_pickle=False)
-        files["vertex_embeddings.npy"] = content.getvalue()
-        write_bundle(work / "bundle", _draft(trained, options, checkpoint, plans, parity), files)
+        draft = _draft(trained, options, checkpoint, plans, parity, arrays)
+        write_bundle(work / "bundle", draft, files | array_files(arrays))
     return open_bundle(output)
 
 
@@ -126,16 +123,7 @@ def _build(
     per_box = heads(*(torch.from_numpy(closer.example[tensor.name]) for tensor in closer.inputs))
     wanted = {tensor.name: made.numpy() for tensor, made in zip(closer.outputs, per_box, strict=True)}
     fold(trained.network)
-    say(f"exporting {plan.file}")
-    write_detector(plan, work / plan.file, opset)
-    say(f"verifying {plan.file}")
-    parity = measure_detections(plan, work / plan.file, expected)
-    if not any(result.output == "boxes" for result in parity):
-        say("warning: nobody was found in the pictures, so only what the heads take was compared")
-    say(f"exporting {closer.file}")
-    write_detector(closer, work / closer.file, opset)
-    say(f"verifying {closer.file}")
-    parity += measure_parity(closer, work / closer.file, wanted)
+    parity = write_and_compare_pair((plan, expected), (closer, wanted), work, opset, say)
     return (plan, closer), parity
 
 
@@ -145,13 +133,14 @@ def _draft(
     checkpoint: Path,
     plans: tuple[GraphPlan, GraphPlan],
     parity: tuple[Parity, ...],
+    arrays: SmallArrays,
 ) -> ManifestDraft:
     shorter, longer = options.view or (min(trained.size), max(trained.size))
     return ManifestDraft(
         name=options.name,
         task="detection",
         family="starter",
-        kinds=("person",),
+        kinds=KINDS,
         graphs={plan.key: Graph(file=plan.file, inputs=plan.inputs, outputs=plan.outputs) for plan in plans},
         normalisation=Normalisation(colour="rgb", mean=(MEAN,) * 3, std=(STD,) * 3, multiple=MULTIPLE),
         licence=options.licence,
@@ -163,14 +152,7 @@ def _draft(
         ),
         exporter=f"standin {metadata.version('standin')}, torch {torch.__version__}",
         parity=parity,
-        arrays={
-            "vertex_embeddings": ArrayFile(
-                file="vertex_embeddings.npy",
-                dtype="float32",
-                shape=trained.embeddings.shape,
-                meaning="embedding of each vertex of the surface, unit norm",
-            )
-        },
+        arrays=declared_arrays(arrays),
         detection=Detection(
             architecture="cse",
             config="starter",

@@ -15,17 +15,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  everyone calls it that
 
 from engines.manifest import Tensor as Declared
-from export.detector_graphs import Side, detector_inputs, example_boxes, example_pictures
+from export.detector_graphs import (
+    Side,
+    box_inputs,
+    detector_inputs,
+    detector_outputs,
+    example_boxes,
+    example_pictures,
+    pose_outputs,
+)
 from export.graphs import Arrays, GraphPlan
 from export.models.boxes import NO_SCORE, best, clip, suppress, take
 from export.models.roi import roi_align
-from export.starter.detector import FINE_STRIDE, PersonNetwork, boxes_of, ways
+from export.starter.detector import FINE_STRIDE, KINDS, PersonNetwork, boxes_of, by_kind, ways
 from export.starter.detector_data import MEAN, STD
 
 #: Places on each side of a box, as the heads of dense pose give them.
 SIDE: Final = 112
 #: Candidates that suppression chooses from. Delicate for TensorRT: TopK takes at most 3840.
-_CANDIDATES: Final = 300
+_CANDIDATES: Final = 400
 #: A place belongs to the box whose centre it points to, within this part of the box's sides;
 _REACH: Final = 0.5
 #: beyond, its logit falls by this for each side.
@@ -46,7 +54,7 @@ class StarterDetector(nn.Module):
         iou: a box falls if it shares more than this with a better one.
     """
 
-    def __init__(self, network: PersonNetwork, *, threshold: float = 0.1, most: int = 64, iou: float = 0.55) -> None:
+    def __init__(self, network: PersonNetwork, *, threshold: float = 0.1, most: int = 200, iou: float = 0.55) -> None:
         super().__init__()
         self.network, self.threshold, self.most, self.iou = network, threshold, most, iou
 
@@ -62,32 +70,46 @@ class StarterDetector(nn.Module):
             and pixels (N,3+D,h/4,w/4).
         """
         coarse, pixels = self.network(image)
-        boxes, scores, count, floor = self.decide(coarse, image_size)
+        boxes, scores, classes, count, floor = self.decide(by_kind(coarse), image_size)
         # Comparisons with NaN are false, so that a broken network would look like an empty street otherwise.
         fine = (coarse.flatten(1).sum(dim=1) + pixels.flatten(1).sum(dim=1)).abs() < _LARGEST_SUM
         scores = torch.where(fine[:, None], scores, float("nan"))
         count = torch.where(fine, count, self.most)
-        return boxes, scores, torch.zeros_like(scores, dtype=torch.int64), count, floor, pixels
+        return boxes, scores, classes, count, floor, pixels
 
-    def decide(self, coarse: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes (N,M,4), scores (N,M), count (N,) and floor (N,) from (N,5,h,w); see `forward`."""
-        logits = coarse[:, :1]
+    def decide(self, coarse: Tensor, image_size: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` gives but for `pixels`, from (N,C,5,h,w)."""
+        logits = coarse[:, :, 0]
         highest = logits >= F.max_pool2d(logits, 3, stride=1, padding=1)
         likely = torch.sigmoid(logits)
         boxes = clip(boxes_of(coarse), image_size)
         # What lies in the padding has no area.
         there = (boxes[..., 2:] > boxes[..., :2]).all(dim=2) & (highest & (likely > self.threshold)).flatten(1)
         scores, places = best(torch.where(there, likely.flatten(1), NO_SCORE), _CANDIDATES)
-        boxes = take(boxes, torch.where(scores > 0, places, 0))
-        stays = suppress(boxes, scores, torch.zeros(_CANDIDATES, dtype=torch.int64), 1, iou=self.iou, most=_CANDIDATES)
+        places = torch.where(scores > 0, places, 0)
+        boxes = take(boxes, places)
+        # Kinds lie one after the other. A head in a person's box is no second find of the same.
+        classes = places // (logits.shape[2] * logits.shape[3])
+        stays = self._stays(boxes, scores, classes)
         total = stays.sum(dim=1).long()
         kept, rows = best(torch.where(stays > 0, scores, NO_SCORE), self.most)
         here = kept > 0
-        boxes = torch.where(here[..., None], take(boxes, torch.where(here, rows, 0)), 0.0)
+        rows = torch.where(here, rows, 0)
+        boxes = torch.where(here[..., None], take(boxes, rows), 0.0)
+        classes = torch.where(here, classes.gather(1, rows), 0)
         left_out = torch.where(there.sum(dim=1) > _CANDIDATES, scores[:, -1], 0.0)
         cut_off = torch.where(total > self.most, kept[:, -1], 0.0)
         floor = torch.maximum(left_out, cut_off)
-        return boxes, torch.where(here, kept, 0.0), total.clamp(max=self.most), floor
+        return boxes, torch.where(here, kept, 0.0), classes, total.clamp(max=self.most), floor
+
+    def _stays(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
+        """(N,K), 1 where a box stays: each kind by itself."""
+        alone = torch.zeros(_CANDIDATES, dtype=torch.int64)
+        stays = torch.zeros_like(scores)
+        for kind in range(len(KINDS)):
+            of_kind = torch.where(classes == kind, scores, NO_SCORE)
+            stays = stays + suppress(boxes, of_kind, alone, 1, iou=self.iou, most=_CANDIDATES)
+        return stays
 
 
 class StarterHeads(nn.Module):
@@ -128,25 +150,8 @@ def _pixels(channels: int, sides: tuple[Side, Side]) -> Declared:
 
 def detector_plan(network: StarterDetector, sides: tuple[Side, Side], example: Arrays) -> GraphPlan:
     """`detector.onnx`; a word for a side leaves it free."""
-    most = network.most
     outputs = (
-        Declared(
-            name="boxes", dtype="float32", shape=("N", most, 4), meaning="x1, y1, x2, y2 in pixels; 0 after `count`"
-        ),
-        Declared(
-            name="scores",
-            dtype="float32",
-            shape=("N", most),
-            meaning="descending; 0 after `count`; NaN where something that was computed is not finite",
-        ),
-        Declared(name="classes", dtype="int64", shape=("N", most), meaning="index into kinds"),
-        Declared(name="count", dtype="int64", shape=("N",), meaning="how many boxes there are"),
-        Declared(
-            name="floor",
-            dtype="float32",
-            shape=("N",),
-            meaning=f"0 if all boxes with a score over {network.threshold:g} are there, else the lowest score that is",
-        ),
+        *detector_outputs(network.most, network.threshold, "x1, y1, x2, y2 in pixels"),
         _pixels(network.network.spec.embedding, sides),
     )
     return GraphPlan(
@@ -161,28 +166,13 @@ def detector_plan(network: StarterDetector, sides: tuple[Side, Side], example: A
 
 def heads_plan(heads: StarterHeads, channels: int, sides: tuple[Side, Side], example: Arrays) -> GraphPlan:
     """`heads.onnx`; `example` has `pixels`, `boxes` and `index`."""
-    inputs = (
-        _pixels(channels, sides),
-        Declared(name="boxes", dtype="float32", shape=("R", 4), meaning="as `detector.onnx` gives them"),
-        Declared(name="index", dtype="int64", shape=("R",), meaning="which of the N frames a box is in"),
-    )
-    outputs = (
-        Declared(
-            name="coarse_segm", dtype="float32", shape=("R", 2, SIDE, SIDE), meaning="logits of background and body"
-        ),
-        Declared(
-            name="embedding",
-            dtype="float32",
-            shape=("R", channels, SIDE, SIDE),
-            meaning="surface embedding, not normalised",
-        ),
-    )
+    inputs = (_pixels(channels, sides), *box_inputs())
     return GraphPlan(
         key="heads",
         file="heads.onnx",
         module=heads,
         inputs=inputs,
-        outputs=outputs,
+        outputs=pose_outputs(SIDE, channels),
         example={tensor.name: example[tensor.name] for tensor in inputs},
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  everyone calls it that
 
-from export.starter.detector import edges, ways
+from export.starter.detector import by_kind, edges, ways
 
 #: Probabilities are kept this far from 0 and 1 under logarithms.
 _SURE: Final = 1e-4
@@ -33,7 +33,7 @@ class LossWeights:
 
 
 def heat_loss(logits: Tensor, heat: Tensor, known: Tensor) -> Tensor:
-    """The focal loss of centres (Law and Deng 2018, equation 1), per centre; all (N,h,w)."""
+    """The focal loss of centres (Law and Deng 2018, equation 1), per centre; all of one shape."""
     likely = torch.sigmoid(logits).clamp(_SURE, 1 - _SURE)
     centre = (heat == 1).float()
     right = (1 - likely) ** 2 * likely.log() * centre
@@ -124,10 +124,14 @@ def losses(coarse: Tensor, fine: Tensor, wanted: Mapping[str, Tensor], surface: 
         surface: with what it has learnt.
     """
     # In half precision the small differences of boxes and logarithms would be lost.
-    coarse, fine = coarse.float(), fine.float()
+    coarse, fine = by_kind(coarse.float()), fine.float()
     return {
-        "heat": heat_loss(coarse[:, 0], wanted["heat"], wanted["heat_known"]),
-        "edges": edges_loss(edges(coarse), wanted["edges"].clamp(min=1e-3), wanted["edges_weight"]),
+        "heat": heat_loss(coarse[:, :, 0], wanted["heat"], wanted["heat_known"]),
+        "edges": edges_loss(
+            edges(coarse).flatten(0, 1),
+            wanted["edges"].flatten(0, 1).clamp(min=1e-3),
+            wanted["edges_weight"].flatten(0, 1),
+        ),
         "body": F.binary_cross_entropy_with_logits(fine[:, 0], wanted["body"]),
         "dice": dice_loss(fine[:, 0], wanted["body"]),
         "way": way_loss(ways(fine), wanted["way"], wanted["way_weight"]),

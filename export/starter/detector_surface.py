@@ -7,7 +7,7 @@ that the nearest vertex of an embedding is finer than the anchors are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,8 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from export.starter.body import Body, Part
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -25,6 +27,31 @@ Ints = npt.NDArray[np.int64]
 BLENDED: Final = 3
 #: Metres; two points on surfaces that touch (thighs, arm and side) are not near each other.
 _SAME_PLACE: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """The surface that a detector learns: K vertices, F triangles.
+
+    Attributes:
+        canonical: float32 (K, 3) in metres, z up, x to the body's left.
+        faces: int32 (F, 3).
+        head: bool (K,), what belongs to it.
+        mirrored: int64 (K,), for each vertex the one on the other side of the body.
+    """
+
+    canonical: Floats
+    faces: npt.NDArray[np.int32]
+    head: npt.NDArray[np.bool_]
+    mirrored: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mirrored", mirrored_vertices(self.canonical))
+
+    @classmethod
+    def of(cls, body: Body) -> Template:
+        """The surface of a body."""
+        return cls(body.canonical, body.faces, (body.parts == Part.HEAD) | (body.parts == Part.EYE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,7 +31,7 @@ _LOOKED_AT: Final = ((2, 2), (1, 1), (1, 2), (2, 1))
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """A person as far as a picture shows it.
+    """A person, or a head, as far as a picture shows it.
 
     Attributes:
         number: in `instances`.
@@ -66,20 +66,26 @@ def visible(instances: npt.NDArray[np.uint8]) -> list[Visible]:
     return found
 
 
-def make_targets(instances: npt.NDArray[np.uint8], vertices: npt.NDArray[np.int32]) -> Arrays:
+def make_targets(
+    instances: npt.NDArray[np.uint8], vertices: npt.NDArray[np.int32], head: npt.NDArray[np.bool_]
+) -> Arrays:
     """The targets of one picture; sides are multiples of 32.
 
     Args:
         instances: (H, W), 0 or 1 + person.
         vertices: (H, W), -1 on the background.
+        head: (K,), whether a vertex belongs to it.
 
     Returns:
-        At 1/8: `heat` (h,w), 1 at centres; `heat_known` (h,w), 0 where nothing counts; `edges` (4,h,w) in pixels and
-        `edges_weight` (h,w). At 1/4: `body` (h,w), the part of the place that is a body; `way` (2,h,w) to the centre in
-        pixels and `way_weight` (h,w); `vertex` int64 (h,w), -1 where none.
+        At 1/8, for people and for heads: `heat` (2,h,w), 1 at centres; `heat_known` (2,h,w), 0 where nothing counts;
+        `edges` (2,4,h,w) in pixels and `edges_weight` (2,h,w). At 1/4: `body` (h,w), the part of the place that is a
+        body; `way` (2,h,w) to the centre in pixels and `way_weight` (h,w); `vertex` int64 (h,w), -1 where none.
     """
     people = visible(instances)
-    return _coarse(people, instances.shape) | _fine(people, instances, vertices)
+    heads = visible(np.where((vertices >= 0) & head[vertices], instances, 0))
+    coarse = [_coarse(found, instances.shape) for found in (people, heads)]
+    by_kind = {name: np.stack([targets[name] for targets in coarse]) for name in coarse[0]}
+    return by_kind | _fine(people, instances, vertices)
 
 
 def _places(side: int, stride: int) -> npt.NDArray[np.float32]:

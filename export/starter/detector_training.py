@@ -16,7 +16,7 @@ from engines.errors import CheckpointError
 from export.starter.detector import DetectorSpec, PersonNetwork
 from export.starter.detector_data import Augmentation, PackedScenes, Samples, batches
 from export.starter.detector_losses import LossWeights, SurfaceLoss, losses, total
-from export.starter.detector_surface import Anchors, mirrored_vertices, spread_anchors, vertex_embeddings
+from export.starter.detector_surface import Anchors, Template, spread_anchors, vertex_embeddings
 from export.starter.training import (
     Average,
     Budget,
@@ -71,8 +71,7 @@ class DetectorTask:
 
     Args:
         scenes: what it learns from.
-        canonical: (K,3), the body's vertices in metres.
-        faces: (F,3) int32.
+        template: the surface of the people in them.
         options: see there.
         seed: of the first weights and of the samples.
     """
@@ -80,15 +79,14 @@ class DetectorTask:
     def __init__(
         self,
         scenes: PackedScenes,
-        canonical: npt.NDArray[np.float32],
-        faces: npt.NDArray[np.int32],
+        template: Template,
         options: DetectorOptions,
         seed: int,
     ) -> None:
         torch.manual_seed(seed)
         self.options = options
         self._device = torch.device(options.device)
-        self._anchors = spread_anchors(canonical, faces, options.anchors)
+        self._anchors = spread_anchors(template.canonical, template.faces, options.anchors)
         self.network = PersonNetwork(options.spec).to(self._device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         nearest, weights = torch.from_numpy(self._anchors.nearest), torch.from_numpy(self._anchors.weights)
@@ -97,7 +95,7 @@ class DetectorTask:
         self._learnt = nn.ModuleList([self.network, self.surface])
         self._average = Average(self._learnt, options.average)
         self._optimiser = torch.optim.AdamW(_groups(self._learnt, options.weight_decay), lr=options.rate)
-        self._samples = Samples(scenes, mirrored_vertices(canonical), options.size, seed, options.augmentation)
+        self._samples = Samples(scenes, template, options.size, seed, options.augmentation)
         self._batches: Iterator[dict[str, Tensor]] = iter(())
         self._step = 0
 
@@ -174,8 +172,7 @@ def _same_surface(mine: Anchors, stored: Anchors) -> Anchors:
 
 def train_detector(
     scenes: PackedScenes,
-    canonical: npt.NDArray[np.float32],
-    faces: npt.NDArray[np.int32],
+    template: Template,
     folder: Path,
     budget: Budget,
     options: DetectorOptions,
@@ -191,8 +188,7 @@ def train_detector(
 
     Args:
         scenes: what it learns from.
-        canonical: (K,3), the body's vertices in metres.
-        faces: (F,3) int32.
+        template: the surface of the people in them.
         folder: of the run.
         budget: when to end.
         options: see there.
@@ -206,7 +202,7 @@ def train_detector(
     Raises:
         UsageError, CheckpointError, ExportError: see `train`.
     """
-    task = DetectorTask(scenes, canonical, faces, options, seed)
+    task = DetectorTask(scenes, template, options, seed)
     if weights is not None:
         try:
             task.begin_with(load_checkpoint(weights)["task"])

@@ -14,7 +14,7 @@ from torch import nn
 from engines.bundle import Bundle
 from engines.errors import ExportError
 from engines.manifest import Tensor
-from export import generators
+from export import written
 from export.generators import Precision, export_generator
 from export.graphs import GraphPlan
 from export.models.folded import FoldedConv
@@ -163,7 +163,7 @@ def test_a_graph_that_computes_something_else_is_a_failed_export_and_no_bundle(
         bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
         onnx.save(model, path)
 
-    monkeypatch.setattr(generators, "write_onnx", perturbed)
+    monkeypatch.setattr(written, "write_onnx", perturbed)
     face_checkpoint(tmp_path / "face.ckpt")
     with pytest.raises(ExportError, match=r"mapping\.onnx differs from the published network: w by 0\.01"):
         export(tmp_path)

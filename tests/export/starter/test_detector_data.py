@@ -23,10 +23,9 @@ from export.starter.detector_data import (
     open_packed,
     pack_scenes,
 )
-from export.starter.detector_surface import mirrored_vertices
 from export.starter.detector_targets import make_targets
 from export.starter.samples import write_scenes
-from tests.export.starter.tiny_people import SIZE, canonical, make_scene, make_scenes, packed
+from tests.export.starter.tiny_people import SIZE, make_scene, make_scenes, packed, template
 
 ONE = make_scene([(8, 8, 32, 60)], seed=0)
 PARTS = {"image": ONE.image, "instances": ONE.instances, "vertices": ONE.vertices.astype(np.int16)}
@@ -117,8 +116,8 @@ def test_image_and_labels_move_together() -> None:
 def test_mirrored_pictures_have_the_other_sides_vertices(tmp_path: Path) -> None:
     scenes = packed(tmp_path, [ONE])
     how = Augmentation(zoom=(1.0, 1.0), stretch=1.0, mirror=True, colour=False)
-    samples = Samples(scenes, mirrored_vertices(canonical()), SIZE, 0, how)
-    plain = make_targets(ONE.instances, ONE.vertices)
+    samples = Samples(scenes, template(), SIZE, 0, how)
+    plain = make_targets(ONE.instances, ONE.vertices, template().head)
     turned = 0
     for number in range(8):
         sample = samples[number]
@@ -137,16 +136,16 @@ def test_mirrored_pictures_have_the_other_sides_vertices(tmp_path: Path) -> None
 
 def test_a_sample_is_the_same_whoever_asks_and_others_differ(tmp_path: Path) -> None:
     scenes = packed(tmp_path, make_scenes(4))
-    mirror = mirrored_vertices(canonical())
-    one, other = (Samples(scenes, mirror, SIZE, 5, Augmentation()) for _ in range(2))
+    surface = template()
+    one, other = (Samples(scenes, surface, SIZE, 5, Augmentation()) for _ in range(2))
     for name, values in one[7].items():
         np.testing.assert_array_equal(values, other[7][name])
     assert not np.array_equal(one[7]["image"], one[8]["image"])
-    assert not np.array_equal(one[7]["image"], Samples(scenes, mirror, SIZE, 6, Augmentation())[7]["image"])
+    assert not np.array_equal(one[7]["image"], Samples(scenes, surface, SIZE, 6, Augmentation())[7]["image"])
 
 
 def test_batches_go_on_where_others_ended(tmp_path: Path) -> None:
-    samples = Samples(packed(tmp_path, make_scenes(4)), mirrored_vertices(canonical()), SIZE, 0, Augmentation())
+    samples = Samples(packed(tmp_path, make_scenes(4)), template(), SIZE, 0, Augmentation())
     whole = list(itertools.islice(batches(samples, 2, first=0, workers=0), 3))
     later = next(batches(samples, 2, first=2, workers=0))
     assert whole[2]["image"].shape == (2, 3, *SIZE)
@@ -157,7 +156,7 @@ def test_batches_go_on_where_others_ended(tmp_path: Path) -> None:
 def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
     scenes = packed(tmp_path, [ONE])
     with pytest.raises(SourceError, match="90x64 is not made of multiples of 32"):
-        Samples(scenes, mirrored_vertices(canonical()), (64, 90), 0, PLAIN)
+        Samples(scenes, template(), (64, 90), 0, PLAIN)
 
 
 def test_colours_change_and_stay_colours() -> None:

@@ -14,8 +14,8 @@ from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError, ExportError, UsageError
 from engines.runtime import Runtime
 from engines.runtime_onnx import OnnxRuntime
+from export import written
 from export.graphs import GraphPlan
-from export.starter import detector_export
 from export.starter.detector_data import PLAIN, normalised
 from export.starter.detector_evaluation import TorchFinder, evaluate
 from export.starter.detector_export import BundleOptions, export_starter_detector
@@ -24,8 +24,8 @@ from export.starter.detector_training import DetectorOptions, load_detector, tra
 from export.starter.training import Budget, load_checkpoint, save_checkpoint
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
-from stream.regions import Kind
-from tests.export.starter.tiny_people import SIZE, SPEC, canonical, faces, make_scene, make_scenes, packed
+from stream.regions import Kind, Regions
+from tests.export.starter.tiny_people import SIZE, SPEC, canonical, make_scene, make_scenes, packed, template
 
 SCENE = make_scene([(6, 6, 30, 58), (58, 10, 82, 60)], seed=99)
 
@@ -47,7 +47,7 @@ def checkpoint(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
         spec=SPEC, size=SIZE, batch=8, anchors=12, augmentation=PLAIN, mixed=False, rate=1e-2, average=0.9, warm_up=10
     )
     scenes = packed(folder, make_scenes(48))
-    return train_detector(scenes, canonical(), faces(), folder / "run", Budget(steps=250), options)
+    return train_detector(scenes, template(), folder / "run", Budget(steps=250), options)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def detector(bundle: Bundle, threshold: float = 0.3) -> TwoStageDetector:
 
 def test_the_bundle_says_what_the_cse_bundle_says(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    assert manifest.kinds == ("person",)
+    assert manifest.kinds == ("person", "face")
     assert manifest.detection is not None
     assert (manifest.detection.architecture, manifest.detection.embedding_channels) == ("cse", 16)
     assert (manifest.detection.min_size, manifest.detection.max_size) == SIZE
@@ -105,14 +105,16 @@ def test_the_two_stage_detector_finds_what_torch_finds(bundle: Bundle, checkpoin
     network = load_detector(checkpoint).network
     with torch.no_grad():
         image = torch.from_numpy(normalised(SCENE.image))[None]
-        boxes, scores, _, count, _, pixels = StarterDetector(network, threshold=0.3).eval()(image, torch.tensor([SIZE]))
-        boxes = boxes[0, : int(count)]
+        graph = StarterDetector(network, threshold=0.3).eval()
+        boxes, scores, classes, count, _, pixels = graph(image, torch.tensor([SIZE]))
+        boxes, classes = boxes[0, : int(count)], classes[0, : int(count)]
         segmented, embedding = StarterHeads()(pixels, boxes, torch.zeros(len(boxes), dtype=torch.int64))
-    assert len(found) == len(boxes) == 2
-    assert (found.kinds == Kind.PERSON).all()
+    assert len(found) == len(boxes) == 4
+    assert found.kinds.tolist() == [(Kind.PERSON, Kind.FACE)[kind] for kind in classes.tolist()]
+    assert (found.kinds == Kind.PERSON).sum() == 2
     np.testing.assert_allclose(found.boxes, boxes.numpy(), atol=0.05)
     np.testing.assert_allclose(found.scores, scores[0, : int(count)].numpy(), atol=1e-3)
-    for index in range(2):
+    for index in np.flatnonzero(found.kinds == Kind.PERSON).tolist():
         outline = found.outline(index)
         assert outline is not None
         assert outline.surface is not None
@@ -132,11 +134,14 @@ def test_it_finds_the_tiny_people(checkpoint: Path) -> None:
     assert made.surface_median < 25
 
 
+def people(found: Regions) -> Regions:
+    return found[found.kinds == Kind.PERSON]
+
+
 def test_frames_of_other_sizes_are_looked_at_whole(bundle: Bundle) -> None:
     image = np.repeat(np.repeat(SCENE.image, 3, axis=0), 3, axis=1)
-    found = detector(bundle).detect(Frame(image))
+    found, once = (people(detector(bundle).detect(Frame(picture))) for picture in (image, SCENE.image))
     assert len(found) == 2
-    once = detector(bundle).detect(Frame(SCENE.image))
     np.testing.assert_allclose(found.boxes[np.argsort(found.boxes[:, 0])] / 3, _by_x(once.boxes), atol=8)
 
 
@@ -167,24 +172,36 @@ def network_like(checkpoint: Path) -> StarterDetector:
 
 def test_boxes_that_are_cut_off_raise_the_floor(checkpoint: Path) -> None:
     graph = network_like(checkpoint)
-    coarse = torch.full((1, 5, 8, 12), -10.0)
-    coarse[0, 1:] = -2
+    coarse = torch.full((1, 2, 5, 8, 12), -10.0)
+    coarse[0, :, 1:] = -2
     places = [(1, 1), (1, 5), (5, 1), (5, 5)]
     for rank, (row, column) in enumerate(places):
-        coarse[0, 0, row, column] = 2.0 - 0.5 * rank
+        coarse[0, 0, 0, row, column] = 2.0 - 0.5 * rank
     size = torch.tensor([[64, 96]])
-    _, scores, count, floor = graph.decide(coarse, size)
+    _, scores, _, count, floor = graph.decide(coarse, size)
     assert count.tolist() == [3]
     assert floor.item() == pytest.approx(scores[0, 2].item()) == pytest.approx(float(torch.sigmoid(torch.tensor(1.0))))
-    coarse[0, 0, 5, 5] = -10
-    assert graph.decide(coarse, size)[3].item() == 0
+    coarse[0, 0, 0, 5, 5] = -10
+    assert graph.decide(coarse, size)[4].item() == 0
 
 
 def test_a_lower_place_beside_a_peak_is_no_second_person(checkpoint: Path) -> None:
     graph = network_like(checkpoint)
-    coarse = torch.full((1, 5, 8, 12), -10.0)
-    coarse[0, 0, 3, 3], coarse[0, 0, 3, 4] = 2, 1
-    assert graph.decide(coarse, torch.tensor([[64, 96]]))[2].tolist() == [1]
+    coarse = torch.full((1, 2, 5, 8, 12), -10.0)
+    coarse[0, 0, 0, 3, 3], coarse[0, 0, 0, 3, 4] = 2, 1
+    assert graph.decide(coarse, torch.tensor([[64, 96]]))[3].tolist() == [1]
+
+
+def test_a_head_in_a_persons_box_is_found_as_well(checkpoint: Path) -> None:
+    graph = network_like(checkpoint)
+    coarse = torch.full((1, 2, 5, 8, 12), -10.0)
+    coarse[0, :, 1:] = -1
+    coarse[0, 0, 0, 3, 3], coarse[0, 1, 0, 3, 3] = 1, 2
+    boxes, scores, classes, count, _ = graph.decide(coarse, torch.tensor([[64, 96]]))
+    assert count.tolist() == [2]
+    assert classes[0, :2].tolist() == [1, 0]
+    torch.testing.assert_close(boxes[0, 0], boxes[0, 1])
+    assert scores[0, 0] > scores[0, 1]
 
 
 def test_a_broken_network_is_not_an_empty_street(checkpoint: Path) -> None:
@@ -231,7 +248,7 @@ def test_sizes_may_be_fixed(checkpoint: Path, tmp_path: Path) -> None:
     options = BundleOptions(input_size=(64, 96))
     made = export_starter_detector(checkpoint, tmp_path / "fixed", options)
     assert made.graph("detector").inputs[0].shape == ("N", 3, 64, 96)
-    assert len(detector(made).detect(Frame(SCENE.image))) == 2
+    assert len(people(detector(made).detect(Frame(SCENE.image)))) == 2
 
 
 def test_a_graph_that_differs_is_not_written(
@@ -244,7 +261,7 @@ def test_a_graph_that_differs_is_not_written(
     def write_another(plan: GraphPlan, path: Path, opset: int) -> None:
         path.write_bytes(bundle.file(plan.file).read_bytes())
 
-    monkeypatch.setattr(detector_export, "write_detector", write_another)
+    monkeypatch.setattr(written, "write_detector", write_another)
     with pytest.raises(ExportError, match=r"detector\.onnx differs .*: pixels by"):
         export_starter_detector(tmp_path / "changed.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()

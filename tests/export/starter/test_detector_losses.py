@@ -16,7 +16,7 @@ from export.starter.detector_losses import (
     way_loss,
 )
 from export.starter.detector_targets import make_targets
-from tests.export.starter.tiny_people import make_scene
+from tests.export.starter.tiny_people import make_scene, template
 
 
 def surface(anchors: int = 3, most: int = 100) -> SurfaceLoss:
@@ -108,11 +108,10 @@ def test_no_more_places_are_looked_at_than_asked_for() -> None:
 
 def test_all_parts_are_there_and_the_weighted_sum_has_gradients() -> None:
     scene = make_scene([(8, 8, 32, 60)], seed=0)
-    wanted = {
-        name: torch.from_numpy(values)[None] for name, values in make_targets(scene.instances, scene.vertices).items()
-    }
+    targets = make_targets(scene.instances, scene.vertices, template().head)
+    wanted = {name: torch.from_numpy(values)[None] for name, values in targets.items()}
     loss = SurfaceLoss(torch.zeros(60, 1, dtype=torch.int64), torch.ones(60, 1), 2, 16)
-    coarse = torch.zeros(1, 5, 8, 12, requires_grad=True)
+    coarse = torch.zeros(1, 10, 8, 12, requires_grad=True)
     fine = (0.1 * torch.randn(1, 19, 16, 24)).requires_grad_()
     parts = losses(coarse, fine, wanted, loss)
     assert set(parts) == set(LossWeights.__slots__)

@@ -14,7 +14,7 @@ from engines.errors import CheckpointError
 from export.starter.detector_data import PLAIN, Augmentation, PackedScenes
 from export.starter.detector_training import DetectorOptions, DetectorTask, load_detector, train_detector
 from export.starter.training import Budget, load_checkpoint, save_checkpoint, train
-from tests.export.starter.tiny_people import SIZE, SPEC, canonical, faces, make_scenes, packed
+from tests.export.starter.tiny_people import SIZE, SPEC, canonical, make_scenes, packed, template
 
 OPTIONS = DetectorOptions(
     spec=SPEC, size=SIZE, batch=2, anchors=10, augmentation=Augmentation(zoom=(0.8, 1.5)), mixed=False
@@ -22,7 +22,7 @@ OPTIONS = DetectorOptions(
 
 
 def run(scenes: PackedScenes, folder: Path, steps: int, options: DetectorOptions = OPTIONS, **more: Any) -> Path:
-    return train_detector(scenes, canonical(), faces(), folder, Budget(steps=steps), options, **more)
+    return train_detector(scenes, template(), folder, Budget(steps=steps), options, **more)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +52,7 @@ def killed_after(steps: int, scenes: PackedScenes, folder: Path, budget: int) ->
                 raise KilledError
             return super().step(draw, done)
 
-    task = Killed(scenes, canonical(), faces(), OPTIONS, 0)
+    task = Killed(scenes, template(), OPTIONS, 0)
     with pytest.raises(KilledError):
         train(task, folder, Budget(steps=budget), seed=0, save_every=1)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from export.starter.detector import DetectorSpec
 from export.starter.detector_data import PackedScenes, pack_scenes
+from export.starter.detector_surface import Template
 from export.starter.samples import Scene, write_scenes
 
 ROWS, COLUMNS = 10, 6
@@ -29,6 +30,11 @@ def faces() -> npt.NDArray[np.int32]:
     first = np.stack([corner, corner + 1, corner + COLUMNS], axis=1)
     second = np.stack([corner + 1, corner + COLUMNS + 1, corner + COLUMNS], axis=1)
     return np.concatenate([first, second]).astype(np.int32)
+
+
+def template() -> Template:
+    """Its surface; the upper three rows are the head."""
+    return Template(canonical(), faces(), np.arange(ROWS * COLUMNS) >= (ROWS - 3) * COLUMNS)
 
 
 def make_scene(boxes: Sequence[tuple[int, int, int, int]], seed: int, size: tuple[int, int] = SIZE) -> Scene:
