@@ -36,7 +36,7 @@ from stream.compose.parts import Painters
 from stream.config import AnonymizerSettings
 from stream.detectors.base import Detector
 from stream.frame import Frame, Image
-from stream.generators.base import Bools, Crops, Generated, Ints, check_crops
+from stream.generators.base import AlwaysReady, Crops, Generated, check_crops
 from stream.regions import Kind, Regions
 from stream.roles import Role
 from stream.sources.video import VideoSource
@@ -111,7 +111,7 @@ def settings_for(method: str, detectors: Sequence[str]) -> AnonymizerSettings:
     )
 
 
-class FlatGenerator:
+class FlatGenerator(AlwaysReady):
     """Makes every stand-in `COLOUR`, all over its crop.
 
     Args:
@@ -120,7 +120,6 @@ class FlatGenerator:
     """
 
     needs_surface = False
-    capacity: int | None = None
 
     def __init__(self, kind: Kind, size: tuple[int, int]) -> None:
         self.kind = kind
@@ -128,21 +127,6 @@ class FlatGenerator:
 
     def prepare(self) -> None:
         """Nothing to do."""
-
-    def request(self, track_ids: Sequence[int] | Ints) -> None:
-        """Nothing to build."""
-
-    def ready(self, track_ids: Sequence[int] | Ints) -> Bools:
-        """Every track is."""
-        return np.asarray(np.asarray(track_ids, np.int64) >= 0)
-
-    def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:  # noqa: ARG002
-        """Every track is ready at once."""
-        return self.ready(track_ids)
-
-    def failure(self, track_id: int) -> str | None:  # noqa: ARG002
-        """Nothing can fail."""
-        return None
 
     def generate(self, crops: Crops) -> Generated:
         """The colour, as a network gives it."""

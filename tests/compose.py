@@ -14,7 +14,7 @@ from engines.bundle import Bundle
 from stream.detectors.ensemble import unite
 from stream.frame import Image
 from stream.generators import classical
-from stream.generators.base import Bools, Crops, Generated, Ints, check_crops
+from stream.generators.base import AlwaysReady, Crops, Generated, check_crops
 from stream.latents import Latent, Latents
 from stream.outline import BodySurface, Outline, PixelMask
 from stream.regions import NO_TRACK, Kind, Regions
@@ -131,7 +131,7 @@ def dp2_regions(spec: Mapping[str, Any], arrays: Arrays) -> Regions:
     )
 
 
-class Flat:
+class Flat(AlwaysReady):
     """A generator that paints one colour, known pixels too, and keeps what it was given.
 
     Args:
@@ -155,25 +155,12 @@ class Flat:
         self.kind = kind
         self.size = size
         self.needs_surface = surface
-        self.capacity: int | None = None
         self.refuses = refuses
         self.keeps = True
         self.given: list[Crops] = []
 
     def prepare(self) -> None:
         """Nothing to do."""
-
-    def request(self, track_ids: Sequence[int] | Ints) -> None:
-        """Nothing to do."""
-
-    def ready(self, track_ids: Sequence[int] | Ints) -> Bools:
-        return np.asarray(np.asarray(track_ids, np.int64) >= 0)
-
-    def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:
-        return self.ready(track_ids)
-
-    def failure(self, track_id: int) -> str | None:
-        return None
 
     def generate(self, crops: Crops) -> Generated:
         check_crops(crops, self.size, surface=self.needs_surface)

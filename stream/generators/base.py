@@ -201,6 +201,27 @@ class Generator(Protocol):
         """Stop building and free the engines; may be called again."""
 
 
+class AlwaysReady:
+    """The part of a `Generator` that has nothing to build: any track is ready at once, for any number of them."""
+
+    capacity: int | None = None
+
+    def request(self, track_ids: Sequence[int] | Ints) -> None:
+        """Nothing to build."""
+
+    def ready(self, track_ids: Sequence[int] | Ints) -> Bools:
+        """Every track is."""
+        return np.asarray(np.asarray(track_ids, np.int64) >= 0)
+
+    def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:  # noqa: ARG002
+        """Every track is ready at once."""
+        return self.ready(track_ids)
+
+    def failure(self, track_id: int) -> str | None:  # noqa: ARG002
+        """None: what fails is raised by `generate`."""
+        return None
+
+
 def check_crops(crops: Crops, size: tuple[int, int], *, surface: bool) -> None:
     """See that crops are what a generator was made for.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ from engines.manifest import Normalisation
 from engines.runtime import Runtime
 from stream.generators.base import (
     MOST_CROPS,
+    AlwaysReady,
     Array,
-    Bools,
     Crops,
     Floats,
     Generated,
@@ -36,8 +36,8 @@ class _Mapped:
     w: Floats | None = None
 
 
-class UnetGenerator:
-    """Runs `mapping` once per track and `generator` once per frame; see `Generator`.
+class UnetGenerator(AlwaysReady):
+    """Runs `mapping` once per track and `generator` once per frame; see `Generator`. A w takes less than a frame.
 
     Args:
         mapping: graph z -> w.
@@ -69,7 +69,6 @@ class UnetGenerator:
         self.kind = kind
         self.size = size
         self.needs_surface = any(tensor.name == "embedding" for tensor in generator.inputs)
-        self.capacity: int | None = None
         self._mapping = mapping
         self._generator = generator
         self._normalisation = normalisation
@@ -99,21 +98,6 @@ class UnetGenerator:
         )
         w = self._map(np.ones(self._latents.channels, np.float32))
         run_chosen(self._generator, blank, np.ones(1, np.bool_), lambda _, part: self._feeds(part, w[None]), 1)
-
-    def request(self, track_ids: Sequence[int] | Ints) -> None:
-        """Nothing to build beside the frame loop: a w takes less than a frame."""
-
-    def ready(self, track_ids: Sequence[int] | Ints) -> Bools:
-        """Every track is."""
-        return np.asarray(np.asarray(track_ids, np.int64) >= 0)
-
-    def wait(self, track_ids: Sequence[int] | Ints, timeout: float | None = None) -> Bools:  # noqa: ARG002
-        """Every track is ready at once."""
-        return self.ready(track_ids)
-
-    def failure(self, track_id: int) -> str | None:  # noqa: ARG002
-        """None: a failure is raised by `generate`."""
-        return None
 
     def generate(self, crops: Crops) -> Generated:
         """Generate all crops that belong to a track.
