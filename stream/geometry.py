@@ -50,12 +50,20 @@ def to_pixels(boxes: npt.ArrayLike, width: int, height: int) -> Ints:
         width: of the frame, in pixels.
         height: of the frame, in pixels.
     """
+    limits = np.array([width, height, width, height], np.float64)
+    return np.clip(_outwards(boxes), 0, limits).astype(np.int64)
+
+
+def whole(box: npt.ArrayLike) -> tuple[int, int, int, int]:
+    """The whole pixels that one box (4,) touches, as `to_pixels` has them, but outside the frame as well."""
+    x0, y0, x1, y1 = _outwards(box)[0].tolist()
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+def _outwards(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(boxes, np.float64).reshape(-1, 4)
-    limits = np.array([width, height], np.float64)
     first = np.floor(array[:, :2])
-    low = np.clip(first, 0, limits)
-    high = np.clip(np.maximum(np.ceil(array[:, 2:]), first + 1), 0, limits)
-    return np.concatenate([low, high], axis=1).astype(np.int64)
+    return np.concatenate([first, np.maximum(np.ceil(array[:, 2:]), first + 1)], axis=1)
 
 
 def area(boxes: npt.ArrayLike) -> Floats:

@@ -63,8 +63,8 @@ def carry(outline: Outline | None, move: Move, width: int, height: int) -> tuple
     """
     if outline is None or outline.mask is None:
         return move.region, None
-    mask, seen, frame = outline.mask, _whole(move.seen), (0, 0, width, height)
-    box, limit = move.region, _whole(move.region)
+    mask, seen, frame = outline.mask, geometry.whole(move.seen), (0, 0, width, height)
+    box, limit = move.region, geometry.whole(move.region)
     if intersection(mask.box, seen) != mask.box:
         low = (min(0, mask.box[i] - seen[i]) for i in (0, 1))
         high = (max(0, mask.box[i] - seen[i]) for i in (2, 3))
@@ -109,13 +109,6 @@ def carry_between(
     if first is None or second is None or first.mask is None or second.mask is None:
         return box, None
     return box, Outline(first.mask.union(second.mask), first.surface or second.surface)
-
-
-def _whole(box: BoxFloats) -> Box:
-    """The pixels that a box touches, as `geometry.to_pixels` has them, but outside the frame as well."""
-    x0, y0, x1, y1 = (float(edge) for edge in box)
-    left, top = math.floor(x0), math.floor(y0)
-    return left, top, max(left + 1, math.ceil(x1)), max(top + 1, math.ceil(y1))
 
 
 def _beyond_the_edges(seen: Box, reach: Box, width: int, height: int) -> list[Box]:

@@ -56,17 +56,11 @@ def united_outline(one: Regions, first: int, other: Regions, second: int) -> Out
         return None
     boxes = one.boxes[first], other.boxes[second]
     masks = [
-        outline.mask if outline is not None and outline.mask is not None else _filled(box)
+        outline.mask if outline is not None and outline.mask is not None else PixelMask.filled(geometry.whole(box))
         for outline, box in zip(outlines, boxes, strict=True)
     ]
     surfaces = [outline.surface for outline in outlines if outline is not None and outline.surface is not None]
     return Outline(masks[0].union(masks[1]), surfaces[0] if surfaces else None)
-
-
-def _filled(box: npt.NDArray[np.float32]) -> PixelMask:
-    x0, y0 = (int(v) for v in np.floor(box[:2]))
-    x1, y1 = (int(v) for v in np.ceil(box[2:]))
-    return PixelMask.filled((x0, y0, x1, y1))
 
 
 def replaced_outlines(regions: Regions, changes: dict[int, Outline | None]) -> npt.NDArray[np.object_] | None:

@@ -83,6 +83,28 @@ def test_to_pixels_stays_inside_and_holds_every_touched_pixel(box: tuple[float, 
 
 
 @pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((2.1, 3.9, 4.1, 6.1), (2, 3, 5, 7)),
+        ((-5.5, -5, 30, 30.5), (-6, -5, 30, 31)),
+        ((4, 4, 4, 4), (4, 4, 5, 5)),
+        ((-3, -9, -3, -2), (-3, -9, -2, -2)),
+    ],
+)
+def test_whole_takes_every_pixel_that_the_box_touches_outside_as_well(
+    box: tuple[float, ...], expected: tuple[int, ...]
+) -> None:
+    assert geometry.whole(np.array(box, np.float32)) == expected
+
+
+@given(boxes)
+def test_whole_and_to_pixels_agree_inside_the_frame(box: tuple[float, ...]) -> None:
+    x0, y0, x1, y1 = geometry.whole(box)
+    inside = [min(max(x0, 0), 90), min(max(y0, 0), 60), min(max(x1, 0), 90), min(max(y1, 0), 60)]
+    assert geometry.to_pixels(box, 90, 60)[0].tolist() == inside
+
+
+@pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
         ((0, 0, 10, 10), (0, 0, 10, 10), 1.0),

@@ -8,41 +8,35 @@ from stream.detectors.ensemble import unite
 from stream.outline import BodySurface, Outline, PixelMask
 from stream.regions import NO_TRACK, Kind, Origin, Regions
 from stream.union import one_for_each_track, replaced_outlines, united_outline
-
-
-def _pixels(outline: Outline | None, width: int, height: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    assert outline is not None
-    assert outline.mask is not None
-    whole = PixelMask.filled((0, 0, width, height))
-    whole.pixels[...] = False
-    outline.mask.paint(whole)
-    return whole.pixels
-
-
-def _person(box: tuple[int, int, int, int], mask: tuple[int, int, int, int] | None) -> Regions:
-    outline = None if mask is None else Outline(PixelMask.filled(mask))
-    return Regions.of([box], Kind.PERSON, outlines=None if outline is None else [outline])
+from tests.stream.outlines import person, pixels_of
 
 
 def test_the_union_of_two_finds_has_the_pixels_of_both() -> None:
-    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), (4, 4, 9, 9))
-    found = _pixels(united_outline(one, 0, other, 0), 12, 12)
+    one, other = person((0, 0, 10, 10), (2, 2, 6, 6)), person((1, 0, 11, 10), (4, 4, 9, 9))
+    found = pixels_of(united_outline(one, 0, other, 0), 12, 12)
     expected = np.zeros((12, 12), bool)
     expected[2:6, 2:6] = expected[4:9, 4:9] = True
     np.testing.assert_array_equal(found, expected)
 
 
 def test_a_find_without_a_mask_is_its_box() -> None:
-    one, other = _person((0, 0, 10, 10), (2, 2, 6, 6)), _person((1, 0, 11, 10), None)
+    one, other = person((0, 0, 10, 10), (2, 2, 6, 6)), person((1, 0, 11, 10), None)
     for outline in (united_outline(one, 0, other, 0), united_outline(other, 0, one, 0)):
-        found = _pixels(outline, 12, 12)
+        found = pixels_of(outline, 12, 12)
         assert found[0:10, 1:11].all()
         assert found.sum() == 100
     assert united_outline(other, 0, other, 0) is None
 
 
+def test_a_find_without_a_mask_or_an_area_still_lies_on_a_pixel() -> None:
+    outline = united_outline(person((0, 0, 3, 3), (0, 0, 2, 2)), 0, person((5, 6, 5, 6), None), 0)
+    expected = np.zeros((8, 8), bool)
+    expected[0:2, 0:2] = expected[6, 5] = True
+    np.testing.assert_array_equal(pixels_of(outline, 8, 8), expected)
+
+
 def test_regions_without_outlines_stay_without() -> None:
-    plain = _person((0, 0, 10, 10), None)
+    plain = person((0, 0, 10, 10), None)
     assert replaced_outlines(plain, {}) is None
     assert unite([plain, plain]).outlines is None
 
@@ -68,7 +62,7 @@ def test_regions_of_one_track_become_one_that_covers_all_of_them() -> None:
     outline = made.outline(0)
     assert outline is not None
     assert outline.surface is pose
-    found = _pixels(outline, 20, 20)
+    found = pixels_of(outline, 20, 20)
     for y0, y1, x0, x1 in ((2, 18, 2, 8), (4, 16, 6, 14), (0, 5, 0, 5)):
         assert found[y0:y1, x0:x1].all()
     assert made.outline(1) is None

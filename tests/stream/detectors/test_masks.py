@@ -9,17 +9,8 @@ from stream.detectors.ensemble import unite
 from stream.detectors.masks import outlines_of
 from stream.detectors.view import make_view
 from stream.frame import Frame
-from stream.outline import Outline, PixelMask
-from stream.regions import Kind, Regions
-
-
-def _pixels(outline: Outline | None, width: int, height: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    assert outline is not None
-    assert outline.mask is not None
-    whole = PixelMask.filled((0, 0, width, height))
-    whole.pixels[...] = False
-    outline.mask.paint(whole)
-    return whole.pixels
+from stream.regions import Regions
+from tests.stream.outlines import person, pixels_of
 
 
 @pytest.mark.parametrize(
@@ -33,7 +24,7 @@ def test_a_mask_lies_in_the_frame_where_its_cells_lie_in_the_view(size: tuple[in
     corners = np.array([[6 * 4, 4 * 4, 12 * 4, 8 * 4]], np.float32)
     expected = np.rint(view.to_frame(corners)[0]).astype(int)
     (outline,) = outlines_of(mask[None], np.array([[0, 0, 320, 150]], np.float32), view, 320, 150)
-    found = _pixels(outline, 320, 150)
+    found = pixels_of(outline, 320, 150)
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
     tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     np.testing.assert_allclose(tight, expected, atol=2)
@@ -59,14 +50,9 @@ def test_without_pixels_the_box_counts() -> None:
     assert outlines_of(masks[:0], boxes[:0], view, 64, 64) == []
 
 
-def _person(box: tuple[int, int, int, int], mask: tuple[int, int, int, int] | None) -> Regions:
-    outline = None if mask is None else Outline(PixelMask.filled(mask))
-    return Regions.of([box], Kind.PERSON, outlines=None if outline is None else [outline])
-
-
 def test_an_ensemble_unites_masks_and_keeps_the_others() -> None:
-    one = Regions.concatenate([_person((0, 0, 10, 10), (2, 2, 6, 6)), _person((50, 0, 60, 10), (51, 1, 55, 5))])
-    united = unite([one, _person((1, 0, 11, 10), (4, 4, 9, 9))])
+    one = Regions.concatenate([person((0, 0, 10, 10), (2, 2, 6, 6)), person((50, 0, 60, 10), (51, 1, 55, 5))])
+    united = unite([one, person((1, 0, 11, 10), (4, 4, 9, 9))])
     assert len(united) == 2
     first, second = united.outline(0), united.outline(1)
     assert first is not None and first.mask is not None and first.mask.box == (2, 2, 9, 9)  # noqa: PT018
