@@ -381,5 +381,4 @@ def _checksum(place: Place, rows: Rows) -> bytes:
 
 
 def _surface_digest(surface: Surface) -> str:
-    every = np.arange(surface.count).reshape(1, 1, -1)
-    return hashlib.sha256(surface.embeddings(every).tobytes()).hexdigest()
+    return hashlib.sha256(surface.vertex_embeddings.T.tobytes()).hexdigest()

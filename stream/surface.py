@@ -75,6 +75,11 @@ class Surface:
         """The index that stands for border pixels, K + 1."""
         return self.count + 1
 
+    @property
+    def vertex_embeddings(self) -> Embeddings:
+        """A copy of what was given, (K, D) float32."""
+        return self._columns[:, : self.count].T.copy()
+
     def vertices(self, embedding: Embeddings, body: Mask, known: Mask) -> Indices:
         """The vertex map that a generator is fed, for all regions of a frame at once.
 

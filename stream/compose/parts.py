@@ -288,8 +288,7 @@ def _complete(unknown: Bools, pixels: PixelMask, box: Box, whole: bool) -> Bools
 
 
 def _vertices(surface: Surface, embedding: Floats, body: Bools) -> Ints:
-    found = np.full(body.shape, surface.known, np.int64)
-    found[body] = surface.nearest(embedding[body])
+    found: Ints = surface.vertices(embedding.transpose(2, 0, 1)[None], body[None], ~body[None])[0]
     return found
 
 

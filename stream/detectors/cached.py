@@ -145,9 +145,8 @@ def _check_surface(bundle: Bundle, surface: Surface | None) -> None:
         return
     if surface is None:
         raise UsageError(f"{name} gives dense poses, which are kept as vertices: it needs its surface for --detections")
-    every = surface.embeddings(np.arange(surface.count).reshape(1, 1, -1))[0, :, 0].T
     own = bundle.array("vertex_embeddings") if "vertex_embeddings" in bundle.manifest.arrays else None
-    if surface.channels != channels or not (own is None or np.array_equal(own, every)):
+    if surface.channels != channels or not (own is None or np.array_equal(own, surface.vertex_embeddings)):
         raise UsageError(
             f"{name} gives dense poses of another body surface than the one whose vertices --detections keeps: "
             "use detectors that were exported from the same CSE checkpoint, or leave --detections out"

@@ -379,3 +379,12 @@ def test_the_surface_keeps_its_own_copy() -> None:
     vertices[:] = 0
     assert np.array_equal(surface.nearest(queries), before)
     assert np.array_equal(surface.embeddings(before.reshape(1, 5, 10)), fed)
+
+
+def test_the_vertices_embeddings_can_be_had_as_given_and_not_be_changed() -> None:
+    vertices = random_points(500, 1)
+    surface = Surface(vertices)
+    given = surface.vertex_embeddings
+    np.testing.assert_array_equal(given, vertices)
+    given[:] = 0
+    np.testing.assert_array_equal(surface.vertex_embeddings, vertices)
