@@ -1,12 +1,13 @@
 """Crowds: what 0, 1, 12 and 60 persons in one 4K frame cost, in time and in memory, for each generator.
 
 Generators at full size with seeded random weights, through `StandIns` as a run uses it; masks and dense poses are made
-up, people stand close enough for their crops to overlap. Each case runs in a process of its own, whose peak of resident
-memory (VmHWM) is taken; it holds PyTorch as well, which a run does not. `growth` compares milliseconds for each
-generated person with the case before: at most 1 means no more than linear. SG-GAN's tables have a budget: `generated`
-says for how many of the tracks they were there, the others are covered classically.
+up, people are of one size in all cases (`--places`), and stand close enough for their crops to overlap. Each case runs
+in a process of its own, whose peak of resident memory (VmHWM) is taken; it holds PyTorch as well, which a run does not.
+`growth` compares milliseconds for each generated person with the case before: at most 1 means no more than linear.
+SG-GAN's tables have a budget: `generated` says for how many of the tracks they were there, the others are covered
+classically.
 
-    python benchmarks/crowd.py [--persons 0 1 12 60] [--size 3840x2160] [--device cpu] [--small]
+    python benchmarks/crowd.py [--persons 0 1 12 60] [--size 3840x2160] [--device cpu] [--batch 8] [--small]
 """
 
 from __future__ import annotations
@@ -56,19 +57,29 @@ CASES: dict[str, tuple[Role, Style]] = {
     "sg-gan": ("person-cse", "sg-gan"),
 }
 _MAP = 112
+#: What a result says of how it was made.
+_OPTIONS = ("size", "device", "threads", "batch")
 
 
-def crowd(count: int, size: tuple[int, int], vertices: np.ndarray[Any, np.dtype[np.float32]] | None) -> Regions:
-    """Persons in rows over the whole frame, each as a mask, with a dense pose where there are vertices.
+def crowd(
+    count: int,
+    size: tuple[int, int],
+    vertices: np.ndarray[Any, np.dtype[np.float32]] | None,
+    *,
+    places: int | None = None,
+) -> Regions:
+    """Persons in rows over the frame, each as a mask, with a dense pose where there are vertices.
 
     Args:
         count: how many.
         size: height and width of the frame.
         vertices: (K, C) embeddings of the surface.
+        places: how many the frame would hold, None for as many as there are: the fewer, the larger each of them.
     """
     height, width = size
-    columns = max(1, math.ceil(math.sqrt(count * width / height * 2)))
-    rows = max(1, math.ceil(count / columns))
+    room = max(count, places or 0)
+    columns = max(1, math.ceil(math.sqrt(room * width / height * 2)))
+    rows = max(1, math.ceil(room / columns))
     tall = min(round(height / rows * 1.1), height)
     wide = min(round(tall / 2.4), width)
     y, x = (np.mgrid[0:_MAP, 0:_MAP] + 0.5) / _MAP - 0.5
@@ -95,17 +106,27 @@ def crowd(count: int, size: tuple[int, int], vertices: np.ndarray[Any, np.dtype[
     )
 
 
-def measure(folder: Path, name: str, count: int, size: tuple[int, int], device: Any, threads: int) -> dict[str, Any]:
+def measure(
+    folder: Path,
+    name: str,
+    count: int,
+    size: tuple[int, int],
+    device: Any,
+    threads: int,
+    *,
+    places: int | None = None,
+    batch: int | None = None,
+) -> dict[str, Any]:
     """One case, in this process."""
     bundle = open_bundle(folder)
     role, style = CASES[name]
-    generator = open_generator(bundle, device=device, threads=threads)
+    generator = open_generator(bundle, device=device, threads=threads, most=batch)
     vertices = smooth_surface(VERTICES, 0) if role == "person-cse" else None
     fills = dict.fromkeys(Kind, classical.blur(0.25))
     surface = None if vertices is None else Surface(vertices)
     stand_ins = StandIns(Painters({role: generator}, fills, surface, style=style), patience=600)
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    regions = crowd(count, size, vertices)
+    regions = crowd(count, size, vertices, places=places)
     stand_ins.prepare()
     stand_ins.follow(regions)
     stand_ins.paint(image, regions)
@@ -165,7 +186,10 @@ def main() -> None:
     height, width = (int(side) for side in reversed(options.size.lower().split("x")))
     if options.child:
         name, folder, count = options.child
-        row = measure(Path(folder), name, int(count), (height, width), options.device, options.threads)
+        device, threads = options.device, options.threads
+        row = measure(
+            Path(folder), name, int(count), (height, width), device, threads, places=options.places, batch=options.batch
+        )
         Console(soft_wrap=True).print(json.dumps(row), markup=False, highlight=False)
         return
     rows = []
@@ -182,14 +206,15 @@ def main() -> None:
     console = Console()
     console.print(table)
     if not options.no_result and not options.small:
-        console.print(
-            save("crowd", {"size": options.size, "device": options.device, "threads": options.threads, "rows": rows})
-        )
+        console.print(save("crowd", {name: getattr(options, name) for name in _OPTIONS} | {"rows": rows}))
 
 
 def _in_own_process(options: argparse.Namespace, name: str, folder: Path, count: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", name, str(folder), str(count), "--size", options.size]
     command += ["--device", options.device, "--threads", str(options.threads)]
+    # As small in every case as where there are most: what a frame costs is compared with what is covered of it.
+    command += ["--places", str(options.places or max(options.persons))]
+    command += [] if options.batch is None else ["--batch", str(options.batch)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{name} with {count} persons failed: {result.stderr.strip()}")
@@ -204,6 +229,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--generators", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="crops in a run of the graph (default: by device)")
+    parser.add_argument("--places", type=int, help="how many people the frame would hold (default: the most)")
     parser.add_argument("--bundles", help="folder with bundles by these names, instead of exporting random ones")
     parser.add_argument("--small", action="store_true", help="narrow networks, to try the script")
     parser.add_argument("--no-result", action="store_true", help="write no file")

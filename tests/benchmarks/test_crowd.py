@@ -29,6 +29,15 @@ def test_people_stand_inside_the_frame_and_each_has_a_track(count: int) -> None:
     assert sum(mask.pixels.size for mask in masks) < 3 * SIZE[0] * SIZE[1]
 
 
+def test_people_are_of_one_size_where_the_frame_holds_as_many() -> None:
+    alone, all_of_them = crowd(1, SIZE, None, places=60), crowd(60, SIZE, None)
+    np.testing.assert_array_equal(alone.boxes, all_of_them.boxes[:1])
+    # The control: one by itself is as tall as the frame.
+    assert crowd(1, SIZE, None).boxes[0, 3] == SIZE[0] > 3 * alone.boxes[0, 3]
+    # There is room for all, however few places there are.
+    np.testing.assert_array_equal(crowd(60, SIZE, None, places=1).boxes, all_of_them.boxes)
+
+
 def test_sixty_people_stand_close_enough_to_need_more_than_one_wave() -> None:
     regions = crowd(60, SIZE, None)
     boxes = [tuple(int(v) for v in box) for box in regions.boxes]
