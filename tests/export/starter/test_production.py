@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
+from engines.errors import SourceError
 from export.starter.body import save_body
 from export.starter.production import make_scenes
 from export.starter.scenes import SceneSettings
@@ -26,3 +28,9 @@ def test_two_processes_make_the_same_scenes_in_the_same_order_as_one(tmp_path: P
     for first, second in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(first.image, second.image)
         np.testing.assert_array_equal(first.vertices, second.vertices)
+
+
+def test_a_body_that_cannot_be_read_ends_the_making(tmp_path: Path) -> None:
+    (tmp_path / "body.npz").write_text("no body")
+    with pytest.raises(SourceError, match="is not the file of a body"):
+        list(make_scenes(tmp_path / "body.npz", SceneSettings(width=48, height=32), 5, 3, workers=2, in_turn=2))
