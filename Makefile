@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 INPUT  ?=
+PRESET ?=
 
 .PHONY: demo test lint format clean
 
@@ -13,7 +14,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m stream.demo $(if $(INPUT),--input "$(INPUT)") --output demo
+	$(BIN)/python -m stream.demo $(if $(INPUT),--input "$(INPUT)") $(if $(PRESET),--preset "$(PRESET)") --output demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

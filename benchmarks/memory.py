@@ -52,7 +52,7 @@ def main() -> None:
 
 def _watch(arguments: list[str]) -> tuple[list[tuple[float, int]], float]:
     """Resident memory of a run every 100 ms, in bytes, and its duration in seconds."""
-    process = subprocess.Popen([sys.executable, "-m", "stream.cli", "run", *arguments, "--quiet"])
+    process = subprocess.Popen([sys.executable, "-m", "stream.cli", "run", "--preset", "faces", *arguments, "--quiet"])
     began, samples = time.monotonic(), []
     while process.poll() is None:
         try:

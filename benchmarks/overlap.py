@@ -28,7 +28,7 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     with tempfile.TemporaryDirectory() as name:
         looped = loop_clip(options.clip, Path(name) / f"looped{options.clip.suffix}", options.frames)
-        summary = run(looped, Path(name) / "out.mp4", RunSettings(threads=1)).summary
+        summary = run(looped, Path(name) / "out.mp4", RunSettings(preset="faces", threads=1)).summary
     slowest = max(summary.busy, key=lambda stage: summary.busy[stage])
     result = {
         "clip": options.clip.name,

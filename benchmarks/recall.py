@@ -63,7 +63,7 @@ def main() -> None:
 def _whole_run(clip: Path, reference: list[Boxes]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         report, output = Path(name) / "report.json", Path(name) / "out.mkv"
-        summary = run(clip, output, RunSettings(report=report)).summary
+        summary = run(clip, output, RunSettings(preset="faces", report=report)).summary
         entries = json.loads(report.read_text())["frames"]
         shares = [
             covered_share(box, [region["box"] for region in entry["regions"]])

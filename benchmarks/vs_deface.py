@@ -119,7 +119,7 @@ def _run_deface(python: Path, clip: Path, folder: Path) -> dict[str, Any]:
 
 def _run_standin(clip: Path, folder: Path) -> dict[str, Any]:
     report = folder / "standin.json"
-    settings = RunSettings(report=report, overwrite=True)
+    settings = RunSettings(preset="faces", report=report, overwrite=True)
     summary = run(clip, folder / "standin.mp4", settings).summary
     entries = json.loads(report.read_text())["frames"]
     return {

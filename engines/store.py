@@ -16,6 +16,7 @@ import filelock
 import platformdirs
 
 from engines import registry
+from engines.built_in import FOLDER, built_in
 from engines.bundle import Bundle, open_bundle
 from engines.checkpoints import checkpoints, how_to_make
 from engines.download import fetch, parse_source
@@ -57,10 +58,13 @@ def _recipes() -> dict[str, Recipe]:
 class Store:
     """A folder with `bundles/NAME/`, `downloads/` and `locks/`; may be shared by several processes.
 
+    A bundle that is not in it is looked for among those that come with the project.
+
     Args:
         root: The folder; made on the first pull.
         known: Artefacts by name; the registry if not given.
-        recipes: How to build bundles, by the artefacts' `build`; the built-in ones if not given.
+        recipes: How to build bundles, by the artefacts' `build`; the project's own if not given.
+        built_in: Folder with a folder for each bundle that comes with the project; the package's own if not given.
     """
 
     def __init__(
@@ -69,8 +73,10 @@ class Store:
         *,
         known: Mapping[str, Artefact] | None = None,
         recipes: Mapping[str, Recipe] | None = None,
+        built_in: Path = FOLDER,
     ) -> None:
         self.root = root
+        self._built_in = built_in
         self._known = registry.artefacts() if known is None else dict(known)
         self._recipes = _recipes() if recipes is None else dict(recipes)
 
@@ -89,8 +95,20 @@ class Store:
             raise UsageError(f"{name!r} cannot be a bundle's name; expected lower-case letters, digits, '.', '_', '-'")
         return self.root / "bundles" / name
 
+    def is_built_in(self, name: str) -> bool:
+        """Whether the bundle that goes by that name is one that comes with the project; one that is installed wins.
+
+        Raises:
+            UsageError: It cannot be a bundle's name.
+        """
+        return not self.path(name).exists() and (self._built_in / name).exists()
+
+    def brought(self, bundle: Bundle) -> bool:
+        """Whether an opened bundle is one of those that came with the project."""
+        return bundle.path.parent == self._built_in
+
     def open(self, name: str) -> Bundle:
-        """Opens and verifies an installed bundle.
+        """Opens and verifies an installed bundle, or else one that comes with the project.
 
         Raises:
             UsageError: Neither installed nor known.
@@ -98,14 +116,26 @@ class Store:
             BundleError: Installed, but not intact.
         """
         path = self.path(name)
-        if not path.exists():
+        if self.is_built_in(name):
+            path = self._built_in / name
+        elif not path.exists():
             raise BundleMissingError(f"bundle {name!r} is not installed in {self.root}; {self._todo(name)}")
         try:
             return open_bundle(path)
         except BundleError as error:
-            if name not in self._known:
-                raise
-            raise type(error)(f"{error}; run: standin engines pull {name}") from None
+            if todo := self._repair(name):
+                raise type(error)(f"{error}; {todo}") from None
+            raise
+
+    def _repair(self, name: str) -> str:
+        """What helps against a bundle that is there and not intact, empty where nothing is known to."""
+        if self.is_built_in(name):
+            return "it comes with Standin: install Standin again"
+        if name in self._known:
+            return f"run: standin engines pull {name}"
+        if name in self.built_in():
+            return f"remove {self.path(name)}, and the one that comes with Standin is used"
+        return ""
 
     def _todo(self, name: str) -> str:
         """How a bundle that is not there comes there.
@@ -115,12 +145,21 @@ class Store:
         """
         if self._exported(name):
             return how_to_make(name)
+        if self._ships(name):
+            return (
+                f"nor does this release of Standin bring it (it would be {self._built_in / name}); "
+                f"give one with --engine {name}=FOLDER, or choose another --preset"
+            )
         registry.find_artefact(name, self._known)
         return f"run: standin engines pull {name}"
 
     def _exported(self, name: str) -> bool:
         """Whether it is a checkpoint of which `standin export` makes that bundle, and not an artefact to pull."""
         return name not in self._known and name in checkpoints()
+
+    def _ships(self, name: str) -> bool:
+        """Whether it comes with the project, in this installation or another, and is not an artefact to pull."""
+        return name not in self._known and (name in built_in() or name in self.built_in())
 
     def find(self, text: str) -> Bundle:
         """Opens a path where the text can only be one, else the store's bundle of that name.
@@ -129,24 +168,30 @@ class Store:
             UsageError: Neither a folder, nor installed, nor known.
             BundleError: As `open`.
         """
-        named = text in self._known or text in self.installed()
+        named = text in self._known or text in self.available()
         if os.sep in text or text in (".", "..") or (not named and Path(text).is_dir()):
             return open_bundle(Path(text))
         return self.open(text)
 
     def installed(self) -> tuple[str, ...]:
         """Returns the names of the bundles that are there, intact or not, sorted."""
-        folder = self.root / "bundles"
-        if not folder.is_dir():
-            return ()
-        return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)))
+        return _names(self.root / "bundles")
+
+    def built_in(self) -> tuple[str, ...]:
+        """Returns the names of the bundles that came with the project, intact or not, sorted."""
+        return _names(self._built_in)
+
+    def available(self) -> tuple[str, ...]:
+        """Returns the names of all that can be opened without being fetched first, intact or not, sorted."""
+        return tuple(sorted({*self.installed(), *self.built_in()}))
 
     def pull(
         self, name: str, *, progress: Progress | None = None, source: str | None = None, force: bool = False
     ) -> Bundle:
         """Fetches a known artefact, builds its bundle and installs it; at once if it is there and intact.
 
-        Processes that pull the same name wait for each other, and only the first fetches.
+        Processes that pull the same name wait for each other, and only the first fetches. What comes with the project
+        is there already.
 
         Args:
             name: As in the registry.
@@ -155,12 +200,16 @@ class Store:
             force: Fetch and build even if there is an intact bundle.
 
         Raises:
-            UsageError: The name is not known, or of a bundle that has to be exported, or `source` is unusable.
+            UsageError: The name is not known, or of a bundle that is exported or built in, or `source` is unusable.
             DownloadError: It cannot be fetched.
             BundleError: It cannot be built, or the store cannot be written.
         """
         if self._exported(name):
             raise UsageError(f"{name!r} cannot be pulled, it is exported from a checkpoint; {how_to_make(name)}")
+        if self._ships(name):
+            if source is not None or force:
+                raise UsageError(f"{name!r} cannot be pulled, it comes with Standin; leave --source and --force out")
+            return self.open(name)
         artefact = registry.find_artefact(name, self._known)
         sources = None if source is None else (parse_source(source, artefact),)
         if not force and (bundle := self._intact(name)):
@@ -185,6 +234,8 @@ class Store:
 
     def install(self, name: str, make: Callable[[Path], Bundle], *, force: bool = False) -> Bundle:
         """Installs a bundle that is made here, under a name that the registry does not have.
+
+        Under the name of one that comes with the project, it is used instead.
 
         Args:
             name: The bundle's name.
@@ -249,3 +300,10 @@ class Store:
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return open_bundle(final)
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    """The folders in it whose names can be bundles', sorted."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)))

@@ -27,6 +27,7 @@ from stream.follow import Followed, Follower, Look, one_line
 from stream.frame import Frame, Image, flat_image
 from stream.generators.classical import Fill
 from stream.manual import ManualRegions, read_manual_regions
+from stream.presets import DEFAULT_PRESET
 from stream.regions import Kind, Origin, Regions
 from stream.stand_ins import StandIns
 from stream.stitch import covered_boxes, stitch
@@ -120,13 +121,14 @@ class Anonymizer:
         self._complaints = _OncePerSecond()
         self._tracks_of_earlier_streams = 0
         self._follower = self._new_follower()
+        self._caution = assemble.make_caution(self.settings, stand_ins)
 
     @classmethod
-    def open(cls, preset: str = "faces", *, store: Store | None = None, **settings: Any) -> Anonymizer:
+    def open(cls, preset: str = DEFAULT_PRESET, *, store: Store | None = None, **settings: Any) -> Anonymizer:
         """An anonymizer for a preset, with its engines loaded.
 
         Args:
-            preset: its name (`stream.config.PRESETS`).
+            preset: its name (`stream.presets.PRESETS`).
             store: where bundles are, None for the user's own.
             **settings: fields of `AnonymizerSettings`.
 
@@ -253,12 +255,11 @@ class Anonymizer:
             StreamStoppedError: the frame has to be withheld and `on_failure` is `stop`.
             HungError: the stage has stopped answering for good.
         """
-        regions, unready = self._begin(followed)
+        regions, ignored, unready = self._begin(followed)
         reason = followed.failure or unready
         if reason is None:
             try:
                 image, generated = self._cover_runner.call(lambda: self._stitch(followed.frame.image, regions))
-                ignored = len(followed.regions) - len(regions)
                 return Anonymized(followed.frame.with_image(image), regions, ignored=ignored, generated=generated)
             except HungError:
                 raise
@@ -274,6 +275,8 @@ class Anonymizer:
         """Forget the stream so far: the next frame begins another one."""
         self._tracks_of_earlier_streams += self._follower.tracks_begun
         self._follower = self._new_follower()
+        if self._caution is not None:
+            self._caution.reset()
         for detector in self._detectors:
             detector.reset()
         if self._stand_ins is not None:
@@ -326,16 +329,19 @@ class Anonymizer:
             self._zones.covered(regions, geometry.to_pixels(grown, frame.width, frame.height).astype(np.float32))
         ]
 
-    def _begin(self, followed: Followed) -> tuple[Regions, str | None]:
-        """What is covered in a frame, after the generators were told of it; and the reason if that fails."""
+    def _begin(self, followed: Followed) -> tuple[Regions, int, str | None]:
+        """What is covered, after the generators were told; how many regions are not; and the reason if that fails."""
         try:
             regions = self._covered(followed)
+            ignored = len(followed.regions) - len(regions)
+            if self._caution is not None:
+                regions = self._caution.apply(regions, followed.frame.width, followed.frame.height)
             if self._stand_ins is not None:
                 # Not within the deadline: a stream that can wait waits here for what is made once for each new track.
                 self._stand_ins.follow(regions)
         except Exception as error:  # noqa: BLE001  whatever went wrong, tracks may be mixed up
-            return followed.regions, f"anonymization failed: {one_line(error)}"
-        return regions, None
+            return followed.regions, 0, f"anonymization failed: {one_line(error)}"
+        return regions, ignored, None
 
     def _stitch(self, image: Image, regions: Regions) -> tuple[Image, int]:
         """The covered picture, and how many regions were replaced by stand-ins."""

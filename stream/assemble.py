@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -14,6 +14,7 @@ from engines.bundle import Bundle, open_bundle
 from engines.errors import BundleError, BundleMissingError, UsageError
 from engines.runtime import open_runtime
 from engines.store import Store
+from stream.caution import Caution
 from stream.compose.parts import Painters
 from stream.config import AnonymizerSettings
 from stream.detections import Detectors
@@ -76,7 +77,7 @@ def find_bundles(settings: AnonymizerSettings, store: Store) -> Bundles:
         BundleError: a bundle is missing (the message says how to come by it), or is not what its manifest says.
     """
     preset = find_preset(settings.preset)
-    names = settings.detector or preset.detectors
+    names = settings.detector or _detector_names(preset, {*store.available(), *settings.engine})
     known = {*names, *get_args(Role), *(preset.generators or GENERATORS).values()}
     if unknown := set(settings.engine) - known:
         name = min(unknown)
@@ -95,6 +96,11 @@ def find_bundles(settings: AnonymizerSettings, store: Store) -> Bundles:
     for role, bundle in generators.items():
         _check_role(role, bundle)
     return Bundles(detectors, generators)
+
+
+def _detector_names(preset: Preset, there: Collection[str]) -> tuple[str, ...]:
+    """The preset's detectors, and those that join them because they are there."""
+    return (*preset.detectors, *(name for name in preset.joins if name in there))
 
 
 def _kind(role: Role) -> Kind:
@@ -147,7 +153,7 @@ class _Finder:
         if not missing:
             return found
         (name, first), *others = missing.items()
-        known = {*self.store.installed(), *self.settings.engine}
+        known = {*self.store.available(), *self.settings.engine}
         more = [other for other, _ in others] + [other for other in further if other not in known]
         of_preset = (
             "" if name in {*self.settings.detector, *self.settings.engine} else f"preset {self.settings.preset}: "
@@ -300,6 +306,21 @@ def _check_surface(body: Bundle, bundles: Bundles) -> None:
                 f"{body.manifest.name} was made for another body surface than {bundle.manifest.name} knows; "
                 "export both from the same CSE checkpoint (--surface)"
             )
+
+
+def make_caution(settings: AnonymizerSettings, stand_ins: StandIns | None) -> Caution | None:
+    """What covers more than was found, None where nothing of it is asked for."""
+    # Faces are left to stand-ins alone: in a person who is covered classically they are covered by themselves.
+    joins = settings.join_faces and stand_ins is not None and "person-cse" in stand_ins.painters.generators
+    if not (settings.mask_margin or settings.mask_frames or joins):
+        return None
+    return Caution(
+        mask_margin=settings.mask_margin,
+        mask_frames=settings.mask_frames,
+        join_faces=joins,
+        margin=settings.margin,
+        shape=settings.shape,
+    )
 
 
 def make_fills(settings: AnonymizerSettings) -> dict[Kind, Fill]:

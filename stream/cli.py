@@ -147,11 +147,30 @@ def run_command(
     blur_radius: Annotated[
         float | None, typer.Option(help=f"Of blur, as a share of the region. {_default('blur_radius')}")
     ] = None,
-    mask_colour: Annotated[str | None, typer.Option(help="Of mask, like #000000. (default: black)")] = None,
+    mask_colour: Annotated[
+        str | None, typer.Option(help="Of mask, like #000000. (default: black, or as the preset has it)")
+    ] = None,
     shape: Annotated[Shape | None, typer.Option(help=f"What is covered. {_default('shape')}")] = None,
     margin: Annotated[
         float | None,
         typer.Option(help=f"Every side of a region moves out by this share. {_default('margin')}"),
+    ] = None,
+    mask_margin: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Masks of persons move out by this share of the person's shorter side. {_default('mask_margin')}"
+        ),
+    ] = None,
+    mask_frames: Annotated[
+        int | None,
+        typer.Option(help=f"Frames for which what a person's mask covered stays covered. {_default('mask_frames')}"),
+    ] = None,
+    join_faces: Annotated[
+        bool | None,
+        typer.Option(
+            "--join-faces/--no-join-faces",
+            help=f"Whether a face in a person is replaced with the person. {_default('join_faces')}",
+        ),
     ] = None,
     device: Annotated[Device | None, typer.Option(help=f"Where engines run. {_default('device')}")] = None,
     precision: Annotated[Precision | None, typer.Option(help=f"Of generators. {_default('precision')}")] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
+from engines.built_in import built_in
 from engines.bundle import Bundle
 from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError
@@ -23,7 +24,9 @@ from engines.store import Store, home
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from engines.built_in import BuiltIn
     from engines.checkpoints import Checkpoint
+    from engines.registry import Artefact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +37,10 @@ app = typer.Typer(
 _Which = Annotated[
     str, typer.Argument(metavar="PATH_OR_NAME", help="A bundle's folder, or the name of an installed bundle.")
 ]
+
+
+#: What a bundle is known as that is not there.
+_Known: TypeAlias = "Artefact | Checkpoint | BuiltIn"
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -49,7 +56,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 def _state(name: str, store: Store) -> tuple[str, Bundle | None]:
     try:
-        return "yes", store.open(name)
+        return "built in" if store.is_built_in(name) else "yes", store.open(name)
     except BundleMissingError:
         return "no", None
     except BundleError:
@@ -58,21 +65,21 @@ def _state(name: str, store: Store) -> tuple[str, Bundle | None]:
 
 @app.command("list")
 def list_bundles() -> None:
-    """Show the bundles that are installed, can be pulled or can be exported, with their licences."""
+    """Show the bundles that are installed or built in, can be pulled or can be exported, with their licences."""
     store = Store(home())
-    exported = checkpoints()
-    rows = [_row(name, store, exported) for name in sorted({*store.known, *exported, *store.installed()})]
+    known: dict[str, _Known] = {**built_in(), **checkpoints(), **store.known}
+    rows = [_row(name, store, known) for name in sorted({*known, *store.available()})]
     columns = ("name", "kind", "licence", "size", "installed", "by", "about")
     console = Console()
     console.print(_table(f"Bundles in {store.root}", columns, rows))
     console.print("pull: standin engines pull NAME; export: standin engines verify NAME says from what, and how")
 
 
-def _row(name: str, store: Store, exported: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+def _row(name: str, store: Store, table: Mapping[str, _Known]) -> tuple[str, ...]:
     state, bundle = _state(name, store)
-    known = store.known.get(name) or exported.get(name)
+    known = table.get(name)
     about = known.about if known else "not in the registry"
-    by = "pull" if name in store.known else "export" if name in exported else ""
+    by = "pull" if name in store.known else "export" if name in checkpoints() else ""
     size = "?"
     if bundle is not None:
         size = decimal(bundle.size)
@@ -155,12 +162,13 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what is in a bundle: tensors, hashes, licence, where it came from, measured parity."""
-    bundle = Store(home()).find(which)
+    store = Store(home())
+    bundle = store.find(which)
     if as_json:
         typer.echo(json.dumps(_as_json(bundle), indent=2))
         return
     console = Console()
-    for table in _tables(bundle):
+    for table in _tables(bundle, store.brought(bundle)):
         console.print(table)
 
 
@@ -169,11 +177,11 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
     return {"path": str(bundle.path), "digest": bundle.digest, "manifest": manifest}
 
 
-def _tables(bundle: Bundle) -> list[Table]:
+def _tables(bundle: Bundle, built_in: bool) -> list[Table]:
     manifest = bundle.manifest
     origin, normal = manifest.provenance, manifest.normalisation
     about = [
-        ("path", str(bundle.path)),
+        ("path", f"{bundle.path}{' (built in)' if built_in else ''}"),
         ("digest", bundle.digest),
         ("task", manifest.task),
         ("family", manifest.family),
@@ -236,5 +244,6 @@ def _measured(parity: Parity) -> str:
 @app.command("verify")
 def verify(which: _Which) -> None:
     """Compare every file of a bundle with its sha256."""
-    Store(home()).find(which)
-    typer.echo("ok")
+    store = Store(home())
+    bundle = store.find(which)
+    typer.echo("ok (built in)" if store.brought(bundle) else "ok")

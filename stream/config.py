@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from engines.errors import UsageError
 from engines.runtime import Device
 from stream.generators.open import Precision
-from stream.presets import did_you_mean, find_preset
+from stream.presets import DEFAULT_PRESET, did_you_mean, find_preset
 from stream.regions import Kind
 from stream.roles import Context
 from stream.stitch import Shape
@@ -76,6 +76,10 @@ class AnonymizerSettings(BaseModel):
         mask_colour: of `mask`, RGB.
         shape: what is covered of a region.
         margin: every side of a region moves out by this share of its width or height.
+        mask_margin: masks of persons move out by this share of the shorter side of the person's box, by a pixel at
+            least where it is not 0; holes and gaps up to that size are closed.
+        mask_frames: what a person's mask covered in so many frames before is covered as well, moved along.
+        join_faces: a face in a person who is replaced belongs to that person, and is replaced with the body.
         hold: frames for which a track that misses detections stays covered.
         lookahead: frames before their first detection in which people are covered; costs as many and one more of delay.
         detect_size: the longer side of the picture that detectors see is limited to this many pixels.
@@ -90,7 +94,7 @@ class AnonymizerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: str = "faces"
+    preset: str = DEFAULT_PRESET
     detector: tuple[str, ...] = ()
     engine: Engines = {}
     device: Device = "cpu"
@@ -108,6 +112,9 @@ class AnonymizerSettings(BaseModel):
     mask_colour: Colour = (0, 0, 0)
     shape: Shape = "box"
     margin: float = Field(default=0.2, ge=0, le=2)
+    mask_margin: float = Field(default=0.0, ge=0, le=1)
+    mask_frames: int = Field(default=0, ge=0, le=100)
+    join_faces: bool = False
     hold: int = Field(default=10, ge=0, le=10_000)
     lookahead: int = Field(default=5, ge=0, le=1_000)
     detect_size: int = Field(default=1280, ge=32, le=16_384)

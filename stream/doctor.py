@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engines.built_in import built_in
 from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableError
 from engines.runtime_onnx import import_onnxruntime
 from engines.runtime_openvino import import_openvino, openvino_core
@@ -265,33 +266,45 @@ def check_store(store: Store) -> list[Check]:
         checks = [Check("store", "ok" if free > 1 else "warn", detail, "" if free > 1 else "free some space")]
     else:
         checks = [Check("store", "warn", f"{detail}, not writable", "set STANDIN_HOME to a folder that you may write")]
-    for name in sorted(store.known):
-        try:
-            bundle = store.open(name)
-        except BundleMissingError:
-            checks.append(Check(f"bundle {name}", "missing", "not installed", f"standin engines pull {name}"))
-        except BundleError as error:
-            checks.append(Check(f"bundle {name}", "warn", str(error), f"standin engines pull {name}"))
-        else:
-            checks.append(Check(f"bundle {name}", "ok", f"installed and verified, {bundle.path}"))
-    return checks
+    return [*checks, *(_bundle(name, store) for name in sorted({*store.known, *built_in(), *store.built_in()}))]
+
+
+def _bundle(name: str, store: Store) -> Check:
+    """A bundle that can be pulled, or comes with the project."""
+    todo = _how_to_get(name, store)
+    try:
+        bundle = store.open(name)
+    except BundleMissingError:
+        lacking = "not installed" if name in store.known else "not in this release"
+        return Check(f"bundle {name}", "missing", lacking, todo)
+    except BundleError as error:
+        return Check(f"bundle {name}", "warn", str(error), todo)
+    there = "built in" if store.is_built_in(name) else "installed"
+    return Check(f"bundle {name}", "ok", f"{there} and verified, {bundle.path}")
 
 
 def check_presets(store: Store) -> list[Check]:
     """For each preset, which of its bundles are not there."""
-    checks, installed = [], store.installed()
+    checks, there = [], store.available()
     for name, preset in PRESETS.items():
         wanted = (*preset.detectors, *preset.generators.values())
-        missing = [bundle for bundle in wanted if bundle not in installed]
+        missing = [bundle for bundle in wanted if bundle not in there]
         if missing:
-            todo = "; ".join(
-                f"standin engines pull {bundle}" if bundle in store.known else f"standin export {bundle} ..."
-                for bundle in missing
-            )
+            todo = "; ".join(_how_to_get(bundle, store) for bundle in missing)
             checks.append(Check(f"preset {name}", "missing", f"needs {', '.join(missing)}", todo))
         else:
-            checks.append(Check(f"preset {name}", "ok", f"has {', '.join(wanted)}"))
+            joining = [bundle for bundle in preset.joins if bundle in there]
+            checks.append(Check(f"preset {name}", "ok", f"has {', '.join((*wanted, *joining))}"))
     return checks
+
+
+def _how_to_get(bundle: str, store: Store) -> str:
+    """The command that brings a bundle."""
+    if bundle in store.known:
+        return f"standin engines pull {bundle}"
+    if bundle in built_in() or bundle in store.built_in():
+        return f"standin run ... --engine {bundle}=FOLDER"
+    return f"standin export {bundle} ..."
 
 
 def collect(store: Store | None = None) -> list[Check]:

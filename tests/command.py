@@ -12,6 +12,8 @@ from tests.fakes import Box
 
 FACE: Box = (20, 10, 40, 34)
 ROOT = Path(__file__).parents[1]
+#: With the preset whose one engine the tests install, whatever the default is.
+RUN = ("run", "--preset", "faces")
 FLAT = ("--face", "mask", "--margin", 0, "--codec", "ffv1")
 
 

@@ -117,6 +117,19 @@ def install_presets(home: Path) -> None:
     write_surface(bundles / "sg-gan")
 
 
+def write_starter(folder: Path) -> None:
+    """What comes with the project: a detector of persons with a pose and of faces, and a generator."""
+    write_two_stage(
+        folder / "starter-detector",
+        "cse",
+        (*PERSONS, *FACES),
+        name="starter-detector",
+        kinds=("person", "face"),
+        classes=[0] * len(PERSONS) + [1] * len(FACES),
+    )
+    write_surface(folder / "starter-generator")
+
+
 def _draft(name: str, kinds: tuple[str, ...], graphs: dict[str, Graph]) -> ManifestDraft:
     return ManifestDraft(
         name=name,

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines import store as store_module
-from engines.bundle import Bundle, write_bundle
+from engines.built_in import built_in
+from engines.bundle import Bundle, open_bundle, write_bundle
 from engines.checkpoints import how_to_make
 from engines.errors import (
     BundleError,
@@ -310,3 +313,84 @@ def test_installing_into_a_store_that_cannot_be_written_says_what_to_set(site: S
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="STANDIN_HOME"):
         store_for(site, tmp_path / "file").install("own", _make)
+
+
+# --- bundles that come with the project
+
+
+def _write(folder: Path, name: str, graph: bytes) -> Bundle:
+    return write_bundle(folder / name, tiny_draft(name), {"detector.onnx": graph})
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """A folder with two bundles as the package has one."""
+    folder = tmp_path / "package"
+    for name in ("extra", "starter-detector"):
+        _write(folder, name, b"ours")
+    return folder
+
+
+def test_a_bundle_that_comes_with_the_project_is_opened_without_a_store(shipped: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", built_in=shipped)
+    assert store.installed() == ()
+    assert store.built_in() == store.available() == ("extra", "starter-detector")
+    for bundle in (store.open("extra"), store.find("extra"), store.pull("extra")):
+        assert bundle.path == shipped / "extra"
+        assert store.brought(bundle)
+    assert store.is_built_in("extra")
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_that_the_user_installed_under_that_name_wins(shipped: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", built_in=shipped)
+    mine = store.install("extra", lambda folder: _write(folder.parent, folder.name, b"mine"))
+    assert store.open("extra").digest == mine.digest != open_bundle(shipped / "extra").digest
+    assert store.available() == ("extra", "starter-detector")
+    assert not store.is_built_in("extra")
+    assert not store.brought(store.pull("extra"))
+    with pytest.raises(UsageError, match="installed already"):
+        store.install("extra", lambda folder: _write(folder.parent, folder.name, b"other"))
+    mine.file("detector.onnx").write_bytes(b"changed")
+    with pytest.raises(BundleTamperedError, match=r"remove .*extra, and the one that comes with Standin is used"):
+        store.open("extra")
+
+
+@pytest.mark.parametrize("options", [{"force": True}, {"source": "file.onnx"}])
+def test_what_comes_with_the_project_is_not_fetched(shipped: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="'extra' cannot be pulled, it comes with Standin"):
+        Store(tmp_path / "store", built_in=shipped).pull("extra", **options)
+
+
+def test_a_built_in_bundle_that_was_changed_is_refused(shipped: Path, tmp_path: Path) -> None:
+    (shipped / "extra" / "detector.onnx").write_bytes(b"changed")
+    store = Store(tmp_path / "store", built_in=shipped)
+    for look in (store.open, store.find, store.pull):
+        with pytest.raises(BundleTamperedError, match=r"detector\.onnx was changed.* install Standin again"):
+            look("extra")
+
+
+def test_one_that_this_release_does_not_bring_is_named_with_what_to_do(shipped: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", built_in=shipped)
+    for look in (store.open, store.find, store.pull):
+        with pytest.raises(BundleMissingError, match="--engine starter-generator=FOLDER") as caught:
+            look("starter-generator")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_artefact_of_that_name_is_pulled_all_the_same(site: Site, shipped: Path, tmp_path: Path) -> None:
+    known = {"extra": replace(site.artefact(), name="extra")}
+    store = Store(tmp_path / "store", known=known, recipes={"tiny": copy_recipe}, built_in=shipped)
+    assert store.brought(store.open("extra"))
+    assert store.pull("extra").path == store.path("extra")
+    assert len(site.requests) == 1
+
+
+def test_every_bundle_that_comes_with_the_project_is_intact_and_known(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert set(store.built_in()) <= set(built_in())
+    for name in store.built_in():
+        bundle = store.open(name)
+        assert bundle.manifest.name == name
+        assert bundle.manifest.kinds == built_in()[name].kinds
+        assert bundle.manifest.licence == built_in()[name].licence

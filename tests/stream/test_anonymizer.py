@@ -14,13 +14,18 @@ import stream
 from engines.bundle import Bundle, write_bundle
 from engines.errors import BundleError, BundleMissingError, StreamStoppedError, UsageError
 from engines.store import Store
-from stream.anonymizer import Anonymizer
+from stream.anonymizer import Anonymized, Anonymizer
 from stream.assemble import make_fills
+from stream.compose.parts import Painters
 from stream.config import AnonymizerSettings
 from stream.deadline import HungError
-from stream.frame import WITHHELD_LEVEL, Frame
+from stream.frame import WITHHELD_LEVEL, Frame, Image
 from stream.manual import ManualRegion, ManualRegions
+from stream.outline import Outline, PixelMask
 from stream.regions import Kind, Regions
+from stream.stand_ins import StandIns
+from stream.surface import Surface
+from tests.compose import Flat, posed
 from tests.engines.helpers import doubler, tiny_draft
 from tests.fakes import (
     FILLS,
@@ -32,9 +37,11 @@ from tests.fakes import (
     flat_settings,
     frames,
     noise,
+    number,
     whole,
 )
-from tests.generator_bundles import write_unet
+from tests.generator_bundles import vertex_embeddings, write_unet
+from tests.stream.outlines import pixels_of
 
 FACE: Box = (20, 10, 40, 34)
 
@@ -171,7 +178,7 @@ def test_a_kind_that_a_bundle_finds_without_anonymizer_is_an_error_at_the_start(
     ("settings", "message"),
     [
         ({"preset": "facez"}, "did you mean 'faces'"),
-        ({"lookahed": 3}, "did you mean 'lookahead'"),
+        ({"preset": "faces", "lookahed": 3}, "did you mean 'lookahead'"),
         ({"margin": -1}, "margin: "),
     ],
 )
@@ -182,7 +189,7 @@ def test_open_refuses_what_cannot_be_meant(settings: dict[str, Any], message: st
 
 def test_open_names_the_command_where_the_bundle_is_missing(tmp_path: Path) -> None:
     with pytest.raises(BundleMissingError, match="standin engines pull centerface"):
-        Anonymizer.open(store=Store(tmp_path))
+        Anonymizer.open("faces", store=Store(tmp_path))
 
 
 @pytest.mark.parametrize("method", ["blur", "pixelate", "mask"])
@@ -215,6 +222,53 @@ def test_a_kind_that_is_kept_stays_raw_and_is_counted_unless_given_by_hand() -> 
     assert covered_share(made.image, face) == covered_share(made.image, (50, 4, 60, 12)) == 1
 
 
+def test_caution_counts_frames_that_are_withheld_and_ends_with_the_stream() -> None:
+    box, trunk, arm = (10, 8, 44, 40), PixelMask.filled((24, 8, 44, 40)), PixelMask.filled((10, 20, 24, 26))
+
+    def detect(frame: Frame) -> Regions:
+        mask = trunk if number(frame) else trunk.union(arm)
+        return Regions.of([box], Kind.PERSON, outlines=[Outline(mask)])
+
+    def fill(region: Image) -> Image:
+        if next(calls) == 0:
+            raise RuntimeError("not yet")
+        return np.zeros_like(region)
+
+    def covers_the_arm(made: Anonymized) -> bool:
+        return bool(pixels_of(made.regions.outline(0), 64, 48)[20:26, 10:24].all())
+
+    calls = iter(range(100))
+    with Anonymizer([FunctionDetector(detect)], dict.fromkeys(Kind, fill), flat_settings(mask_frames=1)) as anonymizer:
+        first, second, third = (anonymizer.anonymize(frame) for frame in frames(noise(3)))
+        assert first.withheld is not None
+        assert covers_the_arm(second)
+        assert not covers_the_arm(third)
+        anonymizer.anonymize(frames(noise(1))[0])
+        anonymizer.reset()
+        assert not covers_the_arm(anonymizer.anonymize(frames(noise(2))[1]))
+
+
+def test_a_face_that_joins_its_person_is_replaced_and_not_ignored() -> None:
+    person = Regions.of(
+        [(8, 4, 40, 46)], Kind.PERSON, outlines=[Outline(surface=posed((8, 4, 40, 46), vertex_embeddings()))]
+    )
+    both = Regions.concatenate([person, faces((18, 2, 30, 14))])
+    generator = Flat(Kind.PERSON, surface=True)
+    painters = Painters({"person-cse": generator}, FILLS, Surface(vertex_embeddings()), style="sg-gan", margin=0.2)
+    for joins, kinds in ((True, [Kind.PERSON]), (False, [Kind.PERSON, Kind.FACE])):
+        settings = flat_settings(person="realistic", join_faces=joins, margin=0.2)
+        with Anonymizer(
+            [FunctionDetector(lambda _: both)], FILLS, settings, stand_ins=StandIns(painters)
+        ) as anonymizer:
+            (picture,) = noise(1)
+            made = anonymizer.anonymize(frames([picture])[0])
+        assert sorted(made.regions.kinds.tolist()) == kinds
+        assert (made.ignored, made.generated) == (0, 1)
+        # Flat where the face was where it did not join; changed in any case.
+        assert (whole(made.image, (18, 2, 30, 14)) != whole(picture, (18, 2, 30, 14))).any(axis=2).all()
+        assert (covered_share(made.image, (18, 2, 30, 8)) > 0) != joins
+
+
 def test_finds_of_two_detectors_that_are_the_same_become_one_region() -> None:
     detectors = [FixedDetector((10, 10, 30, 30)), FixedDetector((12, 10, 32, 30), (40, 4, 50, 14))]
     with Anonymizer(detectors, FILLS, flat_settings(lookahead=0)) as anonymizer:
@@ -225,10 +279,10 @@ def test_finds_of_two_detectors_that_are_the_same_become_one_region() -> None:
 def test_detectors_may_be_named_in_the_place_of_the_presets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_bundle(tmp_path / "own", tiny_draft(), {"detector.onnx": doubler()})
     with pytest.raises(BundleError, match="takes no image"):
-        Anonymizer.open(store=Store(tmp_path / "store"), detector=[str(tmp_path / "own")])
+        Anonymizer.open("faces", store=Store(tmp_path / "store"), detector=[str(tmp_path / "own")])
     write_unet(tmp_path / "unet")
     with pytest.raises(UsageError, match="tiny-unet finds nothing"):
-        Anonymizer.open(store=Store(tmp_path / "store"), detector=[str(tmp_path / "unet")])
+        Anonymizer.open("faces", store=Store(tmp_path / "store"), detector=[str(tmp_path / "unet")])
 
 
 def test_the_package_offers_what_its_description_shows() -> None:

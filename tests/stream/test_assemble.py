@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from engines.errors import BundleMissingError, UsageError
+from engines.errors import BundleError, BundleMissingError, UsageError
 from engines.store import Store
 from stream.anonymizer import Anonymizer
-from stream.assemble import Bundles, find_bundles, make_fills, open_detector, open_stand_ins
+from stream.assemble import Bundles, find_bundles, make_caution, make_fills, open_detector, open_stand_ins
 from stream.config import AnonymizerSettings, make_settings
 from stream.detectors.cached import CachedDetector
 from stream.frame import Frame
-from stream.regions import Kind
-from tests.detector_bundles import install_presets, write_one_stage, write_two_stage
-from tests.generator_bundles import some, write_surface, write_unet
+from stream.outline import Outline
+from stream.regions import Kind, Regions
+from tests.compose import posed
+from tests.detector_bundles import install_presets, write_one_stage, write_starter, write_two_stage
+from tests.generator_bundles import some, vertex_embeddings, write_surface, write_unet
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def roles(bundles: Bundles) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("values", "detectors", "generators"),
     [
-        ({}, ["centerface"], {}),
+        ({"preset": "faces"}, ["centerface"], {}),
         ({"preset": "people"}, ["fastestdet", "centerface"], {}),
         (
             {"preset": "deepprivacy2"},
@@ -53,9 +56,9 @@ def roles(bundles: Bundles) -> dict[str, str]:
         ({"preset": "deepprivacy2", "person": "blur"}, ["maskrcnn", "cse", "dsfd"], {"face": "dp2-face"}),
         # Realistic works with any detectors; without dense poses one generator is enough.
         ({"preset": "people", "person": "realistic"}, ["fastestdet", "centerface"], {"person": "dp2-person"}),
-        ({"face": "realistic"}, ["centerface"], {"face": "dp2-face"}),
+        ({"preset": "faces", "face": "realistic"}, ["centerface"], {"face": "dp2-face"}),
         (
-            {"person": "realistic", "detector": ("cse",)},
+            {"preset": "faces", "person": "realistic", "detector": ("cse",)},
             ["cse"],
             {"person": "dp2-person", "person-cse": "dp2-person-cse"},
         ),
@@ -98,7 +101,7 @@ def test_a_preset_takes_a_further_generator_by_what_it_replaces(store: Store, tm
         ({"preset": "sg-gan", "face": "realistic"}, "has no generator for faces; give one with --engine face=FOLDER"),
         ({"detector": ("dp2-face",)}, "finds nothing: it is no detector"),
         ({"detector": ("dsdf",)}, "dsdf"),
-        ({"engine": {"face": Path()}}, "--engine face: nothing in this run would use it"),
+        ({"preset": "faces", "engine": {"face": Path()}}, "--engine face: nothing in this run would use it"),
         (
             {"preset": "deepprivacy2", "person": "blur", "engine": {"person-cse": Path()}},
             "person-cse: nothing in this run",
@@ -192,7 +195,7 @@ def test_generators_bring_their_rules_and_their_surface(preset: str, style: str,
 
 
 def test_without_generators_there_are_no_stand_ins(store: Store) -> None:
-    settings = chosen()
+    settings = chosen(preset="faces")
     assert open_stand_ins(find_bundles(settings, store), settings, patient=True) is None
 
 
@@ -215,6 +218,75 @@ def test_the_same_seed_gives_the_same_stand_ins(store: Store) -> None:
     assert image(1) == image(1)
     assert image(1) != image(2)
     assert image(None) != image(None)
+
+
+# --- the starter set
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """What comes with the project, tiny: persons with a pose, and the generator for them."""
+    write_starter(tmp_path / "package")
+    return tmp_path / "package"
+
+
+def test_the_starter_set_is_found_without_a_store_and_joined_by_what_is_installed(shipped: Path, store: Store) -> None:
+    for root, detectors in (
+        (shipped / "none", ["starter-detector"]),
+        (store.root, ["starter-detector", "centerface"]),
+    ):
+        bundles = find_bundles(chosen(preset="starter"), Store(root, built_in=shipped))
+        assert [bundle.path.name for bundle in bundles.detectors] == detectors
+        assert roles(bundles) == {"person-cse": "starter-generator"}
+
+
+def test_a_detector_that_joins_may_be_given_and_may_not_be_damaged(shipped: Path, tmp_path: Path) -> None:
+    mine = write_one_stage(tmp_path / "mine", ())
+    starter = Store(tmp_path / "store", built_in=shipped)
+    bundles = find_bundles(chosen(preset="starter", engine={"centerface": mine.path}), starter)
+    assert bundles.detectors[1].path == mine.path
+    # Detectors that are named are all that look.
+    named = find_bundles(chosen(preset="starter", detector=("starter-detector",)), starter)
+    assert len(named.detectors) == 1
+    for damaged in ("changed", "emptied"):
+        joining = write_one_stage(starter.path("centerface"), (), name="centerface")
+        joining.file("detector.onnx").write_bytes(b"")
+        if damaged == "emptied":
+            shutil.rmtree(joining.path)
+            joining.path.mkdir()
+        with pytest.raises(BundleError, match="engines pull centerface"):
+            find_bundles(chosen(preset="starter"), starter)
+        shutil.rmtree(joining.path)
+
+
+def test_a_starter_set_without_its_generator_says_so(shipped: Path, tmp_path: Path) -> None:
+    shutil.rmtree(shipped / "starter-generator")
+    with pytest.raises(BundleMissingError, match="preset starter: bundle 'starter-generator' is not") as caught:
+        find_bundles(chosen(preset="starter"), Store(tmp_path / "store", built_in=shipped))
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(shipped / "starter-detector")
+    with pytest.raises(BundleMissingError, match="missing too: starter-generator"):
+        find_bundles(chosen(preset="starter"), Store(tmp_path / "store", built_in=shipped))
+
+
+def test_caution_is_there_where_it_is_asked_for_and_faces_join_those_who_are_replaced(shipped: Path) -> None:
+    settings = chosen(preset="starter")
+    stand_ins = open_stand_ins(
+        find_bundles(settings, Store(shipped / "none", built_in=shipped)), settings, patient=False
+    )
+    assert stand_ins is not None
+    body, face = posed((20, 10, 60, 110), vertex_embeddings()), Regions.of([(30, 12, 50, 32)], Kind.FACE)
+    person = Regions.of([(20, 10, 60, 110)], Kind.PERSON, track_ids=[1], outlines=[Outline(surface=body)])
+    regions = Regions.concatenate([person, face])
+    for given, left in ((stand_ins, 1), (None, 2)):
+        caution = make_caution(settings, given)
+        assert caution is not None
+        assert len(caution.apply(regions, 160, 120)) == left
+        assert caution.remembered == 1
+    stand_ins.close()
+    for preset in ("faces", "deepprivacy2", "sg-gan"):
+        assert make_caution(chosen(preset=preset), None) is None
+    assert make_caution(chosen(preset="faces", join_faces=True), None) is None
 
 
 def test_what_is_kept_or_realistic_has_a_classical_anonymizer_too() -> None:

@@ -15,7 +15,7 @@ import pytest
 from av.audio.stream import AudioStream
 from PIL import Image as Pillow
 
-from tests.command import FACE, FLAT, ROOT, Standin
+from tests.command import FACE, FLAT, ROOT, RUN, Standin
 from tests.fakes import covered_share, install_bundle, noise, read_pictures, write_lossless
 from tests.unguarded import anything_goes
 
@@ -45,7 +45,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_run_covers_the_face_and_says_what_it_did(standin: Standin, clip: Path, out: Path) -> None:
-    ended = standin("run", clip, out, *FLAT)
+    ended = standin(*RUN, clip, out, *FLAT)
     assert ended.code == 0
     assert ended.out == ""
     assert f"{COUNT} (0 withheld)" in ended.err
@@ -59,7 +59,7 @@ def test_a_run_covers_the_face_and_says_what_it_did(standin: Standin, clip: Path
 
 
 def test_quiet_says_nothing(standin: Standin, clip: Path, out: Path) -> None:
-    ended = standin("run", clip, out, "-q")
+    ended = standin(*RUN, clip, out, "-q")
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
 
@@ -67,8 +67,9 @@ def test_every_option_is_accepted(standin: Standin, clip: Path, tmp_path: Path) 
     (tmp_path / "regions.csv").write_text("x0,y0,x1,y1\n1,1,9,9\n")
     output, report, sheet = (tmp_path / name for name in ("out.mp4", "report.json", "sheet.png"))
     ended = standin(
-        "run", clip, output, "--preset", "faces", "--face", "pixelate", "--cells", 16, "--blur-radius", 0.3,
-        "--mask-colour", "#102030", "--shape", "ellipse", "--margin", 0.1, "--device", "cpu", "--threads", 1,
+        *RUN, clip, output, "--face", "pixelate", "--cells", 16, "--blur-radius", 0.3,
+        "--mask-margin", 0.1, "--mask-frames", 2, "--join-faces", "--mask-colour", "#102030",
+        "--shape", "ellipse", "--margin", 0.1, "--device", "cpu", "--threads", 1,
         "--hold", 3, "--lookahead", 2, "--detect-size", 64, "--threshold", 0.5, "--deadline", 20,
         "--on-failure", "stop", "--regions", tmp_path / "regions.csv", "--codec", "libx264", "--crf", 30,
         "--speed", "ultrafast", "--audio", "drop", "--metadata", "strip", "--overwrite", "--report", report,
@@ -168,7 +169,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    ended = standin("run", things[name], output, *options)
+    ended = standin(*RUN, things[name], output, *options)
     assert message in ended.line()
     assert ended.code == code
     assert sorted(tmp_path.rglob("*")) == before
@@ -179,10 +180,10 @@ def test_the_input_is_never_the_output(standin: Standin, clip: Path, tmp_path: P
     link.symlink_to(clip)
     before = clip.read_bytes()
     for output in (clip, link):
-        ended = standin("run", clip, output, "--overwrite")
+        ended = standin(*RUN, clip, output, "--overwrite")
         assert "is the input: it is never written" in ended.line()
         assert ended.code == 2
-    ended = standin("run", clip, tmp_path / "out.mkv", "--overwrite", "--report", clip)
+    ended = standin(*RUN, clip, tmp_path / "out.mkv", "--overwrite", "--report", clip)
     assert "is the input" in ended.line()
     assert clip.read_bytes() == before
 
@@ -193,7 +194,7 @@ def test_control_without_the_guard_the_input_is_overwritten(
     own = tmp_path / "own.mkv"
     own.write_bytes(clip.read_bytes())
     monkeypatch.setattr("stream.run.check_target", anything_goes)
-    assert standin("run", own, own, "--overwrite", *FLAT).code == 0
+    assert standin(*RUN, own, own, "--overwrite", *FLAT).code == 0
     assert own.read_bytes() != clip.read_bytes()
     pictures = read_pictures(own)
     assert len(pictures) == COUNT
@@ -202,10 +203,10 @@ def test_control_without_the_guard_the_input_is_overwritten(
 
 def test_an_existing_output_needs_overwrite(standin: Standin, clip: Path, out: Path) -> None:
     out.write_bytes(b"older")
-    ended = standin("run", clip, out)
+    ended = standin(*RUN, clip, out)
     assert "exists; use --overwrite to replace it" in ended.line()
     assert out.read_bytes() == b"older"
-    assert standin("run", clip, out, "--overwrite").code == 0
+    assert standin(*RUN, clip, out, "--overwrite").code == 0
     assert len(read_pictures(out)) == COUNT
 
 
@@ -228,7 +229,7 @@ def test_an_unknown_key_of_a_config_file_is_named_with_the_closest_one(
     standin: Standin, clip: Path, out: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "c.toml").write_text("detect-sise = 5\n")
-    ended = standin("run", clip, out, "--config", tmp_path / "c.toml")
+    ended = standin(*RUN, clip, out, "--config", tmp_path / "c.toml")
     assert "c.toml: unknown setting 'detect_sise': did you mean 'detect_size'?" in ended.line()
     assert ended.code == 2
 
@@ -237,7 +238,7 @@ def test_options_win_over_the_config_file_and_the_file_over_defaults(
     standin: Standin, clip: Path, out: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "c.toml").write_text('hold = 3\nlookahead = 1\ncodec = "ffv1"\nreport = "r.json"\n')
-    assert standin("run", clip, out, "--config", tmp_path / "c.toml", "--hold", 7).code == 0
+    assert standin(*RUN, clip, out, "--config", tmp_path / "c.toml", "--hold", 7).code == 0
     used = json.loads((tmp_path / "r.json").read_text())["settings"]
     assert (used["hold"], used["lookahead"], used["codec"], used["margin"]) == (7, 1, "ffv1", 0.2)
 
@@ -249,7 +250,7 @@ def test_a_missing_bundle_names_the_command_that_fetches_it(
     standin: Standin, clip: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN_HOME", str(tmp_path / "empty"))
-    ended = standin("run", clip, out)
+    ended = standin(*RUN, clip, out)
     assert "standin engines pull centerface" in ended.line()
     assert ended.code == 1
     assert not out.exists()
@@ -262,7 +263,7 @@ def test_a_changed_bundle_is_refused(
     with (bundle.path / "detector.onnx").open("ab") as file:
         file.write(b"x")
     monkeypatch.setenv("STANDIN_HOME", str(tmp_path / "home"))
-    ended = standin("run", clip, out)
+    ended = standin(*RUN, clip, out)
     assert "detector.onnx was changed" in ended.line()
     assert ended.code == 1
     assert not out.exists()
@@ -274,7 +275,7 @@ def test_a_bundle_of_a_newer_release_is_refused(
     manifest = install_bundle(tmp_path / "home", FACE).path / "bundle.json"
     manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 99'))
     monkeypatch.setenv("STANDIN_HOME", str(tmp_path / "home"))
-    ended = standin("run", clip, out)
+    ended = standin(*RUN, clip, out)
     assert "schema version 99" in ended.line()
     assert "update standin" in ended.line()
     assert ended.code == 1
@@ -284,7 +285,7 @@ def test_a_device_that_is_not_there_is_an_error_that_lists_what_is(standin: Stan
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    ended = standin("run", clip, out, "--device", "cuda")
+    ended = standin(*RUN, clip, out, "--device", "cuda")
     assert "device 'cuda' needs CUDAExecutionProvider" in ended.line()
     assert "CPUExecutionProvider" in ended.line()
     assert ended.code == 1
@@ -306,7 +307,7 @@ def damage(path: Path, target: Path) -> Path:
 
 
 def test_withheld_frames_make_the_exit_code_three(standin: Standin, clip: Path, out: Path, tmp_path: Path) -> None:
-    ended = standin("run", damage(clip, tmp_path / "damaged.mkv"), out, *FLAT)
+    ended = standin(*RUN, damage(clip, tmp_path / "damaged.mkv"), out, *FLAT)
     assert ended.code == 3
     assert f"{COUNT} (1 withheld)" in ended.err
     assert "withheld frames are flat grey: decoding failed (1)" in ended.err
@@ -314,7 +315,7 @@ def test_withheld_frames_make_the_exit_code_three(standin: Standin, clip: Path, 
 
 
 def test_on_failure_stop_makes_the_exit_code_one(standin: Standin, clip: Path, out: Path, tmp_path: Path) -> None:
-    ended = standin("run", damage(clip, tmp_path / "damaged.mkv"), out, *FLAT, "--on-failure", "stop")
+    ended = standin(*RUN, damage(clip, tmp_path / "damaged.mkv"), out, *FLAT, "--on-failure", "stop")
     assert ended.code == 1
     assert ended.err.splitlines()[-1] == "standin: stopped at 0.200 s: decoding failed"
     assert len(read_pictures(out)) == 5
@@ -330,10 +331,10 @@ def test_a_video_of_one_pixel_works(
     install_bundle(tmp_path / "tiny-home", (0, 0, 20, 20))
     monkeypatch.setenv("STANDIN_HOME", str(tmp_path / "tiny-home"))
     clip = write_lossless(tmp_path / "dot.mkv", noise(3, 1, 1))
-    ended = standin("run", clip, out, "--face", "mask", "--codec", "ffv1")
+    ended = standin(*RUN, clip, out, "--face", "mask", "--codec", "ffv1")
     assert ended.code == 0, ended.err
     assert [picture.shape for picture in read_pictures(out)] == [(1, 1, 3)] * 3
-    assert standin("run", clip, tmp_path / "default.mkv").code == 0
+    assert standin(*RUN, clip, tmp_path / "default.mkv").code == 0
 
 
 #: Not getrusage: its maximum counts what the process that started this one held.
@@ -359,7 +360,7 @@ def test_an_8k_video_works_in_bounded_memory(tmp_path: Path, store: Path) -> Non
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     output = tmp_path / "out.mp4"
-    command = [sys.executable, "-c", MEASURED, "run", str(path), str(output), "--codec", "mpeg4", "--lookahead", "0"]
+    command = [sys.executable, "-c", MEASURED, *RUN, str(path), str(output), "--codec", "mpeg4", "--lookahead", "0"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
     assert ended.returncode == 0, ended.stderr
     kilobytes = int(ended.stdout.split()[-1])
@@ -371,7 +372,7 @@ def test_an_8k_video_works_in_bounded_memory(tmp_path: Path, store: Path) -> Non
 
 def test_signals_are_handled_as_before_after_a_run(standin: Standin, clip: Path, out: Path) -> None:
     before = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
-    assert standin("run", clip, out).code == 0
+    assert standin(*RUN, clip, out).code == 0
     assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -380,8 +381,8 @@ def test_images_and_folders_are_covered(standin: Standin, tmp_path: Path) -> Non
     (folder / "below").mkdir(parents=True)
     for index, name in enumerate(("a.png", "below/b.png")):
         Pillow.fromarray(noise(1, 64 + index, 48)[0]).save(folder / name)
-    assert standin("run", folder, tmp_path / "out", "--face", "mask").code == 0
-    assert standin("run", folder / "a.png", tmp_path / "a.png", "--face", "mask").code == 0
+    assert standin(*RUN, folder, tmp_path / "out", "--face", "mask").code == 0
+    assert standin(*RUN, folder / "a.png", tmp_path / "a.png", "--face", "mask").code == 0
     for path in (tmp_path / "out" / "a.png", tmp_path / "out" / "below" / "b.png", tmp_path / "a.png"):
         assert covered_share(np.asarray(Pillow.open(path)), FACE) == 1
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ from engines.bundle import Bundle, write_bundle
 from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError, BundleTamperedError, HashMismatchError, UsageError
 from engines.manifest import Activation, ManifestDraft, Parity
+from engines.store import Store
+from stream import cli_engines
 from stream.cli_engines import app
 from tests.engines.helpers import doubler, tiny_draft
 from tests.engines.importers.networks import columns, fixed_answer, save, ultralytics
@@ -72,6 +75,31 @@ def test_list_shows_an_exported_bundle_with_its_size_once_it_is_installed(store:
     for word in ("MIT", "yes", "export", "DSFD"):
         assert word in row
     assert "?" not in row
+
+
+@pytest.fixture
+def built_in(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """The detector that comes with the project, tiny."""
+    shipped = tmp_path / "package"
+    monkeypatch.setattr(cli_engines, "Store", partial(Store, built_in=shipped))
+    return write_bundle(shipped / "starter-detector", tiny_draft("starter-detector"), {"detector.onnx": doubler()})
+
+
+def test_what_comes_with_the_project_is_shown_as_built_in(built_in: Bundle, store: Path) -> None:
+    rows = {line.split("│")[1].strip(): line for line in output("list").splitlines() if line.startswith("│")}
+    for word in ("built in", "MIT", "our own, small: finds persons"):
+        assert word in rows["starter-detector"]
+    assert "built in" not in rows["starter-generator"]
+    assert "no" in rows["starter-generator"]
+    assert f"{built_in.path} (built in)" in " ".join(output("inspect", "starter-detector").split())
+    assert output("verify", "starter-detector") == "ok (built in)\n"
+    assert output("pull", "starter-detector").startswith(f"starter-detector: installed in {built_in.path}")
+    with pytest.raises(BundleMissingError, match="starter-generator"):
+        output("verify", "starter-generator")
+    # One that is installed under that name is used instead.
+    write_bundle(store / "bundles" / "starter-detector", tiny_draft("mine"), {"detector.onnx": doubler()})
+    assert output("verify", "starter-detector") == "ok\n"
+    assert "built in" not in next(line for line in output("list").splitlines() if "starter-detector" in line)
 
 
 def test_list_shows_damage(tiny: Bundle) -> None:

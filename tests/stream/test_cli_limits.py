@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import FACE, FLAT, child
+from tests.command import FACE, FLAT, RUN, child
 from tests.fakes import install_bundle, noise, read_pictures, write_lossless
 
 COUNT = 12
@@ -48,7 +48,7 @@ main()
 @pytest.mark.parametrize("options", [FLAT, ("--crf", 0)])
 def test_a_full_disk_is_one_line_and_leaves_nothing(options: tuple[object, ...], clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mkv"
-    ended = child(FULL_DISK, "run", clip, output, *options)
+    ended = child(FULL_DISK, *RUN, clip, output, *options)
     assert f"cannot write {output}" in ended.line()
     assert ended.code == 1
     check_nothing_left(tmp_path)
@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(options: tuple[object, ...],
 
 def test_a_disk_that_is_full_for_the_report_only_is_one_line(clip: Path, tmp_path: Path) -> None:
     script = FULL_DISK.replace("20_000", "3_000")
-    ended = child(script, "run", clip, tmp_path / "out.mp4", "--report", tmp_path / "r.json", "--crf", 51)
+    ended = child(script, *RUN, clip, tmp_path / "out.mp4", "--report", tmp_path / "r.json", "--crf", 51)
     assert "cannot " in ended.line()
     assert ended.code == 1
     assert not (tmp_path / "r.json").exists()
@@ -89,7 +89,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN_HOME", str(open_folder / "home"))
-    ended = child(UNPRIVILEGED, "run", open_folder / "in.mkv", open_folder / "locked" / "out.mkv")
+    ended = child(UNPRIVILEGED, *RUN, open_folder / "in.mkv", open_folder / "locked" / "out.mkv")
     assert f"cannot write into {open_folder / 'locked'}: Permission denied" in ended.line()
     assert ended.code == 1
     check_nothing_left(open_folder / "locked")
@@ -102,7 +102,7 @@ def test_an_input_that_cannot_be_read_is_one_line(open_folder: Path, monkeypatch
     (open_folder / "hidden").chmod(0)
     output = open_folder / "out.mkv"
     for path in (open_folder / "in.mkv", open_folder / "hidden" / "in.mkv"):
-        ended = child(UNPRIVILEGED, "run", path, output)
+        ended = child(UNPRIVILEGED, *RUN, path, output)
         assert "Permission denied" in ended.line()
         assert ended.code == 1
     (open_folder / "hidden").chmod(stat.S_IRWXU)
@@ -118,7 +118,7 @@ stream.run.check_target = anything_goes
 
 def test_control_without_the_guard_a_full_disk_leaves_half_a_file(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mkv"
-    ended = child(DIRECT + FULL_DISK, "run", clip, output, *FLAT)
+    ended = child(DIRECT + FULL_DISK, *RUN, clip, output, *FLAT)
     assert ended.code == 1
     assert 0 < output.stat().st_size <= 20_000
     assert len(read_pictures(output)) < COUNT
@@ -127,7 +127,7 @@ def test_control_without_the_guard_a_full_disk_leaves_half_a_file(clip: Path, tm
 
 
 def test_an_output_folder_that_is_missing_is_one_line_and_stays_missing(clip: Path, tmp_path: Path) -> None:
-    ended = child("from stream.cli import main; main()", "run", clip, tmp_path / "none" / "out.mkv", *FLAT)
+    ended = child("from stream.cli import main; main()", *RUN, clip, tmp_path / "none" / "out.mkv", *FLAT)
     assert f"create {tmp_path / 'none'} first" in ended.line()
     assert ended.code == 2
     check_nothing_left(tmp_path)
@@ -136,7 +136,7 @@ def test_an_output_folder_that_is_missing_is_one_line_and_stays_missing(clip: Pa
 def test_control_without_the_guard_a_missing_folder_is_made(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "none" / "out.mkv"
     script = DIRECT + "from stream.cli import main; main()"
-    assert child(script, "run", clip, output, *FLAT).code == 0
+    assert child(script, *RUN, clip, output, *FLAT).code == 0
     assert len(read_pictures(output)) == COUNT
     with pytest.raises(AssertionError):
         check_nothing_left(tmp_path)
@@ -148,7 +148,7 @@ def test_control_the_same_run_into_a_folder_that_can_be_written_leaves_a_file(
     monkeypatch.setenv("STANDIN_HOME", str(open_folder / "home"))
     locked = open_folder / "locked"
     locked.chmod(0o777)
-    ended = child(UNPRIVILEGED, "run", open_folder / "in.mkv", locked / "out.mkv")
+    ended = child(UNPRIVILEGED, *RUN, open_folder / "in.mkv", locked / "out.mkv")
     assert ended.code == 0, ended.err
     assert len(read_pictures(locked / "out.mkv")) == COUNT
     with pytest.raises(AssertionError):

@@ -76,7 +76,7 @@ def test_published_context_warns(
         (("--preset", "sg-gan", "--engine", "person-cse"), 2, "'person-cse' is not NAME=FOLDER"),
         (("--preset", "sg-gan", "--engine", "person-cse=nowhere"), 1, "nowhere"),
         (("--preset", "sg-gan", "--face", "realistic"), 2, "has no generator for faces"),
-        (("--plate", "realistic"), 2, "there is no generator for plates"),
+        (("--preset", "faces", "--plate", "realistic"), 2, "there is no generator for plates"),
         (("--preset", "sg-gan", "--seed", "-1"), 2, "seed"),
         (("--preset", "sg-gan", "--detections", "."), 2, "."),
     ],

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from stream.cli import _Signals
-from tests.command import FACE, FLAT, ROOT
+from tests.command import FACE, FLAT, ROOT, RUN
 from tests.fakes import covered_share, install_bundle, noise, read_pictures, write_lossless
 
 LENGTH = 3000
@@ -68,7 +68,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def running(clip: Path, output: Path, *options: object, script: str = GUARDED) -> Iterator[subprocess.Popen[str]]:
     """A run that has begun to write and is far from its end."""
-    command = [sys.executable, "-c", script, "run", str(clip), str(output), *map(str, options or FLAT)]
+    command = [sys.executable, "-c", script, *RUN, str(clip), str(output), *map(str, options or FLAT)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         limit = time.monotonic() + 30

@@ -10,13 +10,19 @@ from pydantic import BaseModel
 from engines.errors import UsageError
 from stream.cli import run_command
 from stream.config import AnonymizerSettings, RunSettings, make_settings, read_config
-from stream.presets import PRESETS
+from stream.presets import DEFAULT_PRESET, PRESETS
 from stream.regions import Kind
 
 
 def test_defaults_are_valid() -> None:
-    assert make_settings(RunSettings, {}) == RunSettings()
-    assert make_settings(AnonymizerSettings, {}) == AnonymizerSettings()
+    # What a field is by itself is what a preset that settles nothing has.
+    for kind in (RunSettings, AnonymizerSettings):
+        assert make_settings(kind, {"preset": "faces"}) == kind(preset="faces")
+        assert make_settings(kind, {}).preset == kind().preset == DEFAULT_PRESET
+
+
+def test_a_preset_that_is_not_named_settles_what_is_not_given_as_well() -> None:
+    assert make_settings(RunSettings, {}) == make_settings(RunSettings, {"preset": DEFAULT_PRESET})
 
 
 @pytest.mark.parametrize(
@@ -126,12 +132,13 @@ def test_a_preset_settles_what_is_not_given() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, ["blur", "blur", "blur"]),
-        ({"face": "mask"}, ["mask", "mask", "mask"]),
-        ({"face": "mask", "plate": "blur"}, ["mask", "mask", "blur"]),
+        ({"preset": "faces"}, ["blur", "blur", "blur"]),
+        ({"preset": "faces", "face": "mask"}, ["mask", "mask", "mask"]),
+        ({"preset": "faces", "face": "mask", "plate": "blur"}, ["mask", "mask", "blur"]),
         # Who keeps faces has not said so of persons.
-        ({"face": "keep"}, ["blur", "keep", "blur"]),
-        ({"face": "keep", "fallback": "mask"}, ["mask", "keep", "mask"]),
+        ({"preset": "faces", "face": "keep"}, ["blur", "keep", "blur"]),
+        ({"preset": "faces", "face": "keep", "fallback": "mask"}, ["mask", "keep", "mask"]),
+        ({"preset": "starter"}, ["realistic", "mask", "mask"]),
         ({"preset": "deepprivacy2"}, ["realistic", "realistic", "blur"]),
         ({"preset": "deepprivacy2", "face": "pixelate"}, ["realistic", "pixelate", "pixelate"]),
         ({"preset": "deepprivacy2-face"}, ["blur", "realistic", "blur"]),

@@ -145,6 +145,29 @@ def test_presets_say_what_they_lack_and_how_it_is_made(tmp_path: Path) -> None:
         assert by_name(doctor.check_presets(Store(tmp_path)))[f"preset {name}"].status == "ok"
 
 
+def test_what_comes_with_the_project_is_shown_and_what_it_lacks(tmp_path: Path) -> None:
+    shipped = tmp_path / "package"
+    ours = write_bundle(shipped / "starter-detector", tiny_draft(), {"detector.onnx": doubler()})
+    store = Store(tmp_path / "store", built_in=shipped)
+    checks = by_name([*doctor.check_store(store), *doctor.check_presets(store)])
+    found = checks["bundle starter-detector"]
+    assert (found.status, found.detail) == ("ok", f"built in and verified, {ours.path}")
+    todo = "standin run ... --engine starter-generator=FOLDER"
+    lacking = checks["bundle starter-generator"]
+    assert (lacking.status, lacking.detail, lacking.todo) == ("missing", "not in this release", todo)
+    preset = checks["preset starter"]
+    assert (preset.status, preset.detail, preset.todo) == ("missing", "needs starter-generator", todo)
+    write_bundle(shipped / "starter-generator", tiny_draft(), {"detector.onnx": doubler()})
+    assert by_name(doctor.check_presets(store))["preset starter"].detail == "has starter-detector, starter-generator"
+    write_bundle(store.path("centerface"), tiny_draft(), {"detector.onnx": doubler()})
+    joined = by_name(doctor.check_presets(store))["preset starter"]
+    assert joined.detail == "has starter-detector, starter-generator, centerface"
+    ours.file("detector.onnx").write_bytes(b"changed")
+    damaged = by_name(doctor.check_store(store))["bundle starter-detector"]
+    assert damaged.status == "warn"
+    assert "install Standin again" in damaged.detail
+
+
 def rendered(checks: list[Check]) -> str:
     text = io.StringIO()
     doctor.render(checks, Console(file=text, width=120))

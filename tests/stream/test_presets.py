@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from engines.built_in import built_in
 from engines.checkpoints import checkpoints
 from engines.errors import UsageError
 from engines.registry import artefacts
-from stream.config import AnonymizerSettings
-from stream.presets import GENERATORS, PRESETS, did_you_mean, find_preset
+from stream.assemble import make_fills
+from stream.config import AnonymizerSettings, make_settings
+from stream.presets import DEFAULT_PRESET, GENERATORS, PRESETS, did_you_mean, find_preset
+from stream.regions import Kind
+from tests.command import ROOT
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -19,10 +24,29 @@ def test_every_preset_is_found_and_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_bundle_of_a_preset_can_be_pulled_or_exported(name: str) -> None:
+def test_every_bundle_of_a_preset_is_built_in_or_can_be_pulled_or_exported(name: str) -> None:
     preset = PRESETS[name]
-    known = {*artefacts(), *checkpoints()}
-    assert {*preset.detectors, *preset.generators.values(), *GENERATORS.values()} <= known
+    known = {*built_in(), *artefacts(), *checkpoints()}
+    assert {*preset.detectors, *preset.joins, *preset.generators.values(), *GENERATORS.values()} <= known
+    assert not set(preset.joins) & set(preset.detectors)
+
+
+def test_the_default_is_a_preset_and_the_one_that_the_readme_names() -> None:
+    assert DEFAULT_PRESET in PRESETS
+    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `--preset NAME`"))
+    assert row.endswith(f"| `{DEFAULT_PRESET}` |")
+
+
+def test_the_starter_set_needs_nothing_that_has_to_be_fetched_and_leaves_grey_where_it_knows_no_better() -> None:
+    preset = PRESETS["starter"]
+    assert {*preset.detectors, *preset.generators.values()} == set(built_in())
+    settings = make_settings(AnonymizerSettings, {"preset": "starter"})
+    fills = make_fills(settings)
+    patch = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert all((fills[kind](patch) == 128).all() for kind in Kind)
+    assert settings.join_faces
+    assert settings.mask_margin > 0
+    assert settings.mask_frames > 0
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -20,19 +20,20 @@ from stream.regions import Kind, Origin, Regions
 from stream.run import run
 from stream.stand_ins import StandIns
 from tests.compose import under
-from tests.detector_bundles import PERSONS, POSES, install_presets
+from tests.detector_bundles import FACES, PERSONS, POSES, install_presets, write_starter
 from tests.fakes import frames, noise, read_pictures, write_lossless
 from tests.generator_bundles import write_unet
 
 WIDTH, HEIGHT = 320, 180
-REALISTIC = ("deepprivacy2", "deepprivacy2-face", "sg-gan")
+REALISTIC = ("deepprivacy2", "deepprivacy2-face", "sg-gan", "starter")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     home = tmp_path_factory.mktemp("home")
     install_presets(home)
-    return Store(home)
+    write_starter(home / "package")
+    return Store(home, built_in=home / "package")
 
 
 def opened(store: Store, preset: str, **values: Any) -> Anonymizer:
@@ -42,7 +43,7 @@ def opened(store: Store, preset: str, **values: Any) -> Anonymizer:
 
 
 def style(preset: str) -> Any:
-    return "sg-gan" if preset == "sg-gan" else "deepprivacy2"
+    return "sg-gan" if preset in ("sg-gan", "starter") else "deepprivacy2"
 
 
 def hidden(item: Anonymized, preset: str) -> npt.NDArray[np.bool_]:
@@ -72,6 +73,19 @@ def test_every_region_is_replaced_or_covered_and_the_rest_stays(preset: str, sto
         assert item.generated == (2 if preset != "deepprivacy2" else len(item.regions))
 
 
+def test_faces_in_persons_are_replaced_with_them_in_the_starter_set(store: Store) -> None:
+    (raw,) = noise(1, WIDTH, HEIGHT)
+    x0, y0, x1, y1 = (round(share * side) for share, side in zip(FACES[0], (WIDTH, HEIGHT) * 2, strict=True))
+    for joins, faces in ((True, 1), (False, 2)):
+        with opened(store, "starter", join_faces=joins) as anonymizer:
+            (item,) = anonymizer.iterate(frames([raw]))
+        assert (item.regions.kinds == Kind.FACE).sum() == faces
+        inside, before = item.image[y0:y1, x0:x1], raw[y0:y1, x0:x1]
+        assert (inside == before).all(axis=2).mean() < 1e-2
+        # The face that is in nobody is grey.
+        assert (item.image[9:27, 295:316] == 128).all()
+
+
 def test_all_persons_of_both_detectors_are_there_once(store: Store) -> None:
     with opened(store, "deepprivacy2") as anonymizer:
         (item,) = anonymizer.iterate(frames(noise(1, WIDTH, HEIGHT)))
@@ -87,7 +101,11 @@ def test_what_is_under_the_regions_does_not_reach_the_output(preset: str, store:
 
     def result(image: Image, context: str) -> Anonymized:
         with opened(
-            store, preset, context=context, fallback="mask", face="mask" if preset == "sg-gan" else "realistic"
+            store,
+            preset,
+            context=context,
+            fallback="mask",
+            face="mask" if preset in ("sg-gan", "starter") else "realistic",
         ) as a:
             (item,) = a.iterate(frames([image]))
         return item
@@ -105,7 +123,8 @@ def test_a_stand_in_stays_the_same_as_long_as_its_track(preset: str, store: Stor
     raw = noise(1, WIDTH, HEIGHT) * 4
     with opened(store, preset) as anonymizer:
         items = list(anonymizer.iterate(frames(raw)))
-        assert anonymizer.tracks_begun == len(items[0].regions)
+        # A face that is part of its person is followed all the same.
+        assert anonymizer.tracks_begun == len(items[0].regions) + (preset == "starter")
         assert all(np.array_equal(items[0].image, item.image) for item in items[1:])
         # Another stream, other people.
         again = list(anonymizer.iterate(frames(raw)))

@@ -287,7 +287,7 @@ def test_a_face_is_covered_in_every_frame_however_the_clip_is_stored(
 ) -> None:
     clip = make_clip(tmp_path / "in.mkv", **CASES[case])
     # A quality of 0 is lossless; unlike FFV1, H.264 keeps the pixel aspect in Matroska files.
-    settings = RunSettings(face="mask", mask_colour=MAGENTA, crf=0, lookahead=0, hold=0)
+    settings = RunSettings(preset="faces", face="mask", mask_colour=MAGENTA, crf=0, lookahead=0, hold=0)
     result = run(clip, tmp_path / "out.mkv", settings)
     assert result.summary.frames == 6
     assert result.summary.withheld == 0
