@@ -75,7 +75,7 @@ def way_loss(found: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
 
 
 class SurfaceLoss(torch.nn.Module):
-    """Cross-entropy over anchors of the surface, with an embedding that is learnt for each.
+    """Cross-entropy over anchors of the surface, with an embedding for each that is learnt as well.
 
     The logit of an anchor is the cosine of its embedding and the place's, times a learnt factor: whoever reads
     embeddings looks for the nearest one of unit norm.
@@ -83,18 +83,17 @@ class SurfaceLoss(torch.nn.Module):
     Args:
         nearest: (K,3) int64, the anchors that each vertex is a blend of.
         weights: (K,3).
-        anchors: A.
-        channels: of the embedding.
+        table: (A,D), the anchors' embeddings to begin with.
         most: places that are looked at in a batch, drawn at random.
     """
 
     nearest: Tensor
     weights: Tensor
 
-    def __init__(self, nearest: Tensor, weights: Tensor, anchors: int, channels: int, *, most: int = 6000) -> None:
+    def __init__(self, nearest: Tensor, weights: Tensor, table: Tensor, *, most: int = 6000) -> None:
         super().__init__()
         self.most = most
-        self.table = torch.nn.Parameter(torch.randn(anchors, channels))
+        self.table = torch.nn.Parameter(table)
         self.sharpness = torch.nn.Parameter(torch.tensor(2.3))
         # They belong to the surface, not to what is learnt.
         self.register_buffer("nearest", nearest, persistent=False)

@@ -16,7 +16,7 @@ from engines.errors import CheckpointError
 from export.starter.detector import DetectorSpec, PersonNetwork
 from export.starter.detector_data import Augmentation, PackedScenes, Samples, batches
 from export.starter.detector_losses import LossWeights, SurfaceLoss, losses, total
-from export.starter.detector_surface import Anchors, Template, spread_anchors, vertex_embeddings
+from export.starter.detector_surface import Anchors, Template, smooth_table, spread_anchors, vertex_embeddings
 from export.starter.training import (
     Average,
     Budget,
@@ -49,6 +49,8 @@ class DetectorOptions:
         device: `cpu` or `cuda`.
         mixed: Compute in bfloat16 where that is enough.
         workers: Processes that prepare batches; 0 for none.
+        keep_surface: Leave the surface's embeddings as the training gave them that this one begins with: a generator
+            may have been trained with them.
     """
 
     spec: DetectorSpec = field(default_factory=DetectorSpec)
@@ -64,6 +66,7 @@ class DetectorOptions:
     device: str = "cpu"
     mixed: bool = True
     workers: int = 0
+    keep_surface: bool = False
 
 
 class DetectorTask:
@@ -90,8 +93,10 @@ class DetectorTask:
         self.network = PersonNetwork(options.spec).to(self._device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         nearest, weights = torch.from_numpy(self._anchors.nearest), torch.from_numpy(self._anchors.weights)
-        self.surface = SurfaceLoss(nearest, weights, len(self._anchors.vertices), options.spec.embedding)
+        table = smooth_table(template, self._anchors, options.spec.embedding)
+        self.surface = SurfaceLoss(nearest, weights, torch.from_numpy(table))
         self.surface.to(self._device)
+        self.surface.table.requires_grad_(not options.keep_surface)
         self._learnt = nn.ModuleList([self.network, self.surface])
         self._average = Average(self._learnt, options.average)
         self._optimiser = torch.optim.AdamW(_groups(self._learnt, options.weight_decay), lr=options.rate)

@@ -23,7 +23,7 @@ def surface(anchors: int = 3, most: int = 100) -> SurfaceLoss:
     torch.manual_seed(0)
     nearest = torch.tensor([[0, 1], [1, 2], [2, 0]])
     weights = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]])
-    return SurfaceLoss(nearest, weights, anchors, 4, most=most)
+    return SurfaceLoss(nearest, weights, torch.randn(anchors, 4), most=most)
 
 
 def test_sure_and_right_costs_little_sure_and_wrong_much() -> None:
@@ -110,7 +110,7 @@ def test_all_parts_are_there_and_the_weighted_sum_has_gradients() -> None:
     scene = make_scene([(8, 8, 32, 60)], seed=0)
     targets = make_targets(scene.instances, scene.vertices, template().head)
     wanted = {name: torch.from_numpy(values)[None] for name, values in targets.items()}
-    loss = SurfaceLoss(torch.zeros(60, 1, dtype=torch.int64), torch.ones(60, 1), 2, 16)
+    loss = SurfaceLoss(torch.zeros(60, 1, dtype=torch.int64), torch.ones(60, 1), torch.randn(2, 16))
     coarse = torch.zeros(1, 10, 8, 12, requires_grad=True)
     fine = (0.1 * torch.randn(1, 19, 16, 24)).requires_grad_()
     parts = losses(coarse, fine, wanted, loss)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from export.starter.detector_surface import Anchors, mirrored_vertices, spread_anchors, vertex_embeddings
-from tests.export.starter.tiny_people import COLUMNS, ROWS, canonical, faces
+from export.starter.detector_surface import Anchors, mirrored_vertices, smooth_table, spread_anchors, vertex_embeddings
+from tests.export.starter.tiny_people import COLUMNS, ROWS, canonical, faces, template
 
 #: Two sheets, 10 cm apart, joined at the bottom only: the distance along them is long.
 _FOLDED = np.array([[0, 0, 2], [0, 0, 1], [0, 0, 0], [0.1, 0, 0], [0.1, 0, 1], [0.1, 0, 2]], np.float32)
@@ -70,3 +70,19 @@ def test_anchors_go_into_a_checkpoint_and_come_back() -> None:
     back = Anchors.of(anchors.state())
     for name in ("vertices", "nearest", "weights"):
         np.testing.assert_array_equal(getattr(back, name), getattr(anchors, name))
+
+
+def test_embeddings_are_alike_where_the_surface_is_near() -> None:
+    surface = template()
+    anchors = spread_anchors(surface.canonical, surface.faces, 30)
+    table = smooth_table(surface, anchors, 12)
+    assert table.shape == (30, 12)
+    np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, rtol=1e-5)
+    places = surface.canonical[anchors.vertices]
+    apart = np.linalg.norm(places[:, None] - places, axis=2)
+    alike = table @ table.T
+    assert np.corrcoef(np.exp(-(apart**2) / (2 * 0.25**2)).ravel(), alike.ravel())[0, 1] > 0.95
+    # More channels than anchors: what is left over says nothing.
+    few = smooth_table(surface, spread_anchors(surface.canonical, surface.faces, 5), 12)
+    assert few.shape == (5, 12)
+    assert not few[:, 5:].any()

@@ -97,6 +97,18 @@ def test_another_training_may_begin_with_the_averaged_weights(scenes: PackedScen
         run(scenes, tmp_path / "third", 0, replace(OPTIONS, anchors=7), weights=first)
 
 
+def test_the_surface_may_stay_as_it_was_learnt(scenes: PackedScenes, tmp_path: Path) -> None:
+    first = run(scenes, tmp_path / "first", 2)
+    kept, free = (
+        load_checkpoint(run(scenes, tmp_path / name, 2, replace(OPTIONS, keep_surface=kept), weights=first))["task"]
+        for name, kept in (("kept", True), ("free", False))
+    )
+    before = load_checkpoint(first)["task"]["average"]["1.table"]
+    assert torch.equal(kept["average"]["1.table"], before)
+    assert not torch.equal(free["average"]["1.table"], before)
+    assert not torch.equal(kept["learnt"]["0.stem.conv.weight"], free["learnt"]["0.stem.conv.weight"])
+
+
 def test_another_network_is_not_resumed(scenes: PackedScenes, tmp_path: Path) -> None:
     run(scenes, tmp_path / "run", 1)
     with pytest.raises(CheckpointError, match="not of this training"):
