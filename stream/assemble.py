@@ -27,7 +27,7 @@ from stream.generators import classical
 from stream.generators.base import Generator
 from stream.generators.classical import Fill
 from stream.generators.open import open_generator
-from stream.latents import Latents
+from stream.latents import CHANNELS, Latents
 from stream.presets import GENERATORS, Preset, did_you_mean, find_preset
 from stream.regions import Kind
 from stream.roles import Role
@@ -261,15 +261,19 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
     """
     if not bundles.generators:
         return None
-    latents = Latents(settings.seed)
     surface, guided = None, False
     if body := bundles.generators.get("person-cse"):
         _check_surface(body, bundles)
         surface = Surface(body.array("vertex_embeddings"))
         guided = body.manifest.generation is not None and body.manifest.generation.architecture == "v-sam"
     generators: dict[Role, Generator] = {}
+    # Generators whose latents have the same length share them, so that a track looks alike in all of these.
+    shared: dict[int, Latents] = {}
     with contextlib.ExitStack() as stack:
         for role, bundle in bundles.generators.items():
+            generation = bundle.manifest.generation
+            channels = CHANNELS if generation is None else generation.z_channels
+            latents = shared.setdefault(channels, Latents(settings.seed, channels))
             generators[role] = open_generator(
                 bundle,
                 device=settings.device,

@@ -118,12 +118,12 @@ def _unet_generator(file: str, *, surface: bool, fault: Fault) -> tuple[bytes, G
     return build.save(inputs, outputs), Graph(file=file, inputs=tuple(inputs), outputs=tuple(outputs))
 
 
-def _surface_mapping(fault: Fault) -> tuple[bytes, Graph]:
-    inputs = (tensor("z", 1, Z), tensor("truncation", 1))
+def _surface_mapping(fault: Fault, channels: int) -> tuple[bytes, Graph]:
+    inputs = (tensor("z", 1, channels), tensor("truncation", 1))
     outputs = tuple(tensor(f"table_{i}", VERTICES + 2, width) for i, width in enumerate(TABLES))
     build = Build()
     for i, width in enumerate(TABLES):
-        own = build.add("MatMul", "z", build.constant(f"own_{i}", some(10 + i, Z, width) / 20))
+        own = build.add("MatMul", "z", build.constant(f"own_{i}", some(10 + i, channels, width) / 20))
         drawn = build.add("Mul", own, "truncation")
         base = build.constant(
             f"base_{i}", some(20 + i, VERTICES + 2, width) + (1e6 if fault == "half overflows" else 0)
@@ -240,10 +240,11 @@ def write_surface(
     embeddings: bool = True,
     fault: Fault = "",
     halves: Sequence[bool] = (False, True),
+    latent: int = Z,
     **changes: Any,
 ) -> Bundle:
     """A V-SAM generator, like SG-GAN."""
-    mapping, mapping_graph = _surface_mapping(fault)
+    mapping, mapping_graph = _surface_mapping(fault, latent)
     graphs, files = {"mapping": mapping_graph}, {"mapping.onnx": mapping}
     for half in halves:
         name = "generator_fp16" if half else "generator"
@@ -251,7 +252,7 @@ def write_surface(
     fields: dict[str, Any] = {
         "architecture": "v-sam",
         "image_size": (HEIGHT, WIDTH),
-        "z_channels": Z,
+        "z_channels": latent,
         "vertices": VERTICES,
         "embedding_channels": CHANNELS,
         "config": "tiny",

@@ -194,6 +194,16 @@ def test_generators_bring_their_rules_and_their_surface(preset: str, style: str,
     stand_ins.close()
 
 
+def test_generators_may_have_latents_of_other_lengths_than_the_published_ones(store: Store, tmp_path: Path) -> None:
+    short = write_surface(tmp_path / "short", latent=64)
+    settings = chosen(preset="deepprivacy2", engine={"person-cse": short.path}, seed=3)
+    stand_ins = open_stand_ins(find_bundles(settings, store), settings, patient=False)
+    assert stand_ins is not None
+    assert set(stand_ins.painters.generators) == {"face", "person", "person-cse"}
+    stand_ins.prepare()
+    stand_ins.close()
+
+
 def test_without_generators_there_are_no_stand_ins(store: Store) -> None:
     settings = chosen(preset="faces")
     assert open_stand_ins(find_bundles(settings, store), settings, patient=True) is None
