@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _NEAR, _FAR = 0.08, 80.0
 #: Kinds of views. The last one is for the generator's training alone: one or two people fill the picture.
 VIEWS = ("webcam", "room", "street", "overhead", "top", "portrait")
-_SHARES = (0.14, 0.30, 0.24, 0.26, 0.06, 0.0)
+#: How often each of them is put up.
+SHARES = (0.14, 0.30, 0.24, 0.26, 0.06, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +97,7 @@ class Light:
 
 def draw_camera(rng: np.random.Generator, aspect: float, view: str | None = None) -> Camera:
     """A camera as people put them up: on a desk, in a room, over a street, under a ceiling."""
-    view = view or str(rng.choice(VIEWS, p=_SHARES))
+    view = view or str(rng.choice(VIEWS, p=SHARES))
     field = math.radians(rng.uniform(42, 70) if view == "webcam" else rng.uniform(28, 68))
     # height, pitch, nearest, farthest
     if view == "webcam":

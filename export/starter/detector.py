@@ -202,7 +202,7 @@ def fold(network: PersonNetwork) -> PersonNetwork:
 
 def by_kind(coarse: Tensor) -> Tensor:
     """What the network gives at 1/8, (N,5C,h,w), as (N,C,5,h,w)."""
-    return coarse.unflatten(1, (len(KINDS), 5))
+    return torch.stack(coarse.chunk(len(KINDS), dim=1), dim=1)
 
 
 def edges(coarse: Tensor) -> Tensor:

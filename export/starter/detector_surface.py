@@ -30,6 +30,8 @@ BLENDED: Final = 3
 _REACH: Final = 0.25
 #: Metres; two points on surfaces that touch (thighs, arm and side) are not near each other.
 _SAME_PLACE: Final = 1e-4
+#: An embedding shorter than this, before its length is made 1, has no direction.
+_NOTHING: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +126,8 @@ def smooth_table(template: Template, anchors: Anchors, channels: int) -> Floats:
     used = min(channels, len(kernel))
     # Distances along a surface give no kernel in the strict sense: what is below 0 is left out.
     table[:, :used] = vectors[:, -used:] * np.sqrt(np.maximum(values[-used:], 0))
+    # A loose part of a mesh may have no share in any of them.
+    table[np.linalg.norm(table, axis=1) < _NOTHING, 0] = 1
     return np.asarray(table / np.linalg.norm(table, axis=1, keepdims=True), np.float32)
 
 

@@ -49,8 +49,8 @@ class DetectorOptions:
         device: `cpu` or `cuda`.
         mixed: Compute in bfloat16 where that is enough.
         workers: Processes that prepare batches; 0 for none.
-        keep_surface: Leave the surface's embeddings as the training gave them that this one begins with: a generator
-            may have been trained with them.
+        learn_surface: Whether the surface's embeddings are learnt as well. As long as they are not, any detector goes
+            with any generator that was trained for the same body.
     """
 
     spec: DetectorSpec = field(default_factory=DetectorSpec)
@@ -66,7 +66,7 @@ class DetectorOptions:
     device: str = "cpu"
     mixed: bool = True
     workers: int = 0
-    keep_surface: bool = False
+    learn_surface: bool = False
 
 
 class DetectorTask:
@@ -96,7 +96,7 @@ class DetectorTask:
         table = smooth_table(template, self._anchors, options.spec.embedding)
         self.surface = SurfaceLoss(nearest, weights, torch.from_numpy(table))
         self.surface.to(self._device)
-        self.surface.table.requires_grad_(not options.keep_surface)
+        self.surface.table.requires_grad_(options.learn_surface)
         self._learnt = nn.ModuleList([self.network, self.surface])
         self._average = Average(self._learnt, options.average)
         self._optimiser = torch.optim.AdamW(_groups(self._learnt, options.weight_decay), lr=options.rate)

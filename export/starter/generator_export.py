@@ -18,7 +18,7 @@ from export.starter.training import load_checkpoint, save_checkpoint
 from export.vertex_embeddings import PERSON_MESH
 
 #: The bundle's name.
-BUNDLE_NAME = "starter-person"
+BUNDLE_NAME = "starter-generator"
 _WEIGHTS, _CONFIG = "EMA_generator", "network"
 
 

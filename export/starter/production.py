@@ -15,14 +15,14 @@ from export.starter.body import load_body
 from export.starter.scenes import SceneMaker, SceneSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from multiprocessing.pool import AsyncResult
     from pathlib import Path
 
     from export.starter.samples import Scene
 
-#: How many scenes a process makes before it hands them over: few enough to be held, enough to pay for its start.
-IN_TURN = 32
+#: How many scenes a process makes before it hands them over: few enough to be held, and to be lost when time ends.
+IN_TURN = 8
 #: What would otherwise start threads of its own in every process.
 _THREADS = ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -36,7 +36,7 @@ def make_scenes(
     first: int = 0,
     workers: int = 1,
     in_turn: int = IN_TURN,
-) -> Iterator[Scene]:
+) -> Generator[Scene, None, None]:
     """``count`` scenes of ``seed`` in order, the same for any number of ``workers``.
 
     Args:

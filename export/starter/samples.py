@@ -81,6 +81,22 @@ def scene_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("scenes-[0-9]*.npz"))
 
 
+def count_scenes(folder: Path) -> int:
+    """How many scenes ``folder`` has, by the names in its files; none where there is no folder.
+
+    Raises:
+        SourceError: a file is damaged or of another kind.
+    """
+    count = 0
+    for path in scene_files(folder):
+        try:
+            with zipfile.ZipFile(path) as names:
+                count += sum(name.startswith("image_") for name in names.namelist())
+        except (OSError, zipfile.BadZipFile) as error:
+            raise SourceError(f"{path} is not a file of scenes: {error}") from error
+    return count
+
+
 def read_scenes(folder: Path) -> Iterator[Scene]:
     """Every scene in ``folder``, in the order in which they were written.
 

@@ -15,7 +15,7 @@ def with_settings(config: _Config, settings: Iterable[str]) -> _Config:
     """The config with some of its options changed.
 
     Args:
-        config: a dataclass, whose fields are numbers, switches, tuples of numbers, or dataclasses of such.
+        config: a dataclass, whose fields are numbers, switches, words, tuples of numbers, or dataclasses of such.
         settings: each `name=value`, with a dot before what belongs to a part.
 
     Raises:
@@ -43,6 +43,8 @@ def _changed(config: Any, path: list[str], text: str, name: str) -> Any:
 
 def _value(old: object, text: str, name: str) -> object:
     """What a text means in the place of another value."""
+    if isinstance(old, str):
+        return text
     if isinstance(old, tuple):
         return tuple(_value(old[0], part, name) for part in text.split(","))
     try:

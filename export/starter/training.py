@@ -6,11 +6,14 @@ number, so that a run that was interrupted ends with the weights of one that was
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -202,7 +205,8 @@ def train(
 ) -> int:
     """Trains until the budget is used up.
 
-    A step whose figures are not finite ends the run before a checkpoint could hold it.
+    A step whose figures are not finite ends the run before a checkpoint could hold it. Ctrl-C ends it after the step
+    that is under way, with a checkpoint.
 
     Args:
         task: what is trained.
@@ -221,6 +225,7 @@ def train(
         UsageError: the folder holds a run already, and `resume` is off; or its run had another seed.
         CheckpointError: the checkpoint is not of this training.
         ExportError: a figure is not finite, or something cannot be written.
+        KeyboardInterrupt: it was interrupted; the checkpoint is written.
     """
     say = progress or (lambda _: None)
     path = folder / CHECKPOINT_NAME
@@ -237,20 +242,47 @@ def train(
 
     if budget.done(step, before) < 1:
         task.begin(step)
-    while (done := budget.done(step, seconds())) < 1:
-        figures = task.step(seeded(seed, step), done)
-        if broken := [name for name, value in figures.items() if not math.isfinite(value)]:
-            raise ExportError(f"step {step}: {', '.join(broken)} is not finite; lower the learning rate and resume")
-        log.add(figures)
-        step += 1
-        if step % log_every == 0:
-            means = log.write(step, seconds())
-            shown = " ".join(f"{name} {value:.4g}" for name, value in means.items())
-            say(f"step {step}, {seconds():.0f} s, {done:.0%}: {shown}")
-        if step % save_every == 0:
-            save()
-    save()
+    with _interruption() as interrupted:
+        while (done := budget.done(step, seconds())) < 1 and not interrupted():
+            figures = task.step(seeded(seed, step), done)
+            if broken := [name for name, value in figures.items() if not math.isfinite(value)]:
+                raise ExportError(f"step {step}: {', '.join(broken)} is not finite; lower the learning rate and resume")
+            log.add(figures)
+            step += 1
+            if step % log_every == 0:
+                means = log.write(step, seconds())
+                shown = " ".join(f"{name} {value:.4g}" for name, value in means.items())
+                say(f"step {step}, {seconds():.0f} s, {done:.0%}: {shown}")
+            if step % save_every == 0:
+                save()
+        save()
+        if interrupted():
+            raise KeyboardInterrupt(f"stopped after step {step}, which {path} holds")
     return step
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, which is noted rather than raised: a step is done whole or not at all.
+
+    A second one is raised as ever. In other threads than the first nothing is noted, as Python tells the first alone.
+    """
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def note(number: int, frame: object) -> None:
+        del number, frame
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(task: Task, path: Path, seed: int, *, resume: bool) -> tuple[int, float]:

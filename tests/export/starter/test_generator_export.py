@@ -47,7 +47,7 @@ def batch(folder: Path) -> Batch:
 
 def test_the_bundle_is_one_of_v_sam(bundle: Bundle) -> None:
     manifest = open_bundle(bundle.path).manifest
-    assert manifest.name == "starter-person"
+    assert manifest.name == "starter-generator"
     assert manifest.generation is not None
     assert manifest.generation.architecture == "v-sam"
     assert (manifest.generation.vertices, manifest.generation.z_channels) == (VERTICES, NETWORK.z_channels)

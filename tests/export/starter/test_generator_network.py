@@ -102,5 +102,5 @@ def test_levels_of_every_config_fit_together(config: NetworkConfig) -> None:
     spec = config.spec(VERTICES, CHANNELS)
     assert spec.decoder == tuple((b, a) for a, b in reversed(spec.encoder))
     assert NetworkConfig.of(config.state()) == config
-    declared = config.declared("starter-person", CHANNELS)
+    declared = config.declared("starter-generator", CHANNELS)
     assert (declared.levels, declared.image_size) == (len(config.widths), config.image_size)

@@ -1,6 +1,8 @@
 import pytest
 
 from engines.errors import UsageError
+from export.starter.detector_export import BundleOptions
+from export.starter.detector_training import DetectorOptions
 from export.starter.generator_training import TrainingConfig
 from export.starter.settings import with_settings
 
@@ -15,6 +17,12 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
     assert found.discriminator == config.discriminator
     assert found.losses.epsilon == config.losses.epsilon
     assert with_settings(config, []) == config
+
+
+def test_settings_are_words_too_and_fit_every_config() -> None:
+    found = with_settings(DetectorOptions(), ["device=cuda", "spec.widths=8,12,16,24,32", "augmentation.mirror=false"])
+    assert (found.device, found.spec.widths, found.augmentation.mirror) == ("cuda", (8, 12, 16, 24, 32), False)
+    assert with_settings(BundleOptions(), ["name=mine", "threshold=0.3"]) == BundleOptions(name="mine", threshold=0.3)
 
 
 @pytest.mark.parametrize(

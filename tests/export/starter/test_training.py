@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -193,3 +195,35 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
 def test_the_cosine_ends_low() -> None:
     assert [cosine(done, lowest=0.1) for done in (0, 1, 2)] == pytest.approx([1, 0.1, 0.1])
     assert cosine(0.5, lowest=0) == pytest.approx(0.5)
+
+
+def test_an_interrupted_run_ends_after_its_step_and_goes_on_from_there(tmp_path: Path) -> None:
+    class Pressed(Walk):
+        def step(self, draw: np.random.Generator, done: float) -> dict[str, float]:
+            if len(self.shares) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(draw, done)
+
+    before = signal.getsignal(signal.SIGINT)
+    whole, stopped, resumed = Walk(), Pressed(), Walk()
+    train(whole, tmp_path / "a", Budget(steps=7), seed=3)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+        train(stopped, tmp_path / "b", Budget(steps=7), seed=3)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert train(resumed, tmp_path / "b", Budget(steps=7), seed=3, resume=True) == 7
+    assert resumed.began == [3]
+    assert torch.equal(resumed.place, whole.place)
+
+
+def test_a_second_interruption_is_not_waited_for(tmp_path: Path) -> None:
+    class Pressed(Walk):
+        def step(self, draw: np.random.Generator, done: float) -> dict[str, float]:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(draw, done)
+
+    stopped = Pressed()
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, tmp_path / "a", Budget(steps=7), seed=3)
+    assert stopped.shares == []
+    assert not (tmp_path / "a" / "checkpoint.pt").exists()

@@ -1,0 +1,214 @@
+"""The detector's stages: training, its bundle, and how well it does on scenes that it has not seen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.bundle import Bundle
+from engines.errors import RuntimeUnavailableError, UsageError
+from export.graphs import Arrays
+from export.starter.body import load_body
+from export.starter.detector import MULTIPLE
+from export.starter.detector_data import PackedScenes, normalised, open_packed, pack_scenes
+from export.starter.detector_evaluation import Evaluation, TorchFinder, evaluate
+from export.starter.detector_export import BundleOptions, export_starter_detector
+from export.starter.detector_surface import Template
+from export.starter.detector_training import DetectorOptions, load_detector, train_detector
+from export.starter.samples import Scene, read_scenes
+from export.starter.settings import with_settings
+from export.starter.stages import until
+from export.starter.training import CHECKPOINT_NAME, Budget
+
+log = logging.getLogger(__name__)
+
+PACKED_NAME = "packed"
+#: Scenes that an exported detector is compared on.
+_COMPARED = 2
+
+
+def check_device(device: str) -> None:
+    """Whether networks can be trained there.
+
+    Raises:
+        RuntimeUnavailableError: there is no GPU that torch can use.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeUnavailableError(
+            f"torch {torch.__version__} finds no GPU here; install a build of torch for it, or train with --device cpu"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What every training is told.
+
+    Attributes:
+        budget: when to end.
+        seed: of everything that is drawn.
+        device: `cpu` or `cuda`.
+        resume: go on where there is a checkpoint.
+        settings: of the training, as `name=value` each.
+    """
+
+    budget: Budget
+    seed: int = 0
+    device: str = "cpu"
+    resume: bool = False
+    settings: Sequence[str] = ()
+
+
+def detector_options(settings: Sequence[str], device: str) -> DetectorOptions:
+    """What a detector is trained with where nothing else is said, and what is said.
+
+    Raises:
+        UsageError: no such setting.
+    """
+    return with_settings(replace(DetectorOptions(), device=device), settings)
+
+
+def train_a_detector(scenes: Path, body: Path, output: Path, run: Run, *, weights: Path | None = None) -> Path:
+    """Trains a detector, and gives the path of its checkpoint.
+
+    Args:
+        scenes: folder of scenes, or of packed ones.
+        body: the body's file, of the people in them.
+        output: folder of the run; scenes are packed inside it.
+        run: see there.
+        weights: checkpoint of another training to begin with.
+
+    Raises:
+        UsageError: a setting that does not fit, or the folder holds a run and is not to be resumed.
+        SourceError: there are no scenes, or they do not fit together.
+        CheckpointError, ExportError: see `train_detector`.
+    """
+    check_device(run.device)
+    options = detector_options(run.settings, run.device)
+    if (output / CHECKPOINT_NAME).exists() and not run.resume:
+        raise UsageError(f"{output} holds a training already; resume it, or give another folder")
+    template = Template.of(load_body(body))
+    packed = _packed(scenes, output)
+    log.info("training the detector on %d scenes", len(packed))
+    checkpoint = train_detector(
+        packed,
+        template,
+        output,
+        run.budget,
+        options,
+        seed=run.seed,
+        resume=run.resume,
+        weights=weights,
+        progress=log.info,
+    )
+    log.info("wrote %s", checkpoint)
+    return checkpoint
+
+
+def _packed(scenes: Path, output: Path) -> PackedScenes:
+    if (scenes / "size.txt").exists():
+        return open_packed(scenes)
+    if not (output / PACKED_NAME).exists():
+        log.info("unpacking the scenes of %s", scenes)
+    return pack_scenes(scenes, output / PACKED_NAME)
+
+
+def make_detector_bundle(
+    checkpoint: Path, output: Path, options: BundleOptions, *, scenes: Path | None = None, resume: bool = False
+) -> None:
+    """Makes the detector's bundle.
+
+    Args:
+        checkpoint: of the training.
+        output: folder of the bundle, new.
+        options: see there.
+        scenes: folder of scenes to compare network and graphs on; made-up pictures without it.
+        resume: leave a bundle that is there.
+
+    Raises:
+        UsageError: the folder is not new.
+        SourceError: there are no scenes.
+        CheckpointError, ExportError: see `export_starter_detector`.
+    """
+    if resume and output.exists():
+        log.info("the bundle is there: %s", output)
+        return
+    pictures = None if scenes is None else _pictures(scenes)
+    bundle = export_starter_detector(checkpoint, output, options, pictures=pictures, progress=log.info)
+    log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
+
+
+def megabytes(bundle: Bundle) -> float:
+    """The size of a bundle's files."""
+    return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / 1e6
+
+
+def _pictures(scenes: Path) -> Arrays:
+    """The first scenes as the detector takes them."""
+    shown = list(itertools.islice(read_scenes(scenes), _COMPARED))
+    height, width = shown[0].image.shape[:2]
+    image = np.zeros((len(shown), 3, *(-(-side // MULTIPLE) * MULTIPLE for side in (height, width))), np.float32)
+    for number, scene in enumerate(shown):
+        image[number, :, :height, :width] = normalised(scene.image)
+    return {"image": image, "image_size": np.array([[height, width]] * len(shown), np.int64)}
+
+
+def evaluate_detector(
+    checkpoint: Path, scenes: Path, body: Path, *, threshold: float, minutes: float | None = None
+) -> dict[str, Any]:
+    """How well a trained network does on scenes that it has not seen, as figures for a file.
+
+    The bundle is measured, with the settings of a run, by `benchmarks/starter.py`.
+
+    Args:
+        checkpoint: of the training.
+        scenes: folder of scenes from another seed.
+        body: the body's file.
+        threshold: scores below it do not count.
+        minutes: after which no further scene is looked at.
+
+    Raises:
+        CheckpointError: the checkpoint is not a detector's.
+        SourceError: there are no scenes.
+    """
+    finder = TorchFinder(load_detector(checkpoint), threshold=threshold)
+    seen = 0
+
+    def counted(scenes: Iterable[Scene]) -> Iterator[Scene]:
+        nonlocal seen
+        for scene in scenes:
+            seen += 1
+            yield scene
+
+    made = evaluate(finder, until(counted(read_scenes(scenes)), minutes), load_body(body).canonical)
+    figures = {"scenes": seen, "threshold": threshold} | _figures(made)
+    log.info("%s", json.dumps(figures))
+    return figures
+
+
+def _figures(made: Evaluation) -> dict[str, Any]:
+    """Rounded; None for what there was nothing to measure on."""
+    values: dict[str, Any] = {
+        "recall": _rounded(made.recall),
+        "precision": _rounded(made.precision),
+        "mask_iou": _rounded(made.mask_iou),
+        "surface_median_cm": _rounded(made.surface_median),
+        "surface_within_10_cm": _rounded(made.surface_within[0]),
+        "surface_within_20_cm": _rounded(made.surface_within[1]),
+    }
+    heights = [
+        {"from_px": counted.lowest, "people": counted.people, "recall": _rounded(counted.recall)}
+        for counted in made.heights
+    ]
+    return values | {"by_height": heights}
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
