@@ -31,7 +31,7 @@ from engines.errors import BundleMissingError, ExportError, StandinError, UsageE
 from engines.store import Store, home
 from export.starter.body import Body, load_body
 from export.starter.detector_surface import Template
-from export.starter.stages import default_body
+from export.starter.stages import BODY
 from stream import assemble
 from stream.anonymizer import Anonymizer
 from stream.config import AnonymizerSettings, make_settings
@@ -227,7 +227,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--preset", default="starter")
     parser.add_argument("--detector", type=Path, metavar="DIR", help="its bundle (default: the preset's)")
     parser.add_argument("--generator", type=Path, metavar="DIR", help="its bundle (default: the preset's)")
-    parser.add_argument("--body", type=Path, metavar="FILE", default=default_body(), help="of the people in scenes")
+    parser.add_argument("--body", type=Path, metavar="FILE", default=BODY, help="of the people in scenes")
     parser.add_argument("--scenes", type=int, default=400, help="that the detector looks at; 0 for none")
     parser.add_argument("--portraits", type=int, default=200, help="that crops are cut from; 0 for none")
     parser.add_argument("--size", type=_size, default=(512, 288), metavar="WxH", help="of scenes")

