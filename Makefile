@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m stream.demo $(if $(INPUT),--input "$(INPUT)") $(if $(PRESET),--preset "$(PRESET)") --output demo
 
+# A file's tests stay together: what they share is made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

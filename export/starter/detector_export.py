@@ -38,8 +38,7 @@ class BundleOptions:
         threshold: A box with a score at or below it is never given; a run may ask for more, not for less.
         most: M, boxes a frame.
         body_probability: From here on a place of a box counts as body; below a half more is covered.
-        view: The shorter and the longer side of the pictures that it looks at in pixels, those it learnt from if not
-            given.
+        view: The shorter and the longer side of the pictures that it looks at in pixels.
         input_size: Height and width of the only pictures that it takes; free if not given.
         licence: Of the weights.
     """
@@ -48,7 +47,7 @@ class BundleOptions:
     threshold: float = 0.1
     most: int = 200
     body_probability: float = 0.5
-    view: tuple[int, int] | None = None
+    view: tuple[int, int] = (288, 512)
     input_size: tuple[int, int] | None = None
     licence: str = "Apache-2.0"
 
@@ -135,7 +134,7 @@ def _draft(
     parity: tuple[Parity, ...],
     arrays: SmallArrays,
 ) -> ManifestDraft:
-    shorter, longer = options.view or (min(trained.size), max(trained.size))
+    shorter, longer = options.view
     return ManifestDraft(
         name=options.name,
         task="detection",

@@ -56,7 +56,7 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
         "image": np.stack([normalised(SCENE.image), normalised(make_scenes(3)[2].image)]),
         "image_size": np.array([SIZE, SIZE], np.int64),
     }
-    options = BundleOptions(name="tiny", threshold=0.2)
+    options = BundleOptions(name="tiny", threshold=0.2, view=SIZE)
     return export_starter_detector(checkpoint, tmp_path_factory.mktemp("bundle") / "made", options, pictures=pictures)
 
 
@@ -245,7 +245,7 @@ def test_a_lower_probability_covers_more() -> None:
 
 
 def test_sizes_may_be_fixed(checkpoint: Path, tmp_path: Path) -> None:
-    options = BundleOptions(input_size=(64, 96))
+    options = BundleOptions(input_size=(64, 96), view=SIZE)
     made = export_starter_detector(checkpoint, tmp_path / "fixed", options)
     assert made.graph("detector").inputs[0].shape == ("N", 3, 64, 96)
     assert len(people(detector(made).detect(Frame(SCENE.image)))) == 2

@@ -22,7 +22,7 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
 def test_settings_are_words_too_and_fit_every_config() -> None:
     found = with_settings(DetectorOptions(), ["device=cuda", "spec.widths=8,12,16,24,32", "augmentation.mirror=false"])
     assert (found.device, found.spec.widths, found.augmentation.mirror) == ("cuda", (8, 12, 16, 24, 32), False)
-    assert with_settings(BundleOptions(), ["name=mine", "threshold=0.3"]) == BundleOptions(name="mine", threshold=0.3)
+    assert with_settings(BundleOptions(), ["name=mine", "view=96,160"]) == BundleOptions(name="mine", view=(96, 160))
 
 
 @pytest.mark.parametrize(
