@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from engines.errors import StreamStoppedError, UsageError
 from engines.store import Store, home
 from stream import assemble, geometry
 from stream.config import AnonymizerSettings, make_settings
+from stream.cores import share_cores
 from stream.deadline import DeadlineRunner, HungError
 from stream.detectors.base import Detector, check_detections
 from stream.detectors.cached import CachedDetector, Counts
@@ -33,11 +33,6 @@ from stream.stand_ins import StandIns
 from stream.stitch import covered_boxes, stitch
 from stream.tracker import Tracker
 from stream.zones import Zones, read_zones
-
-#: Longer side in pixels up to which a picture keeps no more than one core busy.
-_SMALL_PICTURE = 640
-#: More frames side by side cost memory and delay, and gain nothing over threads that share a frame.
-_MOST_PARALLEL = 4
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +158,7 @@ class Anonymizer:
         manual = read_manual_regions(settings.regions) if settings.regions else None
         zones = _read_zones(settings)
         bundles = assemble.find_bundles(settings, store or Store(home()))
-        parallel, threads = _share_cores(settings, bundles.detectors) if offline else (1, settings.threads)
+        parallel, threads = share_cores(settings, bundles.detectors) if offline else (1, settings.threads)
         if kept := [kind.label for kind in Kind if settings.treatment(kind) == "keep"]:
             _log.warning("as asked for, these stay raw wherever they are found: %s", ", ".join(kept))
         if settings.context == "published":
@@ -371,23 +366,6 @@ def _read_zones(settings: AnonymizerSettings) -> Zones | None:
         return None
     ignore = () if settings.ignore_zones is None else read_zones(settings.ignore_zones)
     return Zones(ignore, None if settings.only_zones is None else read_zones(settings.only_zones))
-
-
-def _share_cores(settings: AnonymizerSettings, detectors: Sequence[Bundle]) -> tuple[int, int | None]:
-    """How many frames are looked at side by side, and how many threads each gets."""
-    if settings.device != "cpu" or any(map(_is_large, detectors)):
-        # Large detectors keep all cores busy with one frame, and take a gigabyte for it.
-        # A GPU has its own queue, and OpenVINO gives one run all threads: more frames wait longer, finish no sooner.
-        return 1, settings.threads
-    cores = settings.threads or len(os.sched_getaffinity(0))
-    parallel = min(_MOST_PARALLEL, cores)
-    return parallel, cores // parallel
-
-
-def _is_large(detector: Bundle) -> bool:
-    """Whether it looks in two stages at large pictures, as the published ones do."""
-    detection = detector.manifest.detection
-    return detection is not None and detection.max_size > _SMALL_PICTURE
 
 
 class _OncePerSecond:

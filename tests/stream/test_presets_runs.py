@@ -14,13 +14,13 @@ from engines.errors import GenerationError, UsageError
 from engines.store import Store
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.compose.composer import Composed
-from stream.config import AnonymizerSettings, RunSettings, make_settings
+from stream.config import RunSettings, make_settings
 from stream.frame import WITHHELD_LEVEL, Image
 from stream.regions import Kind, Origin, Regions
 from stream.run import run
 from stream.stand_ins import StandIns
 from tests.compose import under
-from tests.detector_bundles import FACES, PERSONS, POSES, install_presets, write_starter, write_two_stage
+from tests.detector_bundles import FACES, PERSONS, POSES, install_presets, write_starter
 from tests.fakes import frames, noise, read_pictures, write_lossless
 from tests.generator_bundles import write_unet
 
@@ -40,14 +40,6 @@ def opened(store: Store, preset: str, **values: Any) -> Anonymizer:
     """As a run from a file has it."""
     settings = make_settings(RunSettings, {"preset": preset, "lookahead": 0, "seed": 1, **values})
     return Anonymizer.from_settings(settings, store=store, offline=True)
-
-
-def test_only_detectors_of_small_pictures_look_at_several_frames_at_once(tmp_path: Path) -> None:
-    for longest, parallel in ((512, 2), (1333, 1)):
-        detector = write_two_stage(tmp_path / str(longest), "mask-rcnn", PERSONS, longest=longest)
-        settings = AnonymizerSettings(detector=(str(detector.path),), threads=2)
-        with Anonymizer.from_settings(settings, store=Store(tmp_path / "home"), offline=True) as anonymizer:
-            assert anonymizer.parallel == parallel
 
 
 def style(preset: str) -> Any:

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engines.bundle import Bundle
+from stream.config import AnonymizerSettings
+from stream.cores import share_cores
+from tests.detector_bundles import FACES, PERSONS, write_one_stage, write_two_stage
+
+
+def detectors(folder: Path) -> tuple[Bundle, Bundle, Bundle]:
+    small = write_two_stage(folder / "small", "mask-rcnn", PERSONS, longest=512)
+    large = write_two_stage(folder / "large", "mask-rcnn", PERSONS, longest=1333)
+    return write_one_stage(folder / "single", FACES), small, large
+
+
+def test_only_large_detectors_have_all_cores_for_one_frame(tmp_path: Path) -> None:
+    single, small, large = detectors(tmp_path)
+    two = AnonymizerSettings(threads=2)
+    assert share_cores(two, [single, small]) == (2, 1)
+    assert share_cores(two, [single, large]) == (1, 2)
+    assert share_cores(AnonymizerSettings(), [large]) == (1, None)
+    assert share_cores(AnonymizerSettings(threads=12), [single]) == (4, 3)
+
+
+def test_all_cores_that_the_process_may_use_count(tmp_path: Path) -> None:
+    single, _, _ = detectors(tmp_path)
+    cores = len(os.sched_getaffinity(0))
+    frames, threads = share_cores(AnonymizerSettings(), [single])
+    assert threads is not None
+    assert frames == min(4, cores)
+    assert frames * threads <= cores
+
+
+def test_other_devices_share_what_they_have_themselves(tmp_path: Path) -> None:
+    single, _, _ = detectors(tmp_path)
+    assert share_cores(AnonymizerSettings(device="openvino", threads=3), [single]) == (1, 3)
