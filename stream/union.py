@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ def one_for_each_track(regions: Regions) -> Regions:
 
 
 def united_outline(one: Regions, first: int, other: Regions, second: int) -> Outline | None:
-    """The outline of two finds of the same region: all pixels of both, a box's where there is no mask.
+    """The outline of two finds of the same region: all pixels of both, a box's where no mask shows any.
 
     Args:
         one: regions with the first find.
@@ -56,11 +57,16 @@ def united_outline(one: Regions, first: int, other: Regions, second: int) -> Out
         return None
     boxes = one.boxes[first], other.boxes[second]
     masks = [
-        outline.mask if outline is not None and outline.mask is not None else PixelMask.filled(geometry.whole(box))
+        outline.mask if outline is not None and _shows(outline.mask) else PixelMask.filled(geometry.whole(box))
         for outline, box in zip(outlines, boxes, strict=True)
     ]
     surfaces = [outline.surface for outline in outlines if outline is not None and outline.surface is not None]
     return Outline(masks[0].union(masks[1]), surfaces[0] if surfaces else None)
+
+
+def _shows(mask: PixelMask | None) -> TypeGuard[PixelMask]:
+    """Whether a mask has a pixel: a region without one counts as its box."""
+    return mask is not None and bool(mask.pixels.any())
 
 
 def replaced_outlines(regions: Regions, changes: dict[int, Outline | None]) -> npt.NDArray[np.object_] | None:

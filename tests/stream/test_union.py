@@ -28,6 +28,16 @@ def test_a_find_without_a_mask_is_its_box() -> None:
     assert united_outline(other, 0, other, 0) is None
 
 
+def test_a_find_whose_mask_shows_nothing_is_its_box() -> None:
+    blank = PixelMask(0, 0, np.zeros((10, 10), np.bool_))
+    one, other = (
+        person((0, 0, 10, 10), (2, 2, 6, 6)),
+        Regions.of([(1, 0, 11, 10)], Kind.PERSON, outlines=[Outline(blank)]),
+    )
+    for outline in (united_outline(one, 0, other, 0), united_outline(other, 0, one, 0)):
+        assert pixels_of(outline, 12, 12)[0:10, 1:11].all()
+
+
 def test_a_find_without_a_mask_or_an_area_still_lies_on_a_pixel() -> None:
     outline = united_outline(person((0, 0, 3, 3), (0, 0, 2, 2)), 0, person((5, 6, 5, 6), None), 0)
     expected = np.zeros((8, 8), bool)
