@@ -7,7 +7,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +18,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from engines.machine import processor
 from engines.runtime import open_runtime
 from engines.store import Store, home
+from stream.anonymizer import Anonymized, Anonymizer
 from stream.detectors.single_stage import SingleStageDetector
 from stream.frame import Frame
 from stream.report import versions
@@ -30,13 +33,8 @@ Boxes = npt.NDArray[np.float32]
 
 def machine() -> dict[str, Any]:
     """The processor and its cores, as this process may use them."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
     return {
-        "processor": model,
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -55,6 +53,37 @@ def save(name: str, result: dict[str, Any]) -> Path:
     }
     path.write_text(json.dumps(head | result, indent=1) + "\n")
     return path
+
+
+def before_after(frames: Iterable[Frame], count: int, anonymizer: Anonymizer) -> Iterator[tuple[Frame, Anonymized]]:
+    """Each frame as decoded, with what leaves an anonymizer for it.
+
+    Args:
+        frames: of a clip, from the beginning.
+        count: how many there are.
+        anonymizer: is closed in the end.
+
+    Raises:
+        RuntimeError: frames were lost, or came in another order.
+    """
+    waiting = deque[Frame]()
+    came = 0
+
+    def remembered() -> Iterator[Frame]:
+        for frame in frames:
+            waiting.append(frame)
+            # Compared with what was decoded, whatever happens to the frame on its way.
+            yield frame.with_image(frame.image.copy())
+
+    with anonymizer:
+        for after in anonymizer.iterate(remembered()):
+            before = waiting.popleft()
+            if before.pts != after.frame.pts:
+                raise RuntimeError(f"frame {came} came out of order")
+            came += 1
+            yield before, after
+    if waiting or came != count:
+        raise RuntimeError(f"{count} frames went in, {came} came out")
 
 
 def loop_clip(path: Path, target: Path, frames: int) -> Path:

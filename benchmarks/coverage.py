@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.common import save
+from benchmarks.common import before_after, save
 from engines.store import Store, home
 from stream import geometry
 from stream.anonymizer import Anonymized, Anonymizer
@@ -178,22 +177,9 @@ def tally(clip: Clip, reported: Sequence[Regions], anonymizer: Anonymizer) -> Ta
     Raises:
         RuntimeError: frames were lost, or came in another order.
     """
-    made, waiting = Tally(), deque[Frame]()
-
-    def remembered() -> Iterator[Frame]:
-        for frame in clip():
-            waiting.append(frame)
-            # Compared with what was decoded, whatever happens to the frame on its way.
-            yield frame.with_image(frame.image.copy())
-
-    with anonymizer:
-        for index, after in enumerate(anonymizer.iterate(remembered())):
-            before = waiting.popleft()
-            if before.pts != after.frame.pts:
-                raise RuntimeError(f"frame {index} came out of order")
-            made.add(before.image, after, reported[index])
-    if waiting or made.frames != len(reported):
-        raise RuntimeError(f"{len(reported)} frames went in, {made.frames} came out")
+    made = Tally()
+    for regions, (before, after) in zip(reported, before_after(clip(), len(reported), anonymizer), strict=True):
+        made.add(before.image, after, regions)
     return made
 
 

@@ -12,7 +12,6 @@ raw, if the person is raw before and after.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.common import before_after
 from stream import geometry
 from stream.anonymizer import Anonymizer
 from stream.detectors.base import Detector
@@ -177,21 +177,9 @@ def measure(clip: Callable[[], Iterable[Frame]], reference: Sequence[Boxes], ano
     Raises:
         RuntimeError: frames were lost, or came in another order.
     """
-    made, waiting = Coverage(), deque[Frame]()
-
-    def remembered() -> Iterator[Frame]:
-        for frame in clip():
-            waiting.append(frame)
-            yield frame.with_image(frame.image.copy())
-
-    with anonymizer:
-        for index, after in enumerate(anonymizer.iterate(remembered())):
-            before = waiting.popleft()
-            if before.pts != after.frame.pts:
-                raise RuntimeError(f"frame {index} came out of order")
-            made.add(before.image, after.image, reference[index], withheld=after.withheld is not None)
-    if waiting or made.frames != len(reference):
-        raise RuntimeError(f"{len(reference)} frames went in, {made.frames} came out")
+    made = Coverage()
+    for boxes, (before, after) in zip(reference, before_after(clip(), len(reference), anonymizer), strict=True):
+        made.add(before.image, after.image, boxes, withheld=after.withheld is not None)
     return made
 
 
