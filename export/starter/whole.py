@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 
 from engines.errors import SourceError, UsageError
+from engines.machine import processor
 from export.starter import stages, stages_detector, stages_generator
 from export.starter.backgrounds import read_photographs
 from export.starter.detector_export import BundleOptions
@@ -307,14 +308,9 @@ class _Work:
 
 def machine(device: str) -> dict[str, Any]:
     """The processor, its cores as this process may use them, and the GPU where one is used."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    return {"processor": model, "cores": cores, "gpu": gpu, "system": f"{platform.system()} {platform.machine()}"}
+    return {"processor": processor(), "cores": cores, "gpu": gpu, "system": f"{platform.system()} {platform.machine()}"}
 
 
 def _command(words: Sequence[str]) -> str:
