@@ -26,7 +26,7 @@ from export.models.unet import StyleUnet, UnetSpec
 from export.official import Official, load_official
 from export.parity import ActivationRecord
 from export.to_onnx import DEFAULT_OPSET, OPSETS
-from export.vertex_embeddings import check_surface_agrees, read_surface
+from export.vertex_embeddings import check_surface_agrees, read_surface, unit_surface
 from export.written import write_and_compare
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def export_generator(
     precision: Precision = "both",
     opset: int = DEFAULT_OPSET,
     config: str | Config | None = None,
-    surface: Path | None = None,
+    surface: Path | NDArray[np.float32] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Makes a bundle of a published generator, or of one's own training of the same network.
@@ -62,7 +62,7 @@ def export_generator(
         opset: of the ONNX operators.
         config: what no tensor shows, by name; needed for files whose hash is not known. Or a config of one's own, for
             another size, whose `export` is `name`.
-        surface: the CSE checkpoint whose vertex map the generator was trained with.
+        surface: the CSE checkpoint whose vertex map the generator was trained with, or that map itself, (K, D).
         progress: is told what is being done.
 
     Raises:
@@ -210,7 +210,9 @@ def _unwatch(network: torch.nn.Module) -> None:
         layer.probe = None
 
 
-def _arrays(official: Official, surface: Path | None, say: Progress) -> dict[str, tuple[NDArray[Any], str]]:
+def _arrays(
+    official: Official, surface: Path | NDArray[np.float32] | None, say: Progress
+) -> dict[str, tuple[NDArray[Any], str]]:
     """The bundle's small arrays with their meanings."""
     made: dict[str, tuple[NDArray[Any], str]] = {}
     if isinstance(official.spec, UnetSpec):
@@ -218,14 +220,20 @@ def _arrays(official: Official, surface: Path | None, say: Progress) -> dict[str
         if official.w_centers is not None:
             made["w_centers"] = (_numpy(official.w_centers), "cluster centres of w, for multi-modal truncation")
     if surface is not None:
-        say(f"reading {surface}")
-        vertices = read_surface(surface, official.spec.embedding_channels)
+        vertices = _vertices(surface, official.spec.embedding_channels, say)
         if isinstance(official.spec, SurfaceSpec):
             check_surface_agrees(vertices, official.state["style_net.E_map.E"].numpy())
         made["vertex_embeddings"] = (vertices, SURFACE_MEANING)
     elif official.spec.embedding_channels:
         say("warning: without --surface the bundle has no vertex map, and cannot be used on video")
     return made
+
+
+def _vertices(surface: Path | NDArray[np.float32], channels: int, say: Progress) -> NDArray[np.float32]:
+    if isinstance(surface, Path):
+        say(f"reading {surface}")
+        return read_surface(surface, channels)
+    return unit_surface(surface, channels, "the surface")
 
 
 def _draft(

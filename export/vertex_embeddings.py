@@ -56,7 +56,7 @@ def read_surface(path: Path, embedding_channels: int = 16) -> NDArray[np.float32
     if not mesh:
         raise CheckpointError(f"{path} has the surfaces {shown(*meshes)}, expected {PERSON_MESH}; give one of people")
     try:
-        return _unit(_product(meshes[mesh], mesh), embedding_channels, mesh)
+        return unit_surface(_product(meshes[mesh], mesh), embedding_channels, mesh)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -93,7 +93,17 @@ def _product(parts: Mapping[str, NDArray[Any]], mesh: str) -> NDArray[np.float64
         return features @ embeddings
 
 
-def _unit(raw: NDArray[np.float64], channels: int, mesh: str) -> NDArray[np.float32]:
+def unit_surface(raw: NDArray[Any], channels: int, mesh: str) -> NDArray[np.float32]:
+    """Vertex embeddings with unit norm, once they have been found usable.
+
+    Args:
+        raw: (K, D).
+        channels: D, as in the generator.
+        mesh: what it is called in messages.
+
+    Raises:
+        CheckpointError: It has other channels, or embeddings that are not finite or 0.
+    """
     if raw.shape[1] != channels:
         raise CheckpointError(
             f"{mesh} has {raw.shape[1]} channels a vertex, expected {channels}; give the CSE checkpoint"

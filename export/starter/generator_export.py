@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
-from engines.errors import CheckpointError, ExportError
+from engines.errors import CheckpointError
 from export.generators import Precision, Progress, export_generator
 from export.models.surface import SurfaceUnet
 from export.starter.generator_network import NetworkConfig
 from export.starter.training import load_checkpoint, save_checkpoint
-from export.vertex_embeddings import PERSON_MESH
 
 #: The bundle's name.
 BUNDLE_NAME = "starter-generator"
@@ -77,18 +74,6 @@ def export_starter(
     """
     _, config = read_generator(checkpoint)
     declared = config.declared(name, embeddings.shape[1])
-    with tempfile.TemporaryDirectory() as folder:
-        surface = Path(folder) / "surface.pth"
-        _write_surface(surface, embeddings)
-        return export_generator(
-            name, checkpoint, output, precision=precision, config=declared, surface=surface, progress=progress
-        )
-
-
-def _write_surface(path: Path, embeddings: NDArray[np.float32]) -> None:
-    """Vertex embeddings as a dense pose checkpoint has them, under the name of the mesh that is looked for."""
-    state = {f"embedder.embedder_{PERSON_MESH}.embeddings": torch.from_numpy(embeddings)}
-    try:
-        torch.save({"model": state}, path)
-    except (OSError, RuntimeError) as error:
-        raise ExportError(f"{path} cannot be written ({error}); free some space for temporary files") from error
+    return export_generator(
+        name, checkpoint, output, precision=precision, config=declared, surface=embeddings, progress=progress
+    )
