@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engines.errors import ExportError
-from export.starter.body import BONE, BONES, Body, Part
+from export.starter.body import BONE, BONES, Body, Part, along_limbs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def make_body(seed: int = 0) -> Body:
         examples=examples,
         weights=weights,
         parts=parts,
-        along=_along(canonical, joints),
+        along=along_limbs(canonical, joints),
         scalp=_scalp(canonical, joints, parts),
     )
 
@@ -182,16 +182,6 @@ def _parts(model: Any, labels: list[str], weights: NDArray[np.float32]) -> NDArr
     eyes = np.array([label.startswith("eye.") for label in labels])
     parts[eyes[strongest]] = Part.EYE
     return np.asarray(parts, np.uint8)
-
-
-def _along(canonical: NDArray[np.float32], joints: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far down the arm and the leg of its own side each vertex is, (K, 2)."""
-    mirrored = canonical * np.where(canonical[:, :1] < 0, (-1.0, 1.0, 1.0), 1.0)
-    columns = []
-    for start, end in (("upper_arm_left", "hand_left"), ("thigh_left", "foot_left")):
-        axis = joints[BONE[end]] - joints[BONE[start]]
-        columns.append((mirrored - joints[BONE[start]]) @ axis / (axis @ axis))
-    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _scalp(canonical: NDArray[np.float32], joints: NDArray[np.float32], parts: NDArray[np.uint8]) -> NDArray[np.bool_]:

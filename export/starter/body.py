@@ -164,6 +164,16 @@ def normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[
     return np.asarray(summed / np.maximum(length, 1e-12), np.float32)
 
 
+def along_limbs(canonical: NDArray[np.floating], joints: NDArray[np.floating]) -> NDArray[np.float32]:
+    """How far down the arm and the leg of its own side each vertex is: (K, 2) from (K, 3) and (J, 3)."""
+    mirrored = canonical * np.where(canonical[:, :1] < 0, (-1.0, 1.0, 1.0), 1.0)
+    columns = []
+    for start, end in (("upper_arm_left", "hand_left"), ("thigh_left", "foot_left")):
+        axis = joints[BONE[end]] - joints[BONE[start]]
+        columns.append((mirrored - joints[BONE[start]]) @ axis / (axis @ axis))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 def coarser(body: Body, size: float) -> NDArray[np.int32]:
     """Fewer triangles, (F', 3), over the same vertices: those within ``size`` metres of each other become one.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.starter.body import BONE, BONES, Body, Part
+from export.starter.body import BONE, BONES, Body, Part, along_limbs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def tiny_body() -> Body:
         examples=np.array([(0, 0), (1, -1), (-1, 1)], np.float32),
         weights=np.eye(len(BONES), dtype=np.float32)[bones],
         parts=parts,
-        along=_along(canonical, joints),
+        along=along_limbs(canonical, joints),
         scalp=(parts == Part.HEAD) & (canonical[:, 2] > 1.55),
     )
 
@@ -100,12 +100,3 @@ def _block(bone: str, joints: NDArray[np.float64]) -> tuple[NDArray[np.float64],
     below = -1.0 if limb in _LEFT and limb != "collar" else 1.0
     centre = joints[BONE[bone]] + np.array([0.0, -0.06 if limb == "foot" else 0.0, below * half[2] * 0.9])
     return centre + _CORNERS * half, BONE[bone], _PART.get(limb, Part.TORSO)
-
-
-def _along(canonical: NDArray[np.float64], joints: NDArray[np.float64]) -> NDArray[np.float32]:
-    mirrored = canonical * np.where(canonical[:, :1] < 0, (-1.0, 1.0, 1.0), 1.0)
-    columns = []
-    for start, end in (("upper_arm_left", "hand_left"), ("thigh_left", "foot_left")):
-        axis = joints[BONE[end]] - joints[BONE[start]]
-        columns.append((mirrored - joints[BONE[start]]) @ axis / (axis @ axis))
-    return np.stack(columns, axis=1).astype(np.float32)

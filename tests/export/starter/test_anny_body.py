@@ -60,14 +60,6 @@ def test_main_modes_give_the_examples_back() -> None:
     np.testing.assert_allclose(again, everything[:, 20:], atol=1e-4)
 
 
-def test_places_along_the_limbs_run_from_shoulder_to_wrist_and_hip_to_ankle() -> None:
-    body = tiny_body()
-    along = anny_body._along(body.joints, body.joints)
-
-    np.testing.assert_allclose(along[[BONE["upper_arm_left"], BONE["hand_right"]], 0], (0, 1), atol=1e-5)
-    np.testing.assert_allclose(along[[BONE["thigh_right"], BONE["foot_left"]], 1], (0, 1), atol=1e-5)
-
-
 def test_hair_grows_on_the_crown_and_not_on_the_face() -> None:
     body = tiny_body()
     scalp = anny_body._scalp(body.canonical, body.joints, body.parts)

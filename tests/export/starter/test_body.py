@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engines.errors import SourceError
-from export.starter.body import BONE, BONES, PARENTS, coarser, load_body, normals, save_body, skin
+from export.starter.body import BONE, BONES, PARENTS, along_limbs, coarser, load_body, normals, save_body, skin
 from tests.export.starter.bodies import tiny_body
 
 if TYPE_CHECKING:
@@ -101,3 +101,11 @@ def test_fewer_triangles_keep_the_parts_and_the_extent_of_the_body() -> None:
         assert len(np.unique(body.parts[faces].astype(int).min(axis=1))) > 4
         assert (body.parts[faces] == body.parts[faces][:, :1]).all()
         assert np.ptp(body.canonical[faces.ravel(), 2]) > 0.8 * np.ptp(body.canonical[:, 2])
+
+
+def test_places_along_the_limbs_run_from_shoulder_to_wrist_and_hip_to_ankle() -> None:
+    body = tiny_body()
+    along = along_limbs(body.joints, body.joints)
+
+    np.testing.assert_allclose(along[[BONE["upper_arm_left"], BONE["hand_right"]], 0], (0, 1), atol=1e-5)
+    np.testing.assert_allclose(along[[BONE["thigh_right"], BONE["foot_left"]], 1], (0, 1), atol=1e-5)
