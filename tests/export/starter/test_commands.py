@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,9 @@ from tests.export.starter.bodies import tiny_body
 from tests.export.starter.drawing import skip_without_drawing
 from tests.export.starter.tiny_settings import DETECTOR, GENERATOR, settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _SIZE = ["--size", "96x64"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks as small as these are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

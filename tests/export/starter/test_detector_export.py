@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,9 @@ from stream.frame import Frame
 from stream.regions import Kind, Regions
 from tests.export.starter.tiny_people import SIZE, SPEC, canonical, make_scene, make_scenes, packed, template
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SCENE = make_scene([(6, 6, 30, 58), (58, 10, 82, 60)], seed=99)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Layers are so small here that threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from export.starter.detector_training import DetectorOptions, DetectorTask, load
 from export.starter.training import Budget, load_checkpoint, save_checkpoint, train
 from tests.export.starter.tiny_people import SIZE, SPEC, canonical, make_scenes, packed, template
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIONS = DetectorOptions(
     spec=SPEC, size=SIZE, batch=2, anchors=10, augmentation=Augmentation(zoom=(0.8, 1.5)), mixed=False
 )
@@ -23,15 +24,6 @@ OPTIONS = DetectorOptions(
 
 def run(scenes: PackedScenes, folder: Path, steps: int, options: DetectorOptions = OPTIONS, **more: Any) -> Path:
     return train_detector(scenes, template(), folder, Budget(steps=steps), options, **more)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Layers are so small here that threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import csv
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +16,7 @@ from export.starter.generator_training import GeneratorTask, TrainingConfig, tra
 from export.starter.training import LOG_NAME, Budget
 from tests.export.starter.made_people import CONFIG, LOOK, NETWORK, crops, surface
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks as small as these are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def task(folder: Path, config: TrainingConfig = CONFIG, count: int = 6) -> GeneratorTask:

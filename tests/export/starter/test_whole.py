@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from export.starter import stages_detector, stages_generator, whole
 from export.starter.__main__ import main
@@ -16,6 +14,8 @@ from export.starter.whole import SHARES
 from tests.export.starter.bodies import tiny_body
 from tests.export.starter.drawing import skip_without_drawing
 from tests.export.starter.tiny_settings import DETECTOR, GENERATOR, settings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 _STAGES = [
     "body",
@@ -33,15 +33,6 @@ _STAGES = [
     "evaluate-generator",
     "sheet",
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks as small as these are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def command(folder: Path, *more: str) -> list[str]:
