@@ -115,7 +115,13 @@ def _generator(arguments: argparse.Namespace) -> None:
 
     body = stages.get_body(arguments.body)
     train_a_generator(
-        arguments.crops, body, arguments.detector, arguments.output, _run(arguments), large=arguments.large
+        arguments.crops,
+        body,
+        arguments.detector,
+        arguments.output,
+        _run(arguments),
+        large=arguments.large,
+        weights=arguments.weights,
     )
 
 
@@ -264,6 +270,7 @@ def _add_generator(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     generator.add_argument("--detector", type=Path, required=True, metavar="PATH", help="its checkpoint or bundle")
     generator.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
     generator.add_argument("--large", action="store_true", help="twice the resolution")
+    generator.add_argument("--weights", type=Path, metavar="FILE", help="averaged weights of another to begin with")
     _add_budget(generator)
     generator.set_defaults(run=_generator)
     bundle = commands.add_parser("generator-bundle", help="make the generator's bundle", parents=[_common()])

@@ -16,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.errors import UsageError
+from engines.errors import CheckpointError, UsageError
 from export.models.surface import SurfaceUnet
 from export.starter import generator_losses as losses
 from export.starter.crop_batches import Ahead, AugmentConfig, Batch, make_batch, nearest_vertices
 from export.starter.crops import CropSet
 from export.starter.discriminator import Discriminator, DiscriminatorConfig
-from export.starter.generator_export import write_generator
+from export.starter.generator_appearance import learn_appearance
+from export.starter.generator_export import read_generator, write_generator
 from export.starter.generator_losses import LossConfig
 from export.starter.generator_network import NetworkConfig, average_w, draw_weights, generate, new_network
 from export.starter.generator_sheets import draw_sheet, pick_poses, write_sheet
-from export.starter.training import Average, Budget, Progress, State, cosine, train
+from export.starter.training import CHECKPOINT_NAME, Average, Budget, Progress, State, cosine, train
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
@@ -51,9 +52,11 @@ class TrainingConfig:
         discriminator_rate: and for the discriminator.
         betas: of Adam.
         cosine: whether the rates fall to nearly 0 over the budget; published they do not.
+        appearance_steps: in which f_w learns what people look like before anything is drawn; published 0.
         half_life: of the averaged weights, in pictures.
         average_draws: of z, for the average w.
         bfloat16: whether networks compute in bfloat16 where that is safe.
+        compiled: whether the generator is compiled, which needs a C++ compiler and a minute, and nearly halves a step.
         workers: threads that prepare batches.
     """
 
@@ -66,9 +69,11 @@ class TrainingConfig:
     discriminator_rate: float = 0.001
     betas: tuple[float, float] = (0.0, 0.99)
     cosine: bool = False
+    appearance_steps: int = 0
     half_life: float = 10_000
     average_draws: int = 256
     bfloat16: bool = False
+    compiled: bool = False
     workers: int = 1
 
 
@@ -121,10 +126,12 @@ class GeneratorTask:
         discriminator = Discriminator(config.discriminator, config.network.image_size, channels)
         draw_weights(discriminator)
         self.discriminator = _prepared(discriminator, device)
-        self.average = Average(self.network, 0.5 ** (config.batch / config.half_life))
+        self.average = self._new_average()
         self._device = torch.device(device)
         self._embeddings = torch.from_numpy(surface.embeddings).to(device)
         self._optimisers = _optimisers(config, self.network, self.discriminator)
+        if config.compiled:
+            self.network.compile()  # in place: names of weights stay
         self._steps = 0
         self._r1 = 0.0
         self._seed, self._crops = seed, crops
@@ -150,6 +157,20 @@ class GeneratorTask:
         for optimiser, stored in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(stored)
         self._steps = state["steps"]
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes over the weights of another generator, which may have been trained on crops of another size."""
+        self.network.load_state_dict(weights)
+        self.average = self._new_average()
+
+    def learn_appearance(self, progress: Progress | None = None) -> None:
+        """Teaches f_w by itself, for as many steps as the config says."""
+        f_w = self.network.style_net.E_map
+        learn_appearance(f_w, self._crops, self.config.appearance_steps, seed=self._seed, progress=progress)
+        self.average = self._new_average()
+
+    def _new_average(self) -> Average:
+        return Average(self.network, 0.5 ** (self.config.batch / self.config.half_life))
 
     def batch(self, step: int) -> Batch:
         """The crops of a step, which depend on nothing but its number and the seed."""
@@ -293,6 +314,7 @@ def train_generator(
     seed: int = 0,
     device: torch.device | str = "cpu",
     resume: bool = False,
+    weights: Path | None = None,
     save_every: int = 500,
     progress: Progress | None = None,
 ) -> Path:
@@ -307,6 +329,7 @@ def train_generator(
         seed: of all draws.
         device: where to train.
         resume: go on from the folder's checkpoint where there is one.
+        weights: averaged weights of another training to begin with, such as one on smaller crops.
         save_every: steps between checkpoints.
         progress: is told what is being done.
 
@@ -315,11 +338,13 @@ def train_generator(
 
     Raises:
         UsageError: the crops do not fit the config, or the folder holds a run already.
-        CheckpointError: the checkpoint is not of this training.
+        CheckpointError: the checkpoint is not of this training, or the weights are another network's.
         ExportError: the training diverged, or something cannot be written.
     """
     task = GeneratorTask(config, crops, surface, seed=seed, device=device)
     try:
+        if not (folder / CHECKPOINT_NAME).exists():
+            _prepare(task, weights, progress)
         train(task, folder, budget, seed=seed, save_every=save_every, resume=resume, progress=progress)
     finally:
         task.close()
@@ -330,3 +355,15 @@ def train_generator(
     z = torch.randn(_SHEET[0], config.network.z_channels, generator=torch.Generator().manual_seed(seed))
     write_sheet(folder / SHEET_NAME, draw_sheet(network, torch.from_numpy(surface.embeddings), poses, z))
     return path
+
+
+def _prepare(task: GeneratorTask, weights: Path | None, progress: Progress | None) -> None:
+    """What comes before the first step."""
+    if weights is None:
+        task.learn_appearance(progress)
+        return
+    try:
+        task.begin_with(read_generator(weights)[0].state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{weights} has no weights for this generator ({reason})") from error

@@ -37,7 +37,12 @@ log = logging.getLogger(__name__)
 
 #: What a processor can afford: half the precision, larger steps, and a discriminator that joins where most is learnt.
 ON_CPU: Final = TrainingConfig(
-    bfloat16=True, rate=0.004, betas=(0.5, 0.99), cosine=True, losses=LossConfig(adversarial_after=150_000)
+    bfloat16=True,
+    rate=0.004,
+    betas=(0.5, 0.99),
+    cosine=True,
+    appearance_steps=1500,
+    losses=LossConfig(adversarial_after=150_000),
 )
 #: Rows, each of another z, and columns of a sheet.
 _SHEET: Final = (8, 12)
@@ -126,7 +131,16 @@ def _surface(body: Path, detector: Path) -> BodySurface:
     return surface
 
 
-def train_a_generator(crops: Path, body: Path, detector: Path, output: Path, run: Run, *, large: bool = False) -> Path:
+def train_a_generator(
+    crops: Path,
+    body: Path,
+    detector: Path,
+    output: Path,
+    run: Run,
+    *,
+    large: bool = False,
+    weights: Path | None = None,
+) -> Path:
     """Trains a generator, and gives the path of its averaged weights; a sheet of samples lies beside them.
 
     Args:
@@ -136,6 +150,7 @@ def train_a_generator(crops: Path, body: Path, detector: Path, output: Path, run
         output: folder of the run.
         run: see there.
         large: twice the resolution.
+        weights: averaged weights of another training to begin with.
 
     Raises:
         UsageError: a setting that does not fit, or the folder holds a run and is not to be resumed.
@@ -157,6 +172,7 @@ def train_a_generator(crops: Path, body: Path, detector: Path, output: Path, run
         seed=run.seed,
         device=run.device,
         resume=run.resume,
+        weights=weights,
         progress=log.info,
     )
     log.info("wrote %s, and a sheet of samples beside it", path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engines.errors import UsageError
+from engines.errors import CheckpointError, UsageError
 from export.starter.crop_batches import PLAIN
 from export.starter.generator_export import read_generator
 from export.starter.generator_losses import LossConfig, reconstruction_loss
@@ -130,6 +130,45 @@ def test_averaged_weights_lag_behind(tmp_path: Path) -> None:
     assert not torch.equal(now, average)
     assert (average - before).norm() < (now - before).norm()
     assert made.averaged().style_net.E_map.w_avg.abs().sum() > 0
+
+
+def test_a_training_begins_with_what_another_learnt_from_smaller_crops(tmp_path: Path) -> None:
+    small = replace(CONFIG, network=replace(NETWORK, image_size=(16, 8)), losses=ALONE)
+    given = crops(tmp_path / "small-crops", 4, size=(16, 8))
+    first = train_generator(small, given, surface(), tmp_path / "small", Budget(steps=2))
+    given = crops(tmp_path / "crops", 4)
+    second = train_generator(CONFIG, given, surface(), tmp_path / "run", Budget(steps=0), weights=first)
+    before, after = weights_of(first), weights_of(second)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.endswith("w_avg"))
+    wider = replace(CONFIG, network=replace(NETWORK, widths=(6, 8, 16)))
+    with pytest.raises(CheckpointError, match="no weights for this generator"):
+        train_generator(wider, given, surface(), tmp_path / "other", Budget(steps=0), weights=first)
+
+
+def test_what_people_look_like_is_learnt_before_the_first_step(tmp_path: Path) -> None:
+    given = crops(tmp_path / "crops", 4)
+    told: list[str] = []
+    config = replace(CONFIG, appearance_steps=100)
+    plain, taught = (
+        weights_of(train_generator(c, given, surface(), tmp_path / name, Budget(steps=0), progress=told.append))
+        for name, c in (("plain", CONFIG), ("taught", config))
+    )
+    changed = {name for name in plain if not torch.equal(plain[name], taught[name])}
+    assert {name.split(".")[1] for name in changed} == {"E_map"}
+    assert any(line.startswith("appearance, step 100 of 100") for line in told)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler about itself
+def test_a_compiled_network_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traced as it will be, but run by torch itself: to wait for a C++ compiler would take a minute.
+    compile_it = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_it(module, backend="eager"))
+    plain, compiled = (
+        task(tmp_path / name, replace(CONFIG, losses=ALONE, compiled=compiled))
+        for name, compiled in (("plain", False), ("compiled", True))
+    )
+    assert steps(plain, 2) == [pytest.approx(line, rel=1e-3) for line in steps(compiled, 2)]
+    assert compiled.state()["network"].keys() == plain.state()["network"].keys()
 
 
 def test_bfloat16_learns_too(tmp_path: Path) -> None:

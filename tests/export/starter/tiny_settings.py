@@ -22,6 +22,7 @@ GENERATOR = [
     "discriminator.widths=6,8,12",
     "discriminator.pyramid=6",
     "batch=2",
+    "appearance_steps=2",
     "average_draws=2",
     "workers=0",
     "losses.adversarial_after=2",
