@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -11,32 +10,17 @@ from typing import cast
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.sidedata.sidedata import SideData
-from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from engines.errors import SourceError
-from stream.colour import ColourTags, ToRgb
-from stream.frame import Frame, flat_image
-from stream.orientation import Orientation
-from stream.sources.base import StreamInfo, file_url
-from stream.sources.decoder import Decoder, Lost, Picture
+from stream.frame import Frame
+from stream.sources.base import file_url
+from stream.sources.decoder import Decoder, Picture
+from stream.sources.describe import describe, duration, main_video
+from stream.sources.pictures import FrameMaker
 
-#: AVFieldOrder: top or bottom field coded first (TT, BB), and displayed first where that differs (TB, BT).
-_BOTTOM_FIRST = {3, 4}
-_INTERLACED = {2, 3, 4, 5}
-
-_SIDE_EXITS_EVERY = 250
-_SIDE_EXITS = {
-    SideDataType.A53_CC: "closed captions",
-    SideDataType.SEI_UNREGISTERED: "SEI user data",
-    SideDataType.S12M_TIMECODE: "time code",
-    SideDataType.GOP_TIMECODE: "time code",
-}
 #: How far back seeking goes, in seconds, until it finds a key frame before the wanted time.
 _STEPS_BACK = (0, 2, 10, 60)
 
@@ -63,13 +47,11 @@ class VideoSource:
         self._path = path
         self._strict = strict
         self._container = _open(path)
-        self._exits: dict[str, None] = {}
         self._problems: list[str] = []
-        self._shown = 0
         try:
-            self._stream = _main_video(self._container, path)
+            self._stream = main_video(self._container, str(path))
             first_pts, first = self._first()
-            self.info = _describe(path, self._container, self._stream, first, first_pts, (start, end))
+            self.info = describe(path.name, self._container, self._stream, first, first_pts, (start, end))
             self._begin_again()
         except BaseException:
             self._container.close()
@@ -77,7 +59,7 @@ class VideoSource:
         base = self.info.time_base
         self._first_pts = None if start is None else self.info.start_pts + round(Fraction(start) / base)
         self._end_pts = None if end is None else self.info.start_pts + round(Fraction(end) / base)
-        self._to_rgb = ToRgb(*_stored_size(self.info))
+        self._frames = FrameMaker(self.info)
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order of presentation, with strictly increasing `pts`.
@@ -98,7 +80,7 @@ class VideoSource:
                 continue
             # No muxer takes a time stamp twice.
             last = pts if last is None else max(pts, last + 1)
-            frame = self._frame(item, last)
+            frame = self._frames.make(item, last, item.duration)
             end = last + (frame.duration or step)
             yield frame
         else:
@@ -113,7 +95,7 @@ class VideoSource:
 
     def side_exits(self) -> tuple[str, ...]:
         """Other streams, and data that frames carried."""
-        return (*self.info.dropped, *self._exits)
+        return (*self.info.dropped, *self._frames.side_exits)
 
     def close(self) -> None:
         """Close the file."""
@@ -132,49 +114,12 @@ class VideoSource:
         """Back to the first packet: reopening is the one way that works for every container."""
         self._container.close()
         self._container = _open(self._path)
-        self._stream = _main_video(self._container, self._path)
+        self._stream = main_video(self._container, str(self._path))
         self._problems.clear()
 
     def _step(self) -> int:
         rate = self.info.rate or Fraction(25)
         return max(1, round(1 / (rate * self.info.time_base)))
-
-    def _note_side_exits(self, frame: av.VideoFrame) -> None:
-        """What frames carry beside their picture; it goes no further in any case, so now and then is often enough.
-
-        Asking PyAV for it ties the frame into a reference cycle, which keeps its picture until Python collects garbage.
-        """
-        self._shown += 1
-        if (self._shown - 1) % _SIDE_EXITS_EVERY < 2:
-            for data in _side_data(frame):
-                if label := _SIDE_EXITS.get(data.type):
-                    self._exits[label] = None
-
-    def _frame(self, item: Picture | Lost, pts: int) -> Frame:
-        info = self.info
-        aspect = info.pixel_aspect or Fraction(1)
-        image, damaged, light = None, item.damaged, info.tags.light
-        if isinstance(item, Picture):
-            light = ColourTags.of(item.frame).light
-            self._note_side_exits(item.frame)
-            if damaged is None:
-                try:
-                    image = info.orientation.apply(self._to_rgb(item.frame))
-                except (av.error.FFmpegError, ValueError) as error:
-                    damaged = f"its colours cannot be converted: {error}"
-        if image is None:
-            image = flat_image((info.height, info.width, 3))
-        return Frame(
-            image=np.asarray(image, np.uint8),
-            pts=pts,
-            begin=info.start_pts,
-            time_base=info.time_base,
-            source=info.name,
-            duration=item.duration,
-            pixel_aspect=1 / aspect if info.orientation.transpose else aspect,
-            transfer=light,
-            damaged=damaged,
-        )
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets from a key frame at or before the start on."""
@@ -229,7 +174,7 @@ class VideoSource:
         # MP4 counts from the first picture. Matroska, NUT and ASF count from zero, and of others it is not certain.
         begin = self.info.start_pts if "mov" in self._container.format.name.split(",") else min(0, self.info.start_pts)
         came = (end - begin) * base
-        promised = _duration(self._container, self._stream)
+        promised = duration(self._container, self._stream)
         slack = max(3 * self._step() * base, min(Fraction(1), promised / 50))
         if came + slack < promised:
             self._problems.append(
@@ -243,106 +188,3 @@ def _open(path: Path) -> InputContainer:
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{path} cannot be opened as video: {reason}. Is it a video file, and complete?") from error
-
-
-def _main_video(container: InputContainer, path: Path) -> VideoStream:
-    """The largest video stream that is no cover picture; the default one where sizes are equal."""
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    videos = [s for s in container.streams.video if not s.disposition & pictures]
-    if not videos:
-        raise SourceError(f"{path} has no video stream")
-    candidates = [s for s in videos if s.codec_context is not None]
-    if not candidates:
-        raise SourceError(f"{path}: there is no decoder here for its video stream")
-    return max(candidates, key=lambda s: (s.width * s.height, bool(s.disposition & Disposition.default), -s.index))
-
-
-def _describe(
-    path: Path,
-    container: InputContainer,
-    stream: VideoStream,
-    frame: av.VideoFrame,
-    start_pts: int,
-    span: tuple[float | None, float | None],
-) -> StreamInfo:
-    matrix = _display_matrix(frame)
-    orientation = Orientation.from_matrix(matrix) if matrix else Orientation()
-    width, height = frame.width, frame.height
-    if orientation.transpose:
-        width, height = height, width
-    order = stream.codec_context.field_order
-    return StreamInfo(
-        name=path.name,
-        width=width,
-        height=height,
-        frames=_count(container, stream, span),
-        time_base=stream.time_base or Fraction(1, 1000),
-        rate=stream.average_rate or stream.guessed_rate,
-        start_pts=start_pts,
-        pixel_aspect=stream.sample_aspect_ratio or None,
-        orientation=orientation,
-        display_matrix=matrix,
-        pix_fmt=frame.format.name,
-        bits=max((component.bits for component in frame.format.components), default=8),
-        tags=ColourTags.of(frame),
-        interlaced=frame.interlaced_frame or order in _INTERLACED,
-        top_field_first=order not in _BOTTOM_FIRST,
-        metadata=dict(container.metadata),
-        stream_metadata=dict(stream.metadata),
-        dropped=(
-            *(_label(other) for other in container.streams if other.index != stream.index),
-            *(["chapters"] if container.chapters() else []),
-        ),
-    )
-
-
-def _stored_size(info: StreamInfo) -> tuple[int, int]:
-    return (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
-
-
-def _side_data(frame: av.VideoFrame) -> Iterator[SideData]:
-    # By index: iterating the container itself gives what its type stubs say it does not.
-    entries = cast("Sequence[SideData]", frame.side_data)
-    return (entries[index] for index in range(len(entries)))
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    for data in _side_data(frame):
-        if data.type == SideDataType.DISPLAYMATRIX:
-            return struct.unpack("=9i", bytes(data)[:36])
-    return None
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> Fraction:
-    """How long the video stream says it is, in seconds; 0 where only something else says how long it is."""
-    if stream.duration and stream.time_base:
-        return stream.duration * stream.time_base
-    if tag := stream.metadata.get("DURATION"):
-        # Matroska keeps one for each stream: hours, minutes, seconds.
-        try:
-            hours, minutes, seconds = (Fraction(part) for part in tag.strip("\0 ").split(":"))
-            return hours * 3600 + minutes * 60 + seconds
-        except ValueError:
-            return Fraction(0)
-    if container.duration and len(container.streams) == 1:
-        return Fraction(container.duration, av.time_base)
-    return Fraction(0)
-
-
-def _count(container: InputContainer, stream: VideoStream, span: tuple[float | None, float | None]) -> int | None:
-    rate = stream.average_rate or stream.guessed_rate
-    start, end = span
-    if stream.frames and span == (None, None):
-        return stream.frames
-    seconds = _duration(container, stream) or Fraction(container.duration or 0, av.time_base)
-    if not rate or not seconds:
-        return None
-    seconds = min(seconds, Fraction(end)) if end is not None else seconds
-    return max(0, round((seconds - Fraction(start or 0)) * rate)) or None
-
-
-def _label(stream: Stream) -> str:
-    codec = stream.codec_context.name if stream.codec_context is not None else "unknown codec"
-    if stream.disposition & Disposition.attached_pic:
-        return f"cover picture (stream {stream.index}, {codec})"
-    return f"{stream.type} stream {stream.index} ({codec})"
