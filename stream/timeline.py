@@ -1,0 +1,81 @@
+"""Timeline: the time stamps of a live source, mapped to one that never goes back nor leaps.
+
+Cameras restart their clocks, MPEG-TS counts in 33 bits and RTP in 32, and some pictures have no time stamp at all. What
+comes out here begins at 0 and is strictly increasing; where the source's own clock cannot be followed, the time of
+arrival says how much later a picture is than the one before.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+#: Units of the timeline: as in MPEG-TS and RTP video, and a multiple of all usual frame rates.
+TIME_BASE: Final = Fraction(1, 90_000)
+#: Bits in which time stamps are counted in MPEG-TS and in RTP.
+_WRAPS: Final = (33, 32)
+#: Seconds by which a source's clock may run ahead of arrival before it counts as a leap: a burst after a short pause.
+_LEAP: Final = Fraction(3)
+
+
+class Timeline:
+    """Maps one live source's time stamps, over all its reconnects.
+
+    Args:
+        rate: frames per second, for pictures of which nothing else is known; None for 25.
+    """
+
+    def __init__(self, rate: Fraction | None = None) -> None:
+        self._step = 1 / (rate or Fraction(25))
+        self._out: Fraction | None = None
+        self._last: Fraction | None = None
+        self._arrived = 0.0
+        self.rebased = 0
+        """How often the source's clock could not be followed."""
+
+    def place(self, pts: int | None, time_base: Fraction, arrived: float) -> int:
+        """Where the next picture lies, in units of `TIME_BASE`.
+
+        Args:
+            pts: its time stamp, None if it has none.
+            time_base: seconds per unit of it.
+            arrived: when it came, in seconds of a monotonic clock.
+        """
+        stamp = None if pts is None else pts * time_base
+        passed = max(Fraction(0), Fraction(arrived - self._arrived))
+        if self._out is None:
+            out = Fraction(0)
+        else:
+            advance = None if stamp is None or self._last is None else _advance(stamp - self._last, time_base, passed)
+            if advance is None and stamp is not None and self._last is not None:
+                self.rebased += 1
+            out = self._out + (advance if advance is not None else max(passed, self._step))
+        if stamp is not None:
+            self._last = stamp
+        self._arrived = arrived
+        return self._put(out)
+
+    def now(self, arrived: float) -> int:
+        """Where a picture lies that we make ourselves at this time, in units of `TIME_BASE`."""
+        passed = max(Fraction(0), Fraction(arrived - self._arrived))
+        self._arrived = arrived
+        # What the source sends next is placed by its arrival.
+        self._last = None
+        return self._put(Fraction(0) if self._out is None else self._out + max(passed, TIME_BASE))
+
+    def restart(self) -> None:
+        """The source was opened anew: its next time stamp has nothing to do with the last one."""
+        self._last = None
+
+    def _put(self, out: Fraction) -> int:
+        units = round(out / TIME_BASE)
+        if self._out is not None:
+            units = max(units, round(self._out / TIME_BASE) + 1)
+        self._out = max(out, units * TIME_BASE) if self._out is not None else out
+        return units
+
+
+def _advance(difference: Fraction, time_base: Fraction, passed: Fraction) -> Fraction | None:
+    """Seconds from the last picture to this one by the source's clock, None if it cannot be followed."""
+    candidates = [difference, *(difference + 2**bits * time_base for bits in _WRAPS)]
+    return next((seconds for seconds in candidates if 0 < seconds <= passed + _LEAP), None)

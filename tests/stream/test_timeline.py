@@ -1,0 +1,101 @@
+"""One timeline from whatever a live source counts."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.timeline import TIME_BASE, Timeline
+
+CLOCK = Fraction(1, 90_000)
+FRAME = 3600  # 25 frames a second
+
+
+def placed(stamps: list[int | None], *, time_base: Fraction = CLOCK, every: float = 0.04) -> list[int]:
+    timeline = Timeline(Fraction(25))
+    return [timeline.place(pts, time_base, 100 + i * every) for i, pts in enumerate(stamps)]
+
+
+def test_the_source_s_clock_is_followed_from_zero() -> None:
+    assert placed([7 * FRAME, 8 * FRAME, 10 * FRAME]) == [0, FRAME, 3 * FRAME]
+
+
+def test_other_units_are_converted() -> None:
+    assert placed([1000, 1040, 1080], time_base=Fraction(1, 1000)) == [0, FRAME, 2 * FRAME]
+
+
+def test_jitter_of_arrival_leaves_the_clock_alone() -> None:
+    timeline = Timeline()
+    arrivals = [0.0, 0.21, 0.211, 0.212, 0.213]
+    assert [timeline.place(i * FRAME, CLOCK, at) for i, at in enumerate(arrivals)] == [i * FRAME for i in range(5)]
+
+
+@pytest.mark.parametrize("bits", [32, 33])
+def test_counters_wrap_without_a_step(bits: int) -> None:
+    end = 2**bits
+    assert placed([end - 2 * FRAME, end - FRAME, 0, FRAME]) == [0, FRAME, 2 * FRAME, 3 * FRAME]
+
+
+def test_a_picture_without_a_time_stamp_lies_where_it_arrived() -> None:
+    assert placed([None, None, 500, 500 + FRAME], every=0.08) == [0, 2 * FRAME, 4 * FRAME, 5 * FRAME]
+
+
+def test_a_clock_that_jumps_back_goes_on_by_arrival() -> None:
+    timeline = Timeline()
+    first = timeline.place(50_000_000, CLOCK, 10.0)
+    assert timeline.place(90, CLOCK, 10.5) - first == 45_000
+    assert timeline.place(90 + FRAME, CLOCK, 10.54) - first == 45_000 + FRAME
+    assert timeline.rebased == 1
+
+
+def test_a_clock_that_leaps_ahead_goes_on_by_arrival() -> None:
+    timeline = Timeline(Fraction(25))
+    timeline.place(0, CLOCK, 10.0)
+    assert timeline.place(90_000 * 3600, CLOCK, 10.1) == pytest.approx(9000, abs=1)
+
+
+def test_a_long_pause_that_the_clock_knows_of_is_kept() -> None:
+    timeline = Timeline()
+    timeline.place(0, CLOCK, 0.0)
+    assert timeline.place(90_000 * 60, CLOCK, 60.0) == 90_000 * 60
+
+
+def test_after_a_restart_the_time_between_counts() -> None:
+    timeline = Timeline()
+    timeline.place(5 * FRAME, CLOCK, 1.0)
+    timeline.restart()
+    assert timeline.place(6 * FRAME, CLOCK, 3.0) == 2 * 90_000
+    assert timeline.place(7 * FRAME, CLOCK, 3.04) == 2 * 90_000 + FRAME
+
+
+def test_our_own_pictures_lie_between_the_source_s() -> None:
+    timeline = Timeline()
+    timeline.place(0, CLOCK, 1.0)
+    assert timeline.now(1.5) == 45_000
+    assert timeline.now(2.0) == 90_000
+    assert timeline.place(123, CLOCK, 2.5) == 135_000
+
+
+def test_it_may_begin_with_our_own_pictures() -> None:
+    timeline = Timeline()
+    assert [timeline.now(5.0), timeline.now(6.0)] == [0, 90_000]
+
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.none(), st.integers(-(2**40), 2**40)), st.floats(-1, 5, allow_nan=False), st.booleans()),
+        max_size=40,
+    )
+)
+def test_time_never_stands_still_or_goes_back(items: list[tuple[int | None, float, bool]]) -> None:
+    timeline = Timeline()
+    now, out = 0.0, []
+    for pts, later, own in items:
+        now += later  # a monotonic clock does not go back, but one that did must do no harm
+        out.append(timeline.now(now) if own else timeline.place(pts, TIME_BASE, now))
+    assert all(first < second for first, second in itertools.pairwise(out))
+    assert not out or out[0] == 0
