@@ -21,7 +21,8 @@ from rich.logging import RichHandler
 from engines.errors import StandinError
 from engines.runtime import Device
 from stream import cli_engines, cli_export, cli_generate, doctor
-from stream.config import Classical, OnFailure, RunSettings, Treatment, make_settings, read_config
+from stream.address import input_address
+from stream.config import Classical, OnFailure, RunSettings, Treatment, WhenLost, make_settings, read_config
 from stream.generators.open import Precision
 from stream.pipeline import Pipeline
 from stream.presets import PRESETS
@@ -108,7 +109,11 @@ def _default(name: str) -> str:
 @app.command("run")
 def run_command(
     input_path: Annotated[
-        Path, typer.Argument(metavar="INPUT", readable=False, help="A video, an image or a folder of images.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A video, an image or a folder of images; or live: rtsp://, rtmp://, udp://, http:// or /dev/videoN.",
+        ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The result: a file, or a folder for a folder.")],
     preset: Annotated[
@@ -225,12 +230,35 @@ def run_command(
     ] = None,
     start: Annotated[float | None, typer.Option(help="Seconds at which to begin.")] = None,
     end: Annotated[float | None, typer.Option(help="Seconds at which to stop.")] = None,
+    when_lost: Annotated[
+        WhenLost | None,
+        typer.Option(help=f"What goes out while a live source is away. {_default('when_lost')}"),
+    ] = None,
+    reconnect_attempts: Annotated[
+        int | None, typer.Option(help="Connections to a live source in a row that may fail. (default: any number)")
+    ] = None,
+    connect_timeout: Annotated[
+        float | None, typer.Option(help=f"Seconds until a live source must answer. {_default('connect_timeout')}")
+    ] = None,
+    read_timeout: Annotated[
+        float | None,
+        typer.Option(help=f"Seconds of silence after which a live source is lost. {_default('read_timeout')}"),
+    ] = None,
+    latency_budget: Annotated[
+        int | None,
+        typer.Option(help=f"Milliseconds that live pictures may wait to be looked at. {_default('latency_budget')}"),
+    ] = None,
+    rtsp_transport: Annotated[
+        Literal["tcp", "udp"] | None, typer.Option(help=f"How RTSP sources send. {_default('rtsp_transport')}")
+    ] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="Take any certificate of a live source.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any of these options; those given here win.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
-    """Anonymize a video, an image or a folder of images."""
+    """Anonymize a video, an image, a folder of images or a live stream."""
+    source = input_address(input_path)
     given = _given(locals())
     values = read_config(config) if config is not None else {}
     settings = make_settings(RunSettings, values | given, origin="options")
@@ -242,7 +270,7 @@ def run_command(
             progress.start(info)
             signals.stop = pipeline.stop
 
-        result = run(input_path, output, settings, on_start=begin, on_frame=progress.advance)
+        result = run(source, output, settings, on_start=begin, on_frame=progress.advance)
     render_summary(console, result, output)
     raise typer.Exit(_exit_code(result))
 

@@ -133,6 +133,9 @@ class AnonymizerSettings(BaseModel):
         return own or (self.fallback if self.face in ("realistic", "keep") else self.face)
 
 
+WhenLost = Literal["slate", "hold", "end"]
+
+
 class RunSettings(AnonymizerSettings):
     """What `standin run` can be told: the anonymizer's settings, and those of input and output.
 
@@ -149,6 +152,13 @@ class RunSettings(AnonymizerSettings):
         decoding: withhold every picture that may be wrong, or only those that the decoder itself calls damaged.
         start: seconds at which to begin.
         end: seconds at which to stop.
+        when_lost: what goes out while a live source is away: flat frames, the last anonymized one, or the end.
+        reconnect_attempts: connections to a live source in a row that may fail, None for any number.
+        connect_timeout: seconds until a connection to a live source must stand.
+        read_timeout: seconds without anything from a live source after which it counts as lost.
+        latency_budget: milliseconds that a live picture may wait to be looked at; what waits longer is dropped.
+        rtsp_transport: how RTSP sources send.
+        insecure: take any certificate of a live source.
     """
 
     codec: str | None = None
@@ -163,6 +173,13 @@ class RunSettings(AnonymizerSettings):
     decoding: Literal["strict", "lenient"] = "strict"
     start: float | None = Field(default=None, ge=0, le=1e7)
     end: float | None = Field(default=None, gt=0, le=1e7)
+    when_lost: WhenLost = "slate"
+    reconnect_attempts: int | None = Field(default=None, ge=0)
+    connect_timeout: float = Field(default=5.0, gt=0, le=3600)
+    read_timeout: float = Field(default=5.0, gt=0, le=3600)
+    latency_budget: int = Field(default=500, ge=1, le=3_600_000)
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    insecure: bool = False
 
     @model_validator(mode="after")
     def _check_order(self) -> RunSettings:

@@ -109,6 +109,7 @@ class Pipeline:
         sink: takes anonymized frames. Closed at the end, aborted on an error and where there is no frame.
         observers: each sees every anonymized frame after it was written.
         mark: changes the anonymized picture before it is written (`--show-regions`), never the raw one.
+        waiting: frames that may wait between two stages; fewer are less delay.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Pipeline:
         *,
         observers: Sequence[Observer] = (),
         mark: Callable[[Anonymized], Anonymized] | None = None,
+        waiting: int = _LONGEST_QUEUE,
     ) -> None:
         self._source = source
         self._anonymizer = anonymizer
@@ -131,9 +133,9 @@ class Pipeline:
         self.reading = False
         self._summary = Summary()
         self._clocks = {stage: _Clock(self._summary.busy, stage) for stage in STAGES}
-        self._frames: Channel[Frame] = Channel(_LONGEST_QUEUE, weigh=_frame_bytes, capacity=_QUEUE_BYTES)
-        self._looks: Channel[Look] = Channel(_LONGEST_QUEUE, weigh=_look_bytes, capacity=_QUEUE_BYTES)
-        self._done: Channel[Anonymized] = Channel(_LONGEST_QUEUE, weigh=_done_bytes, capacity=_QUEUE_BYTES)
+        self._frames: Channel[Frame] = Channel(waiting, weigh=_frame_bytes, capacity=_QUEUE_BYTES)
+        self._looks: Channel[Look] = Channel(waiting, weigh=_look_bytes, capacity=_QUEUE_BYTES)
+        self._done: Channel[Anonymized] = Channel(waiting, weigh=_done_bytes, capacity=_QUEUE_BYTES)
 
     def stop(self) -> None:
         """Read no further frame, finish what is under way and end. May be called from a signal handler."""

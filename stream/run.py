@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 from engines.errors import SourceError, UsageError
+from stream.address import Address
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import AnonymizerSettings, RunSettings
 from stream.contact_sheet import ContactSheet
@@ -17,9 +19,12 @@ from stream.sinks.base import Sink
 from stream.sinks.images import ImageSink
 from stream.sinks.target import check_target
 from stream.sinks.video import VideoSink
+from stream.slate import LastPicture
 from stream.sources.base import Source, StreamInfo
+from stream.sources.connection import Peer
 from stream.sources.decoder import DEPENDENT, FAILED
 from stream.sources.images import ENDINGS, ImageSource
+from stream.sources.live import LiveOptions, LiveSource
 from stream.sources.video import VideoSource
 from stream.stitch import draw_regions
 
@@ -29,6 +34,8 @@ _FILE_ENDINGS = ENDINGS | {".avi", ".gif", ".m4v", ".mjpeg", ".mkv", ".mov", ".m
 
 #: Bytes of frames that may wait for later ones.
 _MOST_WAITING = 2 * 2**30
+#: Frames of a live source that may wait between two stages.
+_LIVE_WAITING = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class RunResult:
 
 
 def run(
-    source_path: Path,
+    source_at: Path | Address,
     output: Path,
     settings: RunSettings,
     *,
@@ -57,10 +64,10 @@ def run(
     on_frame: Observer | None = None,
     anonymizer: Anonymizer | None = None,
 ) -> RunResult:
-    """Anonymize a file or a folder of images.
+    """Anonymize a file, a folder of images, or a live source until it ends or is stopped.
 
     Args:
-        source_path: a video, an image or a folder of images.
+        source_at: a video, an image or a folder of images; or the address of one, of a camera or of a network stream.
         output: where the result goes; complete, or not there at all.
         settings: of the run.
         on_start: called once with what is known of the input, and with the pipeline, so that it can be stopped.
@@ -72,13 +79,17 @@ def run(
         StandinError: it cannot be done; nothing is left under the output's final name. Where only the report or the
             contact sheet cannot be written, the finished output stays.
     """
-    still = _is_still(source_path)
+    if isinstance(source_at, Address) and not source_at.live:
+        source_at = source_at.path
+    live = isinstance(source_at, Address)
+    still = isinstance(source_at, Path) and _is_still(source_at)
     settings = _for_stills(settings) if still else settings
-    _check_paths(source_path, output, settings, still=still)
+    _check_live(settings, live=live)
+    _check_paths(source_at, output, settings, still=still)
     pipeline: Pipeline | None = None
     with contextlib.ExitStack() as stack:
-        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings, offline=True))
-        source = _open_source(source_path, settings, still=still)
+        covering = anonymizer or stack.enter_context(Anonymizer.from_settings(settings, offline=not live))
+        source = _open_source(source_at, settings, still=still)
         stack.callback(lambda: None if pipeline and pipeline.reading else source.close())
         report = None
         if settings.report is not None:
@@ -87,11 +98,11 @@ def run(
         sheet = ContactSheet() if settings.contact_sheet else None
         observers = [o for o in (on_frame, report and report.add, sheet and sheet.add) if o]
         _check_lookahead(source.info, covering.settings.lookahead)
-        sink = _open_sink(source_path, output, source.info, settings, still=still)
+        sink = _open_sink(source_at, output, source.info, settings, still=still)
         stack.callback(sink.abort)
-        mark = _marker(covering.settings) if settings.show_regions else None
-        pipeline = Pipeline(source, covering, sink, observers=observers, mark=mark)
-        if not source_path.is_dir():
+        waiting = {"waiting": _LIVE_WAITING} if live else {}
+        pipeline = Pipeline(source, covering, sink, observers=observers, mark=_mark(settings, covering), **waiting)
+        if not (isinstance(source_at, Path) and source_at.is_dir()):
             # Images in a folder have sizes of their own.
             covering.prepare(source.info.width, source.info.height)
         if on_start is not None:
@@ -101,9 +112,7 @@ def run(
             report.close(summary, source.problems(), source.side_exits())
         if sheet is not None and settings.contact_sheet is not None and summary.frames:
             sheet.write(settings.contact_sheet, overwrite=settings.overwrite)
-        return RunResult(
-            summary, source.problems(), source.side_exits(), _notes(source.info, summary, settings, covering)
-        )
+        return RunResult(summary, source.problems(), source.side_exits(), _notes(source, summary, settings, covering))
 
 
 def _is_still(path: Path) -> bool:
@@ -124,20 +133,33 @@ def _for_stills(settings: RunSettings) -> RunSettings:
     return settings.model_copy(update={k: v for k, v in unset if k not in settings.model_fields_set})
 
 
-def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bool) -> None:
-    if source.is_dir():
+def _check_live(settings: RunSettings, *, live: bool) -> None:
+    if not live:
+        return
+    if settings.start is not None or settings.end is not None:
+        raise UsageError("--start and --end are for files; a live source begins now and ends when it is stopped")
+    if settings.audio == "keep":
+        raise UsageError("--audio keep is for files; the sound of a live source is dropped")
+    if settings.detections is not None:
+        raise UsageError("--detections is for files; what a live source shows never comes again")
+
+
+def _check_paths(source: Path | Address, output: Path, settings: RunSettings, *, still: bool) -> None:
+    inputs = (source,) if isinstance(source, Path) else ()
+    folder = isinstance(source, Path) and source.is_dir()
+    if folder:
         if output.suffix.lower() in _FILE_ENDINGS:
             raise UsageError(f"the input {source} is a folder, so the output {output.name!r} must be one too")
     else:
-        check_target(output, overwrite=settings.overwrite, inputs=(source,))
-    if still != (output.suffix.lower() in ENDINGS) and not source.is_dir():
+        check_target(output, overwrite=settings.overwrite, inputs=inputs)
+    if still != (output.suffix.lower() in ENDINGS) and not folder:
         expected = "an image" if still else "a video"
         raise UsageError(f"the input is {expected}, so the output {output.name!r} must be one too")
     extras = {"--report": settings.report, "--contact-sheet": settings.contact_sheet}
     for option, path in extras.items():
         if path is None:
             continue
-        check_target(path, overwrite=settings.overwrite, inputs=(source,))
+        check_target(path, overwrite=settings.overwrite, inputs=inputs)
         if path.resolve() == output.resolve():
             raise UsageError(f"{option} and the output are the same file: {path}")
     if settings.contact_sheet and settings.contact_sheet.suffix.lower() != ".png":
@@ -145,7 +167,7 @@ def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bo
             f"--contact-sheet writes PNG, so its name must end in .png, got {settings.contact_sheet.name!r}"
         )
     if settings.detections and settings.detections.resolve() in {
-        path.resolve() for path in (source, output, *extras.values()) if path is not None
+        path.resolve() for path in (*inputs, output, *extras.values()) if path is not None
     }:
         raise UsageError(
             f"--detections is the input or an output, too: {settings.detections}; give it a file of its own"
@@ -154,7 +176,9 @@ def _check_paths(source: Path, output: Path, settings: RunSettings, *, still: bo
         raise UsageError(f"--report and --contact-sheet are the same file: {settings.report}")
 
 
-def _open_source(path: Path, settings: RunSettings, *, still: bool) -> Source:
+def _open_source(path: Path | Address, settings: RunSettings, *, still: bool) -> Source:
+    if isinstance(path, Address):
+        return LiveSource(path, live_options(settings))
     if still:
         return ImageSource(path)
     try:
@@ -163,9 +187,25 @@ def _open_source(path: Path, settings: RunSettings, *, still: bool) -> Source:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _open_sink(source: Path, output: Path, info: StreamInfo, settings: RunSettings, *, still: bool) -> Sink:
+def live_options(settings: RunSettings) -> LiveOptions:
+    """How a live source is read, as the settings say."""
+    return LiveOptions(
+        peer=Peer(
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+            rtsp_transport=settings.rtsp_transport,
+            insecure=settings.insecure,
+        ),
+        attempts=settings.reconnect_attempts,
+        when_lost=settings.when_lost,
+        budget=settings.latency_budget / 1000,
+        strict=settings.decoding == "strict",
+    )
+
+
+def _open_sink(source: Path | Address, output: Path, info: StreamInfo, settings: RunSettings, *, still: bool) -> Sink:
     keep = settings.metadata == "keep"
-    if still:
+    if still and isinstance(source, Path):
         return ImageSink(output, folder=source.is_dir(), overwrite=settings.overwrite, inputs=source, metadata=keep)
     return VideoSink(
         output,
@@ -175,7 +215,7 @@ def _open_sink(source: Path, output: Path, info: StreamInfo, settings: RunSettin
         speed=settings.speed,
         overwrite=settings.overwrite,
         metadata=keep,
-        audio_from=source if settings.audio == "keep" else None,
+        audio_from=source if settings.audio == "keep" and isinstance(source, Path) else None,
         start=settings.start,
     )
 
@@ -190,6 +230,14 @@ def _check_lookahead(info: StreamInfo, lookahead: int) -> None:
         )
 
 
+def _mark(settings: RunSettings, covering: Anonymizer) -> Callable[[Anonymized], Anonymized] | None:
+    """What changes anonymized pictures before they are written."""
+    marks: list[Callable[[Anonymized], Anonymized]] = [LastPicture()] if settings.when_lost == "hold" else []
+    if settings.show_regions:
+        marks.append(_marker(covering.settings))
+    return (lambda item: reduce(lambda changed, mark: mark(changed), marks, item)) if marks else None
+
+
 def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     def mark(item: Anonymized) -> Anonymized:
         drawn = draw_regions(item.image, item.regions, margin=settings.margin, shape=settings.shape)
@@ -198,8 +246,10 @@ def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     return mark
 
 
-def _notes(info: StreamInfo, summary: Summary, settings: RunSettings, covering: Anonymizer) -> tuple[str, ...]:
-    notes, manual = [], covering.manual
+def _notes(source: Source, summary: Summary, settings: RunSettings, covering: Anonymizer) -> tuple[str, ...]:
+    notes, manual, info = [], covering.manual, source.info
+    if isinstance(source, LiveSource):
+        notes.append(f"{source.dropped} pictures came too late to be looked at; {source.reconnects} reconnects")
     if (counts := covering.detections) is not None:
         notes.append(f"detections of {counts.read} frames were read from {settings.detections}, {counts.detected} made")
     if manual is not None and manual.never_applied:

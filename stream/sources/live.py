@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Final
 
 from engines.errors import SourceError, StandinError
 from stream.address import Address
 from stream.backoff import Backoff
+from stream.config import WhenLost
 from stream.frame import Frame
 from stream.sources.arrivals import Arrivals
 from stream.sources.base import StreamInfo
@@ -28,7 +29,6 @@ from stream.timeline import TIME_BASE, Timeline
 
 _log = logging.getLogger(__name__)
 
-WhenLost = Literal["slate", "hold", "end"]
 #: Why frames are withheld while the source is away; sinks and reports tell it from other reasons.
 AWAY: Final = "the source is away"
 #: Pictures that may wait, decoded but not yet converted: a second at usual rates.
