@@ -21,7 +21,7 @@ from rich.logging import RichHandler
 from engines.errors import StandinError
 from engines.runtime import Device
 from stream import cli_engines, cli_export, cli_generate, doctor
-from stream.address import input_address
+from stream.address import input_address, output_address
 from stream.config import Classical, OnFailure, RunSettings, Treatment, WhenLost, make_settings, read_config
 from stream.generators.open import Precision
 from stream.pipeline import Pipeline
@@ -115,7 +115,13 @@ def run_command(
             help="A video, an image or a folder of images; or live: rtsp://, rtmp://, udp://, http:// or /dev/videoN.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The result: a file, or a folder for a folder.")],
+    output: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="The result: a file, or a folder for a folder; or a server: rtsp://, rtmp://, udp://.",
+        ),
+    ],
     preset: Annotated[
         str | None, typer.Option(help=f"{', '.join(PRESETS)}: which engines run, and how. {_default('preset')}")
     ] = None,
@@ -235,7 +241,7 @@ def run_command(
         typer.Option(help=f"What goes out while a live source is away. {_default('when_lost')}"),
     ] = None,
     reconnect_attempts: Annotated[
-        int | None, typer.Option(help="Connections to a live source in a row that may fail. (default: any number)")
+        int | None, typer.Option(help="Connections in a row that may fail. (default: any number)")
     ] = None,
     connect_timeout: Annotated[
         float | None, typer.Option(help=f"Seconds until a live source must answer. {_default('connect_timeout')}")
@@ -251,14 +257,17 @@ def run_command(
     rtsp_transport: Annotated[
         Literal["tcp", "udp"] | None, typer.Option(help=f"How RTSP sources send. {_default('rtsp_transport')}")
     ] = None,
-    insecure: Annotated[bool | None, typer.Option("--insecure", help="Take any certificate of a live source.")] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="Take any certificate.")] = None,
+    sink_timeout: Annotated[
+        float | None, typer.Option(help=f"Seconds in which a server must take a frame. {_default('sink_timeout')}")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any of these options; those given here win.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Anonymize a video, an image, a folder of images or a live stream."""
-    source = input_address(input_path)
+    source, target = input_address(input_path), output_address(output)
     given = _given(locals())
     values = read_config(config) if config is not None else {}
     settings = make_settings(RunSettings, values | given, origin="options")
@@ -270,8 +279,8 @@ def run_command(
             progress.start(info)
             signals.stop = pipeline.stop
 
-        result = run(source, output, settings, on_start=begin, on_frame=progress.advance)
-    render_summary(console, result, output)
+        result = run(source, target, settings, on_start=begin, on_frame=progress.advance)
+    render_summary(console, result, str(target))
     raise typer.Exit(_exit_code(result))
 
 

@@ -153,12 +153,13 @@ class RunSettings(AnonymizerSettings):
         start: seconds at which to begin.
         end: seconds at which to stop.
         when_lost: what goes out while a live source is away: flat frames, the last anonymized one, or the end.
-        reconnect_attempts: connections to a live source in a row that may fail, None for any number.
+        reconnect_attempts: connections in a row that may fail, to a live source or to a server; None for any number.
         connect_timeout: seconds until a connection to a live source must stand.
         read_timeout: seconds without anything from a live source after which it counts as lost.
         latency_budget: milliseconds that a live picture may wait to be looked at; what waits longer is dropped.
         rtsp_transport: how RTSP sources send.
-        insecure: take any certificate of a live source.
+        sink_timeout: seconds in which a server must take a frame; then it counts as lost.
+        insecure: take any certificate.
     """
 
     codec: str | None = None
@@ -179,6 +180,7 @@ class RunSettings(AnonymizerSettings):
     read_timeout: float = Field(default=5.0, gt=0, le=3600)
     latency_budget: int = Field(default=500, ge=1, le=3_600_000)
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    sink_timeout: float = Field(default=10.0, gt=0, le=3600)
     insecure: bool = False
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -69,7 +68,7 @@ class RunProgress:
         self._progress.stop()
 
 
-def render_summary(console: Console, result: RunResult, output: Path) -> None:
+def render_summary(console: Console, result: RunResult, output: str) -> None:
     """Print what a run did."""
     summary = result.summary
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -83,11 +82,11 @@ def render_summary(console: Console, result: RunResult, output: Path) -> None:
         console.print(Text(f"withheld frames are flat grey: {reasons}"), style="yellow")
 
 
-def _rows(result: RunResult, output: Path) -> list[tuple[str, str]]:
+def _rows(result: RunResult, output: str) -> list[tuple[str, str]]:
     summary = result.summary
     found = ", ".join(f"{count} {kind}" for kind, count in summary.regions.items()) or "none"
     rows = [
-        ("output", str(output) if summary.frames else "none: not a single frame was written"),
+        ("output", output if summary.frames else "none: not a single frame was written"),
         ("frames", f"{summary.frames} ({summary.withheld} withheld)"),
         ("detected", f"{found} in {summary.tracks} tracks"),
         ("held", f"{summary.held}, looked ahead {summary.looked_ahead}, by hand {summary.manual}{_ignored(summary)}"),

@@ -17,6 +17,7 @@ from stream.pipeline import Observer, Pipeline, Summary
 from stream.report import ReportWriter
 from stream.sinks.base import Sink
 from stream.sinks.images import ImageSink
+from stream.sinks.network import NetworkSink, SinkOptions
 from stream.sinks.target import check_target
 from stream.sinks.video import VideoSink
 from stream.slate import LastPicture
@@ -57,7 +58,7 @@ class RunResult:
 
 def run(
     source_at: Path | Address,
-    output: Path,
+    output: Path | Address,
     settings: RunSettings,
     *,
     on_start: Callable[[StreamInfo, Pipeline], None] | None = None,
@@ -68,7 +69,7 @@ def run(
 
     Args:
         source_at: a video, an image or a folder of images; or the address of one, of a camera or of a network stream.
-        output: where the result goes; complete, or not there at all.
+        output: where the result goes: a file, which is complete or not there at all, or the address of a server.
         settings: of the run.
         on_start: called once with what is known of the input, and with the pipeline, so that it can be stopped.
         on_frame: called after every frame that was written.
@@ -79,8 +80,7 @@ def run(
         StandinError: it cannot be done; nothing is left under the output's final name. Where only the report or the
             contact sheet cannot be written, the finished output stays.
     """
-    if isinstance(source_at, Address) and not source_at.live:
-        source_at = source_at.path
+    source_at, output = _plain(source_at), _plain(output)
     live = isinstance(source_at, Address)
     still = isinstance(source_at, Path) and _is_still(source_at)
     settings = _for_stills(settings) if still else settings
@@ -112,7 +112,14 @@ def run(
             report.close(summary, source.problems(), source.side_exits())
         if sheet is not None and settings.contact_sheet is not None and summary.frames:
             sheet.write(settings.contact_sheet, overwrite=settings.overwrite)
-        return RunResult(summary, source.problems(), source.side_exits(), _notes(source, summary, settings, covering))
+        return RunResult(
+            summary, source.problems(), source.side_exits(), _notes(source, sink, summary, settings, covering)
+        )
+
+
+def _plain(at: Path | Address) -> Path | Address:
+    """A file's address as a path."""
+    return at.path if isinstance(at, Address) and not at.live else at
 
 
 def _is_still(path: Path) -> bool:
@@ -144,9 +151,16 @@ def _check_live(settings: RunSettings, *, live: bool) -> None:
         raise UsageError("--detections is for files; what a live source shows never comes again")
 
 
-def _check_paths(source: Path | Address, output: Path, settings: RunSettings, *, still: bool) -> None:
+def _check_output(source: Path | Address, output: Path | Address, settings: RunSettings, *, still: bool) -> None:
+    """Whether the output can be meant for this input."""
     inputs = (source,) if isinstance(source, Path) else ()
     folder = isinstance(source, Path) and source.is_dir()
+    if isinstance(output, Address):
+        if still:
+            raise UsageError(f"images cannot be sent to {output}; give a file or a folder for them")
+        if settings.audio == "keep":
+            raise UsageError("--audio keep is for files; no sound is sent to a server")
+        return
     if folder:
         if output.suffix.lower() in _FILE_ENDINGS:
             raise UsageError(f"the input {source} is a folder, so the output {output.name!r} must be one too")
@@ -155,19 +169,25 @@ def _check_paths(source: Path | Address, output: Path, settings: RunSettings, *,
     if still != (output.suffix.lower() in ENDINGS) and not folder:
         expected = "an image" if still else "a video"
         raise UsageError(f"the input is {expected}, so the output {output.name!r} must be one too")
+
+
+def _check_paths(source: Path | Address, output: Path | Address, settings: RunSettings, *, still: bool) -> None:
+    _check_output(source, output, settings, still=still)
+    inputs = (source,) if isinstance(source, Path) else ()
+    written = (output,) if isinstance(output, Path) else ()
     extras = {"--report": settings.report, "--contact-sheet": settings.contact_sheet}
     for option, path in extras.items():
         if path is None:
             continue
         check_target(path, overwrite=settings.overwrite, inputs=inputs)
-        if path.resolve() == output.resolve():
+        if path.resolve() in {result.resolve() for result in written}:
             raise UsageError(f"{option} and the output are the same file: {path}")
     if settings.contact_sheet and settings.contact_sheet.suffix.lower() != ".png":
         raise UsageError(
             f"--contact-sheet writes PNG, so its name must end in .png, got {settings.contact_sheet.name!r}"
         )
     if settings.detections and settings.detections.resolve() in {
-        path.resolve() for path in (*inputs, output, *extras.values()) if path is not None
+        path.resolve() for path in (*inputs, *written, *extras.values()) if path is not None
     }:
         raise UsageError(
             f"--detections is the input or an output, too: {settings.detections}; give it a file of its own"
@@ -203,7 +223,18 @@ def live_options(settings: RunSettings) -> LiveOptions:
     )
 
 
-def _open_sink(source: Path | Address, output: Path, info: StreamInfo, settings: RunSettings, *, still: bool) -> Sink:
+def sink_options(settings: RunSettings) -> SinkOptions:
+    """How a server is written to, as the settings say."""
+    return SinkOptions(timeout=settings.sink_timeout, attempts=settings.reconnect_attempts, insecure=settings.insecure)
+
+
+def _open_sink(
+    source: Path | Address, output: Path | Address, info: StreamInfo, settings: RunSettings, *, still: bool
+) -> Sink:
+    if isinstance(output, Address):
+        return NetworkSink(
+            output, info, sink_options(settings), codec=settings.codec, crf=settings.crf, speed=settings.speed
+        )
     keep = settings.metadata == "keep"
     if still and isinstance(source, Path):
         return ImageSink(output, folder=source.is_dir(), overwrite=settings.overwrite, inputs=source, metadata=keep)
@@ -246,10 +277,14 @@ def _marker(settings: AnonymizerSettings) -> Callable[[Anonymized], Anonymized]:
     return mark
 
 
-def _notes(source: Source, summary: Summary, settings: RunSettings, covering: Anonymizer) -> tuple[str, ...]:
+def _notes(
+    source: Source, sink: Sink, summary: Summary, settings: RunSettings, covering: Anonymizer
+) -> tuple[str, ...]:
     notes, manual, info = [], covering.manual, source.info
     if isinstance(source, LiveSource):
         notes.append(f"{source.dropped} pictures came too late to be looked at; {source.reconnects} reconnects")
+    if isinstance(sink, NetworkSink):
+        notes.append(f"{sink.dropped} frames did not reach the server; {sink.reconnects} reconnects")
     if (counts := covering.detections) is not None:
         notes.append(f"detections of {counts.read} frames were read from {settings.detections}, {counts.detected} made")
     if manual is not None and manual.never_applied:

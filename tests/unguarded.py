@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.deadline import DeadlineRunner
@@ -18,6 +18,7 @@ from stream.frame import Frame
 from stream.regions import Regions
 from stream.sinks.target import Target
 from stream.sources.decoder import Lost, Picture
+from stream.sources.pictures import FrameMaker
 from stream.sources.video import VideoSource
 from tests.fakes import FailingTracker
 
@@ -84,12 +85,20 @@ class UnguardedTracking(Anonymizer):
         return UnguardedFollower(hold=0, lookahead=0, make_tracker=partial(FailingTracker, at=10))
 
 
+class TrustingMaker(FrameMaker):
+    """Takes every picture as whole."""
+
+    def make(self, item: Picture | Lost, pts: int, duration: int = 0) -> Frame:
+        whole = replace(item, damaged=None) if isinstance(item, Picture) else item
+        return replace(super().make(whole, pts, duration), damaged=None)
+
+
 class TrustingSource(VideoSource):
     """Takes every picture as whole."""
 
-    def _frame(self, item: Picture | Lost, pts: int) -> Frame:
-        whole = replace(item, damaged=None) if isinstance(item, Picture) else item
-        return replace(super()._frame(whole, pts), damaged=None)
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._frames = TrustingMaker(self.info)
 
 
 class DirectTarget(Target):

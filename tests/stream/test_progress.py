@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from rich.console import Console
 
@@ -45,7 +44,7 @@ def test_a_terminal_gets_one_with_the_name_of_the_input() -> None:
 def render(summary: Summary, **parts: tuple[str, ...]) -> str:
     target, text = console()
     named: dict[str, tuple[str, ...]] = {"problems": (), "dropped": (), "notes": ()} | parts
-    render_summary(target, RunResult(summary, **named), Path("out[bold].mp4"))
+    render_summary(target, RunResult(summary, **named), "out[bold].mp4")
     return text.getvalue()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engines.errors import SourceError, UsageError
-from stream.address import input_address
+from stream.address import Address, input_address, output_address
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import RunSettings
 from stream.frame import Image
@@ -20,6 +20,7 @@ from stream.run import RunResult, run
 from stream.sources.base import StreamInfo
 from stream.sources.live import AWAY
 from tests.fakes import FILLS, Box, FixedDetector, finishes_within, flat_settings, read_pictures
+from tests.stream.sinks.servers import Server, free_port
 from tests.stream.sources.camera import Camera, packets
 
 FACE: Box = (20, 10, 44, 34)
@@ -32,7 +33,7 @@ def pieces() -> list[bytes]:
 
 def go(
     camera: Camera,
-    output: Path,
+    output: Path | Address,
     when: Callable[[Anonymized, Callable[[], None]], None],
     **settings: object,
 ) -> RunResult:
@@ -171,3 +172,26 @@ def test_what_only_files_have_is_refused(settings: dict[str, object], message: s
 def test_a_file_may_be_given_as_an_address(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         run(input_address("file:///does/not/exist.mp4"), tmp_path / "out.mkv", RunSettings())
+
+
+def test_a_camera_goes_on_to_a_server(pieces: list[bytes]) -> None:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/x"
+    server = Server(url)
+    with Camera(pieces) as camera:
+        result = go(camera, output_address(url), stop_after(50), codec="libx264")
+    assert result.summary.frames >= 50
+    assert any("reach the server" in note for note in result.notes)
+    assert len(server.pictures) >= 20
+    x0, y0, x1, y1 = FACE
+    # Encoded with loss: the covered part stays far from anything that the camera shows.
+    assert all(picture[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].max() < 12 for picture in server.pictures)
+
+
+def test_images_and_sound_are_not_sent_to_a_server(tmp_path: Path) -> None:
+    server = output_address("rtmp://127.0.0.1:9/live/x")
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(UsageError, match="images cannot be sent"):
+        run(tmp_path / "photo.png", server, RunSettings())
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(UsageError, match="no sound is sent"):
+        run(tmp_path / "clip.mp4", server, RunSettings(audio="keep"))
