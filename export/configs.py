@@ -79,7 +79,8 @@ class Choice:
 
     Attributes:
         config: What no tensor shows.
-        published: Whether the file is the one that the config's authors published, by its hash.
+        published: Whether the config's licence and sources are the file's own: it is the one that the config's authors
+            published, by its hash, or the config was made for it.
     """
 
     config: Config

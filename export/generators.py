@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from export import graphs
 from export.arrays import SURFACE_MEANING, array_files, declared_arrays
 from export.bundle_folder import new_bundle_folder
 from export.configs import Choice, Config, choose_config
+from export.halves import round_to_halves
 from export.models.folded import fold, folded_convolutions
 from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.tables import TableMapping, TableModulation
@@ -49,6 +51,7 @@ def export_generator(
     opset: int = DEFAULT_OPSET,
     config: str | Config | None = None,
     surface: Path | NDArray[np.float32] | None = None,
+    halves: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
     """Makes a bundle of a published generator, or of one's own training of the same network.
@@ -63,6 +66,8 @@ def export_generator(
         config: what no tensor shows, by name; needed for files whose hash is not known. Or a config of one's own, for
             another size, whose `export` is `name`.
         surface: the CSE checkpoint whose vertex map the generator was trained with, or that map itself, (K, D).
+        halves: round the vertices' share of f_w to half precision and store it so, which halves the largest file; what
+            is computed stays float32.
         progress: is told what is being done.
 
     Raises:
@@ -83,7 +88,8 @@ def export_generator(
     elif config.export != name:
         raise UsageError(f"the config {config.name!r} is for {config.export!r}, not for {name!r}; give one that fits")
     else:
-        chosen = Choice(config, published=False)
+        # Whoever gives one knows what file it is for.
+        chosen = Choice(config, published=True)
     if surface is not None and not chosen.config.embedding_channels:
         raise UsageError(f"{name} knows no surface; leave out --surface")
     with new_bundle_folder(output) as work:
@@ -94,12 +100,16 @@ def export_generator(
         arrays = _arrays(official, surface, say)
         with torch.no_grad():
             build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
-            built = build(official, precision, work, opset, say)
+            write = partial(write_and_compare, opset=opset, say=say, halves=halves)
+            built = build(official, precision, work, write, say, halves=halves)
         say("writing the bundle")
         draft = _draft(official, checkpoint, built, arrays, published=chosen.published)
         files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
         write_bundle(work / "bundle", draft, files | array_files(arrays))
     return open_bundle(output)
+
+
+_Write = Callable[["GraphPlan", dict[str, "NDArray[Any]"], Path], tuple[Parity, ...]]
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,11 @@ def _numpy(x: torch.Tensor) -> NDArray[Any]:
     return x.detach().numpy().copy()
 
 
-def _build_unet(official: Official, precision: Precision, work: Path, opset: int, say: Progress) -> _Built:
+def _build_unet(
+    official: Official, precision: Precision, work: Path, write: _Write, say: Progress, *, halves: bool
+) -> _Built:
+    if halves:
+        raise UsageError("only generators with tables have constants that are worth storing in half precision")
     spec = official.spec
     assert isinstance(spec, UnetSpec)  # noqa: S101
     network = StyleUnet(spec).eval()
@@ -131,7 +145,7 @@ def _build_unet(official: Official, precision: Precision, work: Path, opset: int
     surface = ("embedding", "embedding_mask") if spec.embedding_channels else ()
     expected = {"w": _numpy(w), "output": _numpy(network(*graphs.tensors(example, "image", "mask", "w", *surface)))}
     plans = [graphs.unet_mapping(network.style_net, example)]
-    parity = [*write_and_compare(plans[0], expected, work, opset, say)]
+    parity = [*write(plans[0], expected, work)]
     fold(network)
     record = ActivationRecord()
     _watch(network, record)
@@ -141,11 +155,13 @@ def _build_unet(official: Official, precision: Precision, work: Path, opset: int
         record.require_half()
     for half in _precisions(precision):
         plans.append(graphs.unet_generator(network, example, half=half))
-        parity += write_and_compare(plans[-1], expected, work, opset, say)
+        parity += write(plans[-1], expected, work)
     return _Built(tuple(plans), tuple(parity), record)
 
 
-def _build_surface(official: Official, precision: Precision, work: Path, opset: int, say: Progress) -> _Built:
+def _build_surface(
+    official: Official, precision: Precision, work: Path, write: _Write, say: Progress, *, halves: bool
+) -> _Built:
     spec = official.spec
     assert isinstance(spec, SurfaceSpec)  # noqa: S101
     network = SurfaceUnet(spec).eval()
@@ -154,10 +170,12 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
     example = graphs.random_inputs(spec.image_size, spec.z_channels, spec.embedding_channels, spec.vertices)
     say("computing the published way")
     table_mapping = TableMapping(network)
+    if halves:
+        round_to_halves(table_mapping)
     expected, tables = _published_surface(network, table_mapping, example)
     mapping = graphs.surface_mapping(table_mapping, spec.vertices, example)
     plans = [mapping]
-    parity = [*write_and_compare(mapping, expected, work, opset, say)]
+    parity = [*write(mapping, expected, work)]
     example |= tables
     modulation = TableModulation(network)
     # f_w is in the mapping now, and large.
@@ -176,7 +194,7 @@ def _build_surface(official: Official, precision: Precision, work: Path, opset: 
         record.require_half()
     for half in _precisions(precision):
         plans.append(graphs.surface_generator(network, modulation, example, half=half))
-        parity += write_and_compare(plans[-1], expected, work, opset, say)
+        parity += write(plans[-1], expected, work)
     return _Built(tuple(plans), tuple(parity), record)
 
 

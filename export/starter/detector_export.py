@@ -17,6 +17,7 @@ from export.arrays import SURFACE_MEANING, array_files, declared_arrays
 from export.arrays import Arrays as SmallArrays
 from export.bundle_folder import new_bundle_folder
 from export.graphs import Arrays, GraphPlan
+from export.halves import round_to_halves
 from export.starter.detector import KINDS, MULTIPLE, fold
 from export.starter.detector_data import MEAN, STD
 from export.starter.detector_graphs import StarterDetector, StarterHeads, detector_plan, examples, heads_plan
@@ -111,18 +112,19 @@ def _build(
     say: Progress,
 ) -> tuple[tuple[GraphPlan, GraphPlan], tuple[Parity, ...]]:
     sides: tuple[int | str, int | str] = options.input_size or ("h", "w")
+    # What is compared is what is exported; how well it does is measured with the bundle.
+    round_to_halves(fold(trained.network))
     detector = StarterDetector(trained.network, threshold=options.threshold, most=options.most)
     heads = StarterHeads(body_probability=options.body_probability)
     example, boxes = examples(options.input_size or _TRACED, pictures)
     plan = detector_plan(detector.eval(), sides, example)
-    say("computing as trained")
+    say("computing the same in torch")
     given = detector(torch.from_numpy(example["image"]), torch.from_numpy(example["image_size"]))
     expected = {tensor.name: made.numpy() for tensor, made in zip(plan.outputs, given, strict=True)}
     closer = heads_plan(heads.eval(), trained.network.spec.embedding, sides, boxes | {"pixels": expected["pixels"]})
     per_box = heads(*(torch.from_numpy(closer.example[tensor.name]) for tensor in closer.inputs))
     wanted = {tensor.name: made.numpy() for tensor, made in zip(closer.outputs, per_box, strict=True)}
-    fold(trained.network)
-    parity = write_and_compare_pair((plan, expected), (closer, wanted), work, opset, say)
+    parity = write_and_compare_pair((plan, expected), (closer, wanted), work, opset, say, halves=True)
     return (plan, closer), parity
 
 

@@ -75,5 +75,12 @@ def export_starter(
     _, config = read_generator(checkpoint)
     declared = config.declared(name, embeddings.shape[1])
     return export_generator(
-        name, checkpoint, output, precision=precision, config=declared, surface=embeddings, progress=progress
+        name,
+        checkpoint,
+        output,
+        precision=precision,
+        config=declared,
+        surface=embeddings,
+        halves=True,
+        progress=progress,
     )

@@ -79,7 +79,8 @@ class NetworkConfig:
             conv_clamp=self.conv_clamp,
             kinds=("person",),
             licence="Apache-2.0",
-            homepage="trained by export.starter from synthetic people",
+            homepage="export/starter of this project",
+            sources=("trained on synthetic people only",),
         )
 
     def state(self) -> dict[str, Any]:
