@@ -30,6 +30,7 @@ from engines.bundle import Bundle, open_bundle
 from engines.errors import BundleMissingError, ExportError, StandinError, UsageError
 from engines.store import Store, home
 from export.starter.body import Body, load_body
+from export.starter.coarse_surface import fits, vertices_of
 from export.starter.detector_surface import Template
 from export.starter.stages import BODY
 from stream import assemble
@@ -133,7 +134,7 @@ def _body(path: Path, detector: Bundle | None, console: Console) -> Body | None:
         console.print(f"{path} does not exist: nothing is measured on synthetic people; give --body")
         return None
     body = load_body(path)
-    if detector is not None and len(np.asarray(detector.array("vertex_embeddings"))) != len(body.canonical):
+    if detector is not None and not fits(detector, len(body.canonical)):
         raise UsageError(f"{path} is not the body that {detector.manifest.name} was trained with")
     return body
 
@@ -160,6 +161,7 @@ def _detector(options: argparse.Namespace, bundle: Bundle, settings: AnonymizerS
             ),
             Template.of(body),
             Surface(np.asarray(bundle.array("vertex_embeddings"), np.float32)),
+            vertices_of(bundle),
             preset_threshold=settings.threshold,
         )
     finally:

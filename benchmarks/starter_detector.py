@@ -168,10 +168,12 @@ class Comparison:
     Args:
         template: the surface of the people in the scenes.
         surface: the detector's vertex embeddings.
+        vertices: (k,), which of the template's vertices the detector's are.
     """
 
-    def __init__(self, template: Template, surface: Surface) -> None:
+    def __init__(self, template: Template, surface: Surface, vertices: npt.NDArray[np.int64]) -> None:
         self._template, self._surface = template, surface
+        self._places = template.canonical[vertices]
         self.findings = Findings()
 
     def add(self, scene: Scene, view: str, regions: Regions) -> None:
@@ -232,7 +234,7 @@ class Comparison:
         y, x = y[chosen], x[chosen]
         queries = np.ascontiguousarray(posed.embedding[:, rows[y], columns[x]].T)
         canonical = self._template.canonical
-        ends = canonical[self._surface.nearest(queries)] - canonical[scene.vertices[y0:y1, x0:x1][y, x]]
+        ends = self._places[self._surface.nearest(queries)] - canonical[scene.vertices[y0:y1, x0:x1][y, x]]
         return iou, np.asarray(100 * np.linalg.norm(ends, axis=1), np.float32)
 
 
@@ -276,6 +278,7 @@ def measure(
     scenes: Iterable[tuple[str, Scene]],
     template: Template,
     surface: Surface,
+    vertices: npt.NDArray[np.int64],
     *,
     preset_threshold: float,
 ) -> Row:
@@ -286,9 +289,10 @@ def measure(
         scenes: with the views of their cameras.
         template: the surface of the people in them.
         surface: the detector's vertex embeddings.
+        vertices: (k,), which of the template's vertices the detector's are.
         preset_threshold: at which a run counts them.
     """
-    comparison, seen = Comparison(template, surface), Counter[str]()
+    comparison, seen = Comparison(template, surface, vertices), Counter[str]()
     for view, scene in scenes:
         comparison.add(scene, view, detect(Frame(scene.image)))
         seen[view] += 1

@@ -28,6 +28,8 @@ from scipy import linalg
 
 from engines.bundle import Bundle
 from engines.errors import GenerationError
+from export.starter.body import load_body
+from export.starter.coarse_surface import nearest_of, vertices_of
 from export.starter.crop_batches import PLAIN, Batch, make_batch
 from export.starter.crops import CropSet, open_crops, write_crops
 from export.starter.production import make_scenes
@@ -94,8 +96,14 @@ def batch_of(crops: CropSet, chosen: Sequence[int], z_channels: int) -> Batch:
     return make_batch(crops, chosen, itself, PLAIN, z_channels, np.random.default_rng(chosen[0] if chosen else 0))
 
 
+def on_bundle(bundle: Bundle, canonical: Floats, batch: Batch) -> Batch:
+    """A batch with the bundle's vertices instead of those of the mesh; `canonical` (K, 3) is the mesh at rest."""
+    nearest = nearest_of(canonical, vertices_of(bundle))
+    return batch._replace(vertices=torch.from_numpy(nearest)[batch.vertices])
+
+
 def as_crops(batch: Batch, embeddings: Floats, tracks: Sequence[int]) -> Crops:
-    """A batch as a run gives it to a generator."""
+    """A batch of `on_bundle` as a run gives it to a generator."""
     body = batch.body[:, 0].numpy() > 0
     vertices = np.where(body, batch.vertices.numpy(), 0)
     embedding = embeddings[vertices].transpose(0, 3, 1, 2) * body[:, None]
@@ -122,7 +130,7 @@ def generate(
 
     Args:
         bundle: of the generator.
-        batch: of N crops.
+        batch: of N crops, by `on_bundle`.
         z: (N, Z).
         truncation: None for what a run uses.
         threads: None for all cores.
@@ -255,18 +263,21 @@ def _drawn(bundle: Bundle) -> Latents:
     return Latents(seed=0, channels=bundle.manifest.generation.z_channels)
 
 
-def measure(bundle: Bundle, crops: CropSet, head: Bools, *, threads: Sequence[int] = (1, 2)) -> Row:
+def measure(bundle: Bundle, crops: CropSet, head: Bools, canonical: Floats, *, threads: Sequence[int] = (1, 2)) -> Row:
     """All figures of the generator.
 
     Args:
         bundle: of the generator.
         crops: of people whom it has not seen.
-        head: (K,), the vertices that are no clothes.
+        head: (K,), the vertices of the mesh that are no clothes.
+        canonical: (K, 3), the mesh at rest in metres.
         threads: that times are measured with.
     """
     generation = bundle.manifest.generation
     assert generation is not None
-    batch = batch_of(crops, range(len(crops)), generation.z_channels)
+    on_mesh = batch_of(crops, range(len(crops)), generation.z_channels)
+    clothes = (on_mesh.body[:, 0].numpy() > 0) & ~head[on_mesh.vertices.numpy()]
+    batch = on_bundle(bundle, canonical, on_mesh)
     draw = np.random.default_rng(0)
     wanted = batch.wanted[:, 0].numpy() > 0
     true = pixels(batch.image.numpy())
@@ -285,21 +296,20 @@ def measure(bundle: Bundle, crops: CropSet, head: Bools, *, threads: Sequence[in
         **found,
         "features": round(frechet(real, made), 5),
         "features_floor": round(frechet(real[order[:half]], real[order[half:]]), 5),
-        "looks": compare_looks(_histograms(bundle, batch, head)),
+        "looks": compare_looks(_histograms(bundle, batch, clothes)),
         "latency": [latency(bundle, batch, count) for count in threads],
     }
 
 
-def _histograms(bundle: Bundle, batch: Batch, head: Bools) -> list[list[Doubles]]:
+def _histograms(bundle: Bundle, batch: Batch, clothes: Bools) -> list[list[Doubles]]:
     """Of the clothes of several looks, each in the same poses."""
     poses = min(POSES, len(batch.z))
     part = Batch(*(values[:poses] for values in batch))
-    clothes = (part.body[:, 0].numpy() > 0) & ~head[part.vertices.numpy()]
     z = np.random.default_rng(1).standard_normal((LOOKS, batch.z.shape[1])).astype(np.float32)
     whole = Batch(*(torch.cat([values] * LOOKS) for values in part))
     images = generate(bundle, whole, np.repeat(z, poses, axis=0), truncation=None)
     return [
-        [colours(image, where) for image, where in zip(images[first : first + poses], clothes, strict=True)]
+        [colours(image, where) for image, where in zip(images[first : first + poses], clothes[:poses], strict=True)]
         for first in range(0, len(images), poses)
     ]
 
@@ -312,7 +322,7 @@ def measure_with(
     with tempfile.TemporaryDirectory() as folder:
         size = bundle.manifest.generation.image_size
         crops = held_out_crops(Path(folder), body, count, size, seed=seed, workers=workers)
-        return measure(bundle, crops, head, threads=threads)
+        return measure(bundle, crops, head, load_body(body).canonical, threads=threads)
 
 
 def lines(result: Row) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +17,9 @@ from engines.manifest import Generation, Graph, ManifestDraft, Normalisation, Pa
 from engines.runtime_onnx import import_onnxruntime
 from export import graphs
 from export.arrays import SURFACE_MEANING, array_files, declared_arrays
+from export.arrays import Arrays as SmallArrays
 from export.bundle_folder import new_bundle_folder
 from export.configs import Choice, Config, choose_config
-from export.halves import round_to_halves
 from export.models.folded import fold, folded_convolutions
 from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.tables import TableMapping, TableModulation
@@ -51,7 +50,7 @@ def export_generator(
     opset: int = DEFAULT_OPSET,
     config: str | Config | None = None,
     surface: Path | NDArray[np.float32] | None = None,
-    halves: bool = False,
+    extra: SmallArrays | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Makes a bundle of a published generator, or of one's own training of the same network.
@@ -66,8 +65,7 @@ def export_generator(
         config: what no tensor shows, by name; needed for files whose hash is not known. Or a config of one's own, for
             another size, whose `export` is `name`.
         surface: the CSE checkpoint whose vertex map the generator was trained with, or that map itself, (K, D).
-        halves: round the vertices' share of f_w to half precision and store it so, which halves the largest file; what
-            is computed stays float32.
+        extra: further small arrays for the bundle, by name, with their meanings.
         progress: is told what is being done.
 
     Raises:
@@ -97,19 +95,15 @@ def export_generator(
         official = load_official(checkpoint, chosen.config)
         for warning in official.warnings:
             say(f"warning: {warning}")
-        arrays = _arrays(official, surface, say)
+        arrays = {**_arrays(official, surface, say), **(extra or {})}
         with torch.no_grad():
             build = _build_surface if isinstance(official.spec, SurfaceSpec) else _build_unet
-            write = partial(write_and_compare, opset=opset, say=say, halves=halves)
-            built = build(official, precision, work, write, say, halves=halves)
+            built = build(official, precision, work, opset, say)
         say("writing the bundle")
         draft = _draft(official, checkpoint, built, arrays, published=chosen.published)
         files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in built.plans}
         write_bundle(work / "bundle", draft, files | array_files(arrays))
     return open_bundle(output)
-
-
-_Write = Callable[["GraphPlan", dict[str, "NDArray[Any]"], Path], tuple[Parity, ...]]
 
 
 @dataclass(frozen=True)
@@ -128,11 +122,7 @@ def _numpy(x: torch.Tensor) -> NDArray[Any]:
     return x.detach().numpy().copy()
 
 
-def _build_unet(
-    official: Official, precision: Precision, work: Path, write: _Write, say: Progress, *, halves: bool
-) -> _Built:
-    if halves:
-        raise UsageError("only generators with tables have constants that are worth storing in half precision")
+def _build_unet(official: Official, precision: Precision, work: Path, opset: int, say: Progress) -> _Built:
     spec = official.spec
     assert isinstance(spec, UnetSpec)  # noqa: S101
     network = StyleUnet(spec).eval()
@@ -145,7 +135,7 @@ def _build_unet(
     surface = ("embedding", "embedding_mask") if spec.embedding_channels else ()
     expected = {"w": _numpy(w), "output": _numpy(network(*graphs.tensors(example, "image", "mask", "w", *surface)))}
     plans = [graphs.unet_mapping(network.style_net, example)]
-    parity = [*write(plans[0], expected, work)]
+    parity = [*write_and_compare(plans[0], expected, work, opset, say)]
     fold(network)
     record = ActivationRecord()
     _watch(network, record)
@@ -155,13 +145,11 @@ def _build_unet(
         record.require_half()
     for half in _precisions(precision):
         plans.append(graphs.unet_generator(network, example, half=half))
-        parity += write(plans[-1], expected, work)
+        parity += write_and_compare(plans[-1], expected, work, opset, say)
     return _Built(tuple(plans), tuple(parity), record)
 
 
-def _build_surface(
-    official: Official, precision: Precision, work: Path, write: _Write, say: Progress, *, halves: bool
-) -> _Built:
+def _build_surface(official: Official, precision: Precision, work: Path, opset: int, say: Progress) -> _Built:
     spec = official.spec
     assert isinstance(spec, SurfaceSpec)  # noqa: S101
     network = SurfaceUnet(spec).eval()
@@ -170,12 +158,10 @@ def _build_surface(
     example = graphs.random_inputs(spec.image_size, spec.z_channels, spec.embedding_channels, spec.vertices)
     say("computing the published way")
     table_mapping = TableMapping(network)
-    if halves:
-        round_to_halves(table_mapping)
     expected, tables = _published_surface(network, table_mapping, example)
     mapping = graphs.surface_mapping(table_mapping, spec.vertices, example)
     plans = [mapping]
-    parity = [*write(mapping, expected, work)]
+    parity = [*write_and_compare(mapping, expected, work, opset, say)]
     example |= tables
     modulation = TableModulation(network)
     # f_w is in the mapping now, and large.
@@ -194,7 +180,7 @@ def _build_surface(
         record.require_half()
     for half in _precisions(precision):
         plans.append(graphs.surface_generator(network, modulation, example, half=half))
-        parity += write(plans[-1], expected, work)
+        parity += write_and_compare(plans[-1], expected, work, opset, say)
     return _Built(tuple(plans), tuple(parity), record)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from export.detector_onnx import write_detector
 from export.detector_parity import measure_detections
-from export.halves import store_halves
 from export.parity import measure_parity
 from export.to_onnx import write_onnx
 
@@ -22,9 +21,7 @@ Progress = Callable[[str], None]
 Expected = Mapping[str, "NDArray[Any]"]
 
 
-def write_and_compare(
-    plan: GraphPlan, expected: Expected, work: Path, opset: int, say: Progress, *, halves: bool = False
-) -> tuple[Parity, ...]:
+def write_and_compare(plan: GraphPlan, expected: Expected, work: Path, opset: int, say: Progress) -> tuple[Parity, ...]:
     """Writes a graph into a folder and compares each of its outputs.
 
     Args:
@@ -33,7 +30,6 @@ def write_and_compare(
         work: the folder.
         opset: of the ONNX operators.
         say: is told what is being done.
-        halves: store in half precision what was rounded to it (`export.halves`).
 
     Raises:
         ExportError: it cannot be traced, or gives something else.
@@ -41,20 +37,12 @@ def write_and_compare(
     """
     say(f"exporting {plan.file}")
     write_onnx(plan, work / plan.file, opset)
-    if halves:
-        store_halves(work / plan.file)
     say(f"verifying {plan.file}")
     return measure_parity(plan, work / plan.file, expected)
 
 
 def write_and_compare_pair(
-    detector: tuple[GraphPlan, Expected],
-    heads: tuple[GraphPlan, Expected],
-    work: Path,
-    opset: int,
-    say: Progress,
-    *,
-    halves: bool = False,
+    detector: tuple[GraphPlan, Expected], heads: tuple[GraphPlan, Expected], work: Path, opset: int, say: Progress
 ) -> tuple[Parity, ...]:
     """As `write_and_compare`, for a detector, whose boxes need partners, and for the heads that look at them.
 
@@ -66,8 +54,6 @@ def write_and_compare_pair(
     for (plan, expected), measure in ((detector, measure_detections), (heads, measure_parity)):
         say(f"exporting {plan.file}")
         write_detector(plan, work / plan.file, opset)
-        if halves:
-            store_halves(work / plan.file)
         say(f"verifying {plan.file}")
         parity += measure(plan, work / plan.file, expected)
     if not any(result.output == "boxes" for result in parity):

@@ -17,7 +17,7 @@ from export.arrays import SURFACE_MEANING, array_files, declared_arrays
 from export.arrays import Arrays as SmallArrays
 from export.bundle_folder import new_bundle_folder
 from export.graphs import Arrays, GraphPlan
-from export.halves import round_to_halves
+from export.starter.coarse_surface import ARRAY, MEANING, VERTICES, spread_vertices
 from export.starter.detector import KINDS, MULTIPLE, fold
 from export.starter.detector_data import MEAN, STD
 from export.starter.detector_graphs import StarterDetector, StarterHeads, detector_plan, examples, heads_plan
@@ -42,6 +42,7 @@ class BundleOptions:
         view: The shorter and the longer side of the pictures that it looks at in pixels.
         input_size: Height and width of the only pictures that it takes; free if not given.
         licence: Of the weights.
+        vertices: Of its surface.
     """
 
     name: str = "starter-detector"
@@ -51,6 +52,7 @@ class BundleOptions:
     view: tuple[int, int] = (288, 512)
     input_size: tuple[int, int] | None = None
     licence: str = "Apache-2.0"
+    vertices: int = VERTICES
 
 
 def export_starter_detector(
@@ -89,7 +91,11 @@ def export_starter_detector(
         with torch.no_grad():
             plans, parity = _build(trained, options, pictures, work, opset, say)
         say("writing the bundle")
-        arrays = {"vertex_embeddings": (trained.embeddings, SURFACE_MEANING)}
+        chosen = spread_vertices(trained.embeddings, options.vertices)
+        arrays: SmallArrays = {
+            "vertex_embeddings": (trained.embeddings[chosen], SURFACE_MEANING),
+            ARRAY: (chosen, MEANING),
+        }
         files: dict[str, bytes | Path] = {plan.file: work / plan.file for plan in plans}
         draft = _draft(trained, options, checkpoint, plans, parity, arrays)
         write_bundle(work / "bundle", draft, files | array_files(arrays))
@@ -112,19 +118,18 @@ def _build(
     say: Progress,
 ) -> tuple[tuple[GraphPlan, GraphPlan], tuple[Parity, ...]]:
     sides: tuple[int | str, int | str] = options.input_size or ("h", "w")
-    # What is compared is what is exported; how well it does is measured with the bundle.
-    round_to_halves(fold(trained.network))
     detector = StarterDetector(trained.network, threshold=options.threshold, most=options.most)
     heads = StarterHeads(body_probability=options.body_probability)
     example, boxes = examples(options.input_size or _TRACED, pictures)
     plan = detector_plan(detector.eval(), sides, example)
-    say("computing the same in torch")
+    say("computing as trained")
     given = detector(torch.from_numpy(example["image"]), torch.from_numpy(example["image_size"]))
     expected = {tensor.name: made.numpy() for tensor, made in zip(plan.outputs, given, strict=True)}
     closer = heads_plan(heads.eval(), trained.network.spec.embedding, sides, boxes | {"pixels": expected["pixels"]})
     per_box = heads(*(torch.from_numpy(closer.example[tensor.name]) for tensor in closer.inputs))
     wanted = {tensor.name: made.numpy() for tensor, made in zip(closer.outputs, per_box, strict=True)}
-    parity = write_and_compare_pair((plan, expected), (closer, wanted), work, opset, say, halves=True)
+    fold(trained.network)
+    parity = write_and_compare_pair((plan, expected), (closer, wanted), work, opset, say)
     return (plan, closer), parity
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from engines.bundle import Bundle
 from engines.errors import CheckpointError
 from export.generators import Precision, Progress, export_generator
 from export.models.surface import SurfaceUnet
+from export.starter.coarse_surface import ARRAY, MEANING, VERTICES, on_vertices, spread_vertices
 from export.starter.generator_network import NetworkConfig
 from export.starter.training import load_checkpoint, save_checkpoint
+from export.vertex_embeddings import check_surface_agrees
 
 #: The bundle's name.
 BUNDLE_NAME = "starter-generator"
@@ -55,6 +58,7 @@ def export_starter(
     output: Path,
     *,
     name: str = BUNDLE_NAME,
+    vertices: int = VERTICES,
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Bundle:
@@ -65,6 +69,7 @@ def export_starter(
         embeddings: (K, D) of each vertex, those that it was trained with.
         output: folder for the bundle; must not exist, or be empty.
         name: of the bundle.
+        vertices: of its surface.
         precision: which generators: float32, float16 or both.
         progress: is told what is being done.
 
@@ -72,15 +77,24 @@ def export_starter(
         CheckpointError: the checkpoint is not of this training, or was trained with another surface.
         ExportError: a graph differs from the network, or something cannot be written.
     """
-    _, config = read_generator(checkpoint)
-    declared = config.declared(name, embeddings.shape[1])
-    return export_generator(
-        name,
-        checkpoint,
-        output,
-        precision=precision,
-        config=declared,
-        surface=embeddings,
-        halves=True,
-        progress=progress,
-    )
+    network, config = read_generator(checkpoint)
+    if len(embeddings) != network.spec.vertices:
+        raise CheckpointError(
+            f"{checkpoint} was trained on {network.spec.vertices} vertices, the surface has {len(embeddings)}; "
+            "give the detector's checkpoint that it was trained with"
+        )
+    check_surface_agrees(embeddings, network.style_net.E_map.E.numpy())
+    chosen = spread_vertices(embeddings, vertices)
+    with TemporaryDirectory() as folder:
+        coarser = Path(folder) / f"{checkpoint.stem}-{len(chosen)}-vertices{checkpoint.suffix}"
+        write_generator(coarser, on_vertices(network, config, embeddings, chosen), config)
+        return export_generator(
+            name,
+            coarser,
+            output,
+            precision=precision,
+            config=config.declared(name, embeddings.shape[1]),
+            surface=embeddings[chosen],
+            extra={ARRAY: (chosen, MEANING)},
+            progress=progress,
+        )

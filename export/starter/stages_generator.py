@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.bundle import open_bundle
 from engines.errors import SourceError, UsageError
 from export.generators import Precision
 from export.starter import generator_losses as losses
@@ -108,16 +107,14 @@ def cut_crops(
 
 
 def read_embeddings(detector: Path) -> NDArray[np.float32]:
-    """The vertex embeddings, (K, D), of a detector's bundle (a folder) or checkpoint (a file).
+    """The vertex embeddings, (K, D), of a detector's checkpoint; its bundle has some of them only.
 
     Raises:
-        UsageError: there is nothing.
-        BundleError, CheckpointError: it is no detector's.
+        UsageError: there is none.
+        CheckpointError: it is no detector's.
     """
-    if not detector.exists():
-        raise UsageError(f"{detector} does not exist; give a detector's checkpoint or the folder of its bundle")
-    if detector.is_dir():
-        return np.asarray(open_bundle(detector).array("vertex_embeddings"), np.float32)
+    if not detector.is_file():
+        raise UsageError(f"{detector} is no file; give a detector's checkpoint")
     return load_detector(detector).embeddings
 
 
@@ -146,7 +143,7 @@ def train_a_generator(
     Args:
         crops: folder of crops.
         body: the body's file, of the people in them.
-        detector: whose surface it is, a bundle or a checkpoint.
+        detector: whose surface it is, a checkpoint.
         output: folder of the run.
         run: see there.
         large: twice the resolution.
@@ -192,7 +189,7 @@ def make_generator_bundle(
 
     Args:
         checkpoint: averaged weights, as a training wrote them.
-        detector: whose surface it is, a bundle or a checkpoint.
+        detector: whose surface it is, a checkpoint.
         output: folder of the bundle, new.
         name: of the bundle.
         precision: of its graphs.
@@ -217,7 +214,7 @@ def evaluate_generator(
 
     Args:
         checkpoint: averaged weights, as a training wrote them.
-        detector: whose surface it is, a bundle or a checkpoint.
+        detector: whose surface it is, a checkpoint.
         crops: folder of crops from another seed.
         minutes: after which no further crops are made.
 
@@ -250,7 +247,7 @@ def write_sample_sheet(checkpoint: Path, detector: Path, crops: Path, output: Pa
 
     Args:
         checkpoint: averaged weights, as a training wrote them.
-        detector: whose surface it is, a bundle or a checkpoint.
+        detector: whose surface it is, a checkpoint.
         crops: folder of crops from another seed.
         output: the PNG file.
         seed: of the choice and of z.

@@ -64,7 +64,7 @@ def truth(scene: Scene, *, up: int = 0, score: float = 0.9) -> Regions:
 
 def found(*regions: Regions, scenes: list[tuple[str, Scene]] | None = None) -> Findings:
     """What is said of scenes, compared with what is there."""
-    comparison = Comparison(template(), Surface(EMBEDDINGS))
+    comparison = Comparison(template(), Surface(EMBEDDINGS), np.arange(len(EMBEDDINGS)))
     for (view, scene), said in zip(scenes or SCENES, regions, strict=True):
         comparison.add(scene, view, said)
     return comparison.findings
@@ -250,7 +250,8 @@ def tiny_generator(tmp_path: Path) -> Bundle:
 def test_the_generator_is_measured(tiny_generator: Bundle, tmp_path: Path) -> None:
     crops = given_crops(tmp_path / "crops")
     head = np.arange(generator_bundles.VERTICES) < 2
-    figures = starter_generator.measure(tiny_generator, crops, head, threads=(1,))
+    canonical = np.random.default_rng(0).standard_normal((generator_bundles.VERTICES, 3)).astype(np.float32)
+    figures = starter_generator.measure(tiny_generator, crops, head, canonical, threads=(1,))
     assert figures["crops"] == len(crops)
     assert 0 < figures["l1_levels"] < 255
     assert figures["features"] > figures["features_floor"] >= 0
