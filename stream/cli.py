@@ -1,4 +1,4 @@
-"""The command line: `standin run`, `engines ...`, `export`, `generate`, `doctor`. The only place that prints.
+"""The command line: `standin run` and the other commands. Only the modules named `cli` and `doctor` print.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but frames were withheld, 130 interrupted.
 """
@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 
 from engines.errors import StandinError
 from engines.runtime import Device
-from stream import cli_engines, cli_export, cli_generate, doctor
+from stream import cli_engines, cli_export, cli_generate, cli_gst, doctor
 from stream.address import input_address, output_address
 from stream.config import Classical, OnFailure, RunSettings, Treatment, WhenLost, make_settings, read_config
 from stream.generators.open import Precision
@@ -286,6 +286,7 @@ def run_command(
 
 app.command("generate")(cli_generate.generate_command)
 app.command("export")(cli_export.export_command)
+app.command("gst-path")(cli_gst.gst_path_command)
 
 
 @app.command("doctor")

@@ -22,10 +22,11 @@ from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableEr
 from engines.runtime_onnx import import_onnxruntime
 from engines.runtime_openvino import import_openvino, openvino_core
 from engines.store import Store, home
+from stream.gst_path import check_tools, variables
 from stream.presets import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -39,13 +40,6 @@ ENCODERS = {
     "h264_nvenc": "only for encoding on an NVIDIA GPU",
 }
 _PROBE_SECONDS = 30
-_GST_PROBE = """
-import gi
-gi.require_version("Gst", "1.0")
-from gi.repository import Gst
-Gst.init(None)
-print(Gst.version_string())
-"""
 _ENCODER_PROBE = "import sys; from stream.doctor import probe_encoders; probe_encoders(sys.argv[1:])"
 
 
@@ -68,15 +62,25 @@ class Check:
     needed: bool = False
 
 
-def run_probe(command: Sequence[str]) -> tuple[int, str, str]:
+def run_probe(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
     """Runs a short command: a broken library crashes or hangs there and not here.
+
+    Args:
+        command: with its arguments.
+        environment: all variables, None for our own.
 
     Returns:
         Exit status (-1 if it did not start or finish), standard output, standard error.
     """
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_PROBE_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBE_SECONDS,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
         partial = error.stdout or b""
@@ -246,13 +250,20 @@ def check_encoders(names: Sequence[str] = tuple(ENCODERS)) -> list[Check]:
 
 
 def check_gstreamer() -> list[Check]:
-    """GStreamer through its Python bindings."""
-    status, out, err = run_probe([sys.executable, "-c", _GST_PROBE])
-    if status == 0 and out.strip():
-        return [Check("GStreamer", "ok", _last_line(out, "unknown"))]
-    todo = "only needed for the GStreamer element: install GStreamer 1.0 and its introspection files, "
-    todo += 'then pip install "standin[gstreamer]"'
-    return [Check("GStreamer", "missing", _last_line(err, f"exit status {status}"), todo)]
+    """Whether GStreamer finds our element."""
+    try:
+        check_tools()
+        environment = {**os.environ, **variables()}
+    except RuntimeUnavailableError as error:
+        what, _, todo = str(error).partition("; ")
+        return [Check("GStreamer", "missing", what, f"only needed for the GStreamer element: {todo}")]
+    status, out, err = run_probe(["gst-inspect-1.0", "--version"])
+    version = out.splitlines()[0] if status == 0 and out else "unknown version"
+    status, _, err = run_probe(["gst-inspect-1.0", "standin"], environment)
+    if status == 0:
+        return [Check("GStreamer", "ok", f'{version}; eval "$(standin gst-path --shell)" for the element')]
+    todo = "install gstreamer1.0-python3-plugin-loader, and remove ~/.cache/gstreamer-1.0"
+    return [Check("GStreamer", "warn", f"{version}, which does not load our element", _last_line(err, todo))]
 
 
 def check_store(store: Store) -> list[Check]:

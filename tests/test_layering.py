@@ -16,7 +16,10 @@ PACKAGES = ("engines", "stream", "export")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 LONGEST_FILE = 400
 #: Scripts that are run, not imported: what they print is what they are for.
-CLI = {"stream/cli.py", "stream/cli_engines.py", "stream/cli_generate.py", "stream/doctor.py", "stream/demo.py"}
+CLI = {
+    "stream/cli.py", "stream/cli_engines.py", "stream/cli_generate.py", "stream/cli_gst.py", "stream/doctor.py",
+    "stream/demo.py",
+}  # fmt: skip
 
 
 def name(path: Path) -> str:
