@@ -111,5 +111,6 @@ def test_the_packages_that_are_installed_are_those_on_disk() -> None:
     assert len(on_disk) >= 7
     assert set(declared) == on_disk
     assert len(declared) == len(set(declared))
-    folders = {path.parent for path in FILES}
+    # GStreamer's loader reads files of a folder, not a package.
+    folders = {path.parent for path in FILES} - {ROOT / "stream" / "gst_plugins" / "python"}
     assert all((folder / "__init__.py").exists() for folder in folders)
