@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from engines.errors import UsageError
 from engines.runtime import Device
 from stream.generators.open import Precision
-from stream.presets import DEFAULT_PRESET, did_you_mean, find_preset
+from stream.presets import CLASSICAL_PRESET, DEFAULT_PRESET, did_you_mean, find_preset
 from stream.regions import Kind
 from stream.roles import Context
 from stream.stitch import Shape
@@ -208,6 +208,9 @@ def make_settings(kind: type[S], values: Mapping[str, Any], *, origin: str = "se
     for name in named:
         if name not in kind.model_fields:
             raise UsageError(f"{origin}: unknown setting {name!r}: {did_you_mean(name, kind.model_fields)}")
+    if named.get("detector"):
+        # Whoever brings detectors and no preset wants these to be covered; stand-ins need what they may not give.
+        named.setdefault("preset", CLASSICAL_PRESET)
     preset = named.get("preset", kind.model_fields["preset"].default)
     defaults = find_preset(preset).settings if isinstance(preset, str) else {}
     try:

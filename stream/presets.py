@@ -47,13 +47,15 @@ _CAUTIOUS: Mapping[str, Any] = {
     "mask_colour": "#808080",
     "threshold": 0.2,
     "truncation": 1.0,
-    "mask_margin": 0.05,
-    "mask_frames": 2,
+    "mask_margin": 0.1,
+    "mask_frames": 4,
     "join_faces": True,
 }
 
 #: The preset of a run that names none.
-DEFAULT_PRESET = "faces"
+DEFAULT_PRESET = "starter"
+#: Taken where detectors are given and no preset: everything that they find is covered classically.
+CLASSICAL_PRESET = "faces"
 
 PRESETS: Mapping[str, Preset] = {
     "starter": Preset(

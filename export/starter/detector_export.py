@@ -48,7 +48,7 @@ class BundleOptions:
     name: str = "starter-detector"
     threshold: float = 0.1
     most: int = 200
-    body_probability: float = 0.5
+    body_probability: float = 0.35
     view: tuple[int, int] = (288, 512)
     input_size: tuple[int, int] | None = None
     licence: str = "Apache-2.0"

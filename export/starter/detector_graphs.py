@@ -40,6 +40,8 @@ _REACH: Final = 0.5
 _STEEP: Final = 20.0
 #: Sides count as at least so many pixels: a way is no more exact than that.
 _SMALLEST_SIDE: Final = 16.0
+#: Places of a box in each direction at which its body is looked for.
+_LOOKS: Final = 8
 #: float32 ends at 3.4e38.
 _LARGEST_SUM: Final = 3e38
 
@@ -70,24 +72,27 @@ class StarterDetector(nn.Module):
             and pixels (N,3+D,h/4,w/4).
         """
         coarse, pixels = self.network(image)
-        boxes, scores, classes, count, floor = self.decide(by_kind(coarse), image_size)
+        boxes, scores, classes, count, floor = self.decide(by_kind(coarse), pixels[:, 0], image_size)
         # Comparisons with NaN are false, so that a broken network would look like an empty street otherwise.
         fine = (coarse.flatten(1).sum(dim=1) + pixels.flatten(1).sum(dim=1)).abs() < _LARGEST_SUM
         scores = torch.where(fine[:, None], scores, float("nan"))
         count = torch.where(fine, count, self.most)
         return boxes, scores, classes, count, floor, pixels
 
-    def decide(self, coarse: Tensor, image_size: Tensor) -> tuple[Tensor, ...]:
-        """What `forward` gives but for `pixels`, from (N,C,5,h,w)."""
+    def decide(self, coarse: Tensor, body: Tensor, image_size: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` gives but for `pixels`, from (N,C,5,h,w) and the logits of a body (N,2h,2w)."""
         logits = coarse[:, :, 0]
         highest = logits >= F.max_pool2d(logits, 3, stride=1, padding=1)
         likely = torch.sigmoid(logits)
         boxes = clip(boxes_of(coarse), image_size)
         # What lies in the padding has no area.
         there = (boxes[..., 2:] > boxes[..., :2]).all(dim=2) & (highest & (likely > self.threshold)).flatten(1)
-        scores, places = best(torch.where(there, likely.flatten(1), NO_SCORE), _CANDIDATES)
-        places = torch.where(scores > 0, places, 0)
+        raw, places = best(torch.where(there, likely.flatten(1), NO_SCORE), _CANDIDATES)
+        places = torch.where(raw > 0, places, 0)
         boxes = take(boxes, places)
+        # A centre where no body is seen is mostly nobody's; what is left of its score decides.
+        weaker = raw * evidence(boxes, torch.sigmoid(body)).sqrt()
+        scores = torch.where(weaker > self.threshold, weaker, NO_SCORE)
         # Kinds lie one after the other. A head in a person's box is no second find of the same.
         classes = places // (logits.shape[2] * logits.shape[3])
         stays = self._stays(boxes, scores, classes)
@@ -97,7 +102,7 @@ class StarterDetector(nn.Module):
         rows = torch.where(here, rows, 0)
         boxes = torch.where(here[..., None], take(boxes, rows), 0.0)
         classes = torch.where(here, classes.gather(1, rows), 0)
-        left_out = torch.where(there.sum(dim=1) > _CANDIDATES, scores[:, -1], 0.0)
+        left_out = torch.where(there.sum(dim=1) > _CANDIDATES, raw[:, -1], 0.0)
         cut_off = torch.where(total > self.most, kept[:, -1], 0.0)
         floor = torch.maximum(left_out, cut_off)
         return boxes, torch.where(here, kept, 0.0), classes, total.clamp(max=self.most), floor
@@ -110,6 +115,27 @@ class StarterDetector(nn.Module):
             of_kind = torch.where(classes == kind, scores, NO_SCORE)
             stays = stays + suppress(boxes, of_kind, alone, 1, iou=self.iou, most=_CANDIDATES)
         return stays
+
+
+def evidence(boxes: Tensor, body: Tensor) -> Tensor:
+    """How likely the likeliest of some places of each box shows a body.
+
+    Args:
+        boxes: (N,K,4) `xyxy` in pixels.
+        body: (N,h/4,w/4), 0 to 1.
+
+    Returns:
+        (N,K).
+    """
+    height, width = body.shape[1:]
+    inside = (torch.arange(_LOOKS, dtype=boxes.dtype) + 0.5) / _LOOKS
+    x0, y0, x1, y1 = (edge[..., None] for edge in boxes.unbind(dim=2))
+    columns, rows = (
+        ((low + (high - low) * inside) / FINE_STRIDE).long().clamp(min=0) for low, high in ((x0, x1), (y0, y1))
+    )
+    columns, rows = columns.clamp(max=width - 1), rows.clamp(max=height - 1)
+    places = (rows[..., :, None] * width + columns[..., None, :]).flatten(1)
+    return body.flatten(1).gather(1, places).reshape(*boxes.shape[:2], _LOOKS**2).amax(dim=2)
 
 
 class StarterHeads(nn.Module):

@@ -18,7 +18,7 @@ from export.graphs import GraphPlan
 from export.starter.detector_data import PLAIN, normalised
 from export.starter.detector_evaluation import TorchFinder, evaluate
 from export.starter.detector_export import BundleOptions, export_starter_detector
-from export.starter.detector_graphs import StarterDetector, StarterHeads
+from export.starter.detector_graphs import StarterDetector, StarterHeads, evidence
 from export.starter.detector_training import DetectorOptions, load_detector, train_detector
 from export.starter.training import Budget, load_checkpoint, save_checkpoint
 from stream.detectors.two_stage import TwoStageDetector
@@ -158,6 +158,11 @@ def test_pixels_outside_the_picture_are_no_boxes(bundle: Bundle) -> None:
     assert (found["boxes"][0, :count, 0] < 48).all()
 
 
+def body(coarse: torch.Tensor, logit: float = 20.0) -> torch.Tensor:
+    """A map of bodies for it, sure of one everywhere unless told otherwise."""
+    return torch.full((len(coarse), 2 * coarse.shape[3], 2 * coarse.shape[4]), logit)
+
+
 def network_like(checkpoint: Path) -> StarterDetector:
     return StarterDetector(load_detector(checkpoint).network, threshold=0.2, most=3).eval()
 
@@ -170,18 +175,40 @@ def test_boxes_that_are_cut_off_raise_the_floor(checkpoint: Path) -> None:
     for rank, (row, column) in enumerate(places):
         coarse[0, 0, 0, row, column] = 2.0 - 0.5 * rank
     size = torch.tensor([[64, 96]])
-    _, scores, _, count, floor = graph.decide(coarse, size)
+    _, scores, _, count, floor = graph.decide(coarse, body(coarse), size)
     assert count.tolist() == [3]
     assert floor.item() == pytest.approx(scores[0, 2].item()) == pytest.approx(float(torch.sigmoid(torch.tensor(1.0))))
     coarse[0, 0, 0, 5, 5] = -10
-    assert graph.decide(coarse, size)[4].item() == 0
+    assert graph.decide(coarse, body(coarse), size)[4].item() == 0
+
+
+def test_a_centre_without_a_body_counts_less(checkpoint: Path) -> None:
+    graph = network_like(checkpoint)
+    coarse = torch.full((1, 2, 5, 8, 12), -10.0)
+    coarse[0, 0, 0, 3, 3] = 2.0
+    size, raw = torch.tensor([[64, 96]]), float(torch.sigmoid(torch.tensor(2.0)))
+    for logit in (20.0, 0.0, -2.0):
+        likely = float(torch.sigmoid(torch.tensor(logit)))
+        _, scores, _, count, _ = graph.decide(coarse, body(coarse, logit), size)
+        assert count.tolist() == [1]
+        assert scores[0, 0].item() == pytest.approx(raw * likely**0.5, rel=1e-4)
+    assert graph.decide(coarse, body(coarse, -6.0), size)[3].tolist() == [0]
+
+
+def test_a_body_is_looked_for_in_the_box_alone() -> None:
+    likely = torch.zeros(1, 16, 24)
+    likely[0, 4, 6] = 0.7
+    boxes = torch.tensor([[[20.0, 12.0, 32.0, 24.0], [40.0, 12.0, 60.0, 24.0], [-50.0, -50.0, 500.0, 500.0]]])
+    found = evidence(boxes, likely)
+    assert found.tolist()[0][:2] == [pytest.approx(0.7), 0.0]
+    assert found.isfinite().all()
 
 
 def test_a_lower_place_beside_a_peak_is_no_second_person(checkpoint: Path) -> None:
     graph = network_like(checkpoint)
     coarse = torch.full((1, 2, 5, 8, 12), -10.0)
     coarse[0, 0, 0, 3, 3], coarse[0, 0, 0, 3, 4] = 2, 1
-    assert graph.decide(coarse, torch.tensor([[64, 96]]))[3].tolist() == [1]
+    assert graph.decide(coarse, body(coarse), torch.tensor([[64, 96]]))[3].tolist() == [1]
 
 
 def test_a_head_in_a_persons_box_is_found_as_well(checkpoint: Path) -> None:
@@ -189,7 +216,7 @@ def test_a_head_in_a_persons_box_is_found_as_well(checkpoint: Path) -> None:
     coarse = torch.full((1, 2, 5, 8, 12), -10.0)
     coarse[0, :, 1:] = -1
     coarse[0, 0, 0, 3, 3], coarse[0, 1, 0, 3, 3] = 1, 2
-    boxes, scores, classes, count, _ = graph.decide(coarse, torch.tensor([[64, 96]]))
+    boxes, scores, classes, count, _ = graph.decide(coarse, body(coarse), torch.tensor([[64, 96]]))
     assert count.tolist() == [2]
     assert classes[0, :2].tolist() == [1, 0]
     torch.testing.assert_close(boxes[0, 0], boxes[0, 1])
