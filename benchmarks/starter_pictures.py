@@ -60,11 +60,12 @@ def look(scene: Scene, regions: Regions) -> Looked:
     shares = geometry.iou(true, persons.boxes)
     found = shares.max(axis=1, initial=0) >= _RIGHT
     right = shares.max(axis=0, initial=0) >= _RIGHT
-    masks = np.zeros(scene.instances.shape, np.bool_)
+    height, width = scene.instances.shape
+    masks = np.zeros((height, width), np.bool_)
     for index in range(len(persons)):
         outline = persons.outline(index)
         if outline is not None and outline.mask is not None:
-            inside = outline.mask.within((0, 0, masks.shape[1], masks.shape[0]))
+            inside = outline.mask.within((0, 0, width, height))
             x0, y0, x1, y1 = inside.box
             masks[y0:y1, x0:x1] |= inside.pixels
     picture = scene.image.copy()

@@ -100,7 +100,8 @@ def test_the_two_stage_detector_finds_what_torch_finds(bundle: Bundle, checkpoin
         graph = StarterDetector(network, threshold=0.3).eval()
         boxes, scores, classes, count, _, pixels = graph(image, torch.tensor([SIZE]))
         boxes, classes = boxes[0, : int(count)], classes[0, : int(count)]
-        segmented, embedding = StarterHeads()(pixels, boxes, torch.zeros(len(boxes), dtype=torch.int64))
+        heads = StarterHeads(body_probability=BundleOptions().body_probability)
+        segmented, embedding = heads(pixels, boxes, torch.zeros(len(boxes), dtype=torch.int64))
     assert len(found) == len(boxes) == 4
     assert found.kinds.tolist() == [(Kind.PERSON, Kind.FACE)[kind] for kind in classes.tolist()]
     assert (found.kinds == Kind.PERSON).sum() == 2
