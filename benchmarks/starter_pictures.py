@@ -64,8 +64,11 @@ def look(scene: Scene, regions: Regions) -> Looked:
     masks = np.zeros((height, width), np.bool_)
     for index in range(len(persons)):
         outline = persons.outline(index)
-        if outline is not None and outline.mask is not None:
-            inside = outline.mask.within((0, 0, width, height))
+        mask = None if outline is None else outline.mask
+        if mask is None and outline is not None and outline.surface is not None:
+            mask = outline.surface.nearest_mask()
+        if mask is not None:
+            inside = mask.within((0, 0, width, height))
             x0, y0, x1, y1 = inside.box
             masks[y0:y1, x0:x1] |= inside.pixels
     picture = scene.image.copy()
