@@ -264,7 +264,8 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
     surface, guided = None, False
     if body := bundles.generators.get("person-cse"):
         _check_surface(body, bundles)
-        surface = Surface(body.array("vertex_embeddings"))
+        # The starter set's bundles name the few vertices of the body's mesh that their surface has.
+        surface = Surface(body.array("vertex_embeddings"), sparse="body_vertices" in body.manifest.arrays)
         guided = body.manifest.generation is not None and body.manifest.generation.architecture == "v-sam"
     generators: dict[Role, Generator] = {}
     # Generators whose latents have the same length share them, so that a track looks alike in all of these.

@@ -45,12 +45,14 @@ class Surface:
     Args:
         vertex_embeddings: (K, D) float32, the raw embeddings that the generator was trained with. Unit norm as
             published, but any finite ones are searched exactly.
+        sparse: whether the vertices are so far apart that pixels of a crop side by side mostly show the same one.
 
     Raises:
         TensorError: the array is not (K, D) float32 with K, D >= 1, or not finite.
     """
 
-    def __init__(self, vertex_embeddings: Embeddings) -> None:
+    def __init__(self, vertex_embeddings: Embeddings, *, sparse: bool = False) -> None:
+        self.sparse = sparse
         _check("vertex embeddings", vertex_embeddings, np.float32, 2)
         given = vertex_embeddings
         if not given.size or not np.isfinite(given).all():

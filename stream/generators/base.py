@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +23,8 @@ Ints = npt.NDArray[np.int64]
 
 #: Crops in one run of a graph; more wait for the next run, so that a crowd does not exhaust the memory.
 MOST_CROPS = 8
+#: Pixels of a crop that one thread generates by itself.
+_SMALL = 2**14
 
 
 def most_crops(device: Device) -> int:
@@ -249,12 +253,30 @@ def to_network(crops: Crops, normal: Normalisation) -> tuple[Floats, Floats]:
     return np.ascontiguousarray(image, np.float32), known.astype(np.float32)
 
 
+def share_cores(device: Device, threads: int | None, size: tuple[int, int]) -> tuple[int, int | None]:
+    """How many crops a processor generates side by side, and how many threads each of them has.
+
+    Threads that share a small crop mostly wait for each other: at 144x80, two of them take 11.8 ms, one 15.8.
+
+    Args:
+        device: where the engine runs.
+        threads: that it may use, None for one per core.
+        size: height and width of a crop.
+    """
+    if device != "cpu" or size[0] * size[1] > _SMALL:
+        return 1, threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if threads is None else threads, 1
+
+
 def run_chosen(
     runtime: Runtime,
     crops: Crops,
     chosen: Bools,
     feeds_of: Callable[[Ints, Crops], Mapping[str, Array]],
     most: int,
+    *,
+    at_once: int = 1,
 ) -> Generated:
     """Runs a generator's graph on the chosen crops, as few times as `most` allows.
 
@@ -264,6 +286,7 @@ def run_chosen(
         chosen: bool (N,), which are generated; the others come back as 0.
         feeds_of: gives the inputs for some crops, from their places in `crops` and the crops themselves.
         most: crops in one run.
+        at_once: runs that may be under way together.
 
     Raises:
         GenerationError: the answer is not finite, or not of the shape of the input.
@@ -271,8 +294,8 @@ def run_chosen(
     height, width = crops.size
     output = np.zeros((len(crops), 3, height, width), np.float32)
     places = np.flatnonzero(chosen).astype(np.int64)
-    for start in range(0, len(places), most):
-        part = places[start : start + most]
+
+    def run(part: Ints) -> None:
         answer = runtime.run(feeds_of(part, crops[part]))["output"]
         if answer.dtype != np.float32 or answer.shape != (len(part), 3, height, width):
             raise GenerationError(
@@ -281,4 +304,13 @@ def run_chosen(
         if not np.isfinite(answer).all():
             raise GenerationError("the generator's output is not finite; half precision may be too small for it")
         output[part] = answer
+
+    parts = [places[start : start + most] for start in range(0, len(places), most)]
+    if at_once > 1 and len(parts) > 1:
+        with ThreadPoolExecutor(min(at_once, len(parts)), thread_name_prefix="standin-generate") as pool:
+            # A list, so that what any of them raises is raised.
+            list(pool.map(run, parts))
+    else:
+        for part in parts:
+            run(part)
     return Generated(output, np.array(chosen, np.bool_))

@@ -11,7 +11,7 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, UsageError
 from engines.manifest import Generation
 from engines.runtime import Device, Runtime, open_runtime
-from stream.generators.base import Floats, Generator, most_crops
+from stream.generators.base import Floats, Generator, most_crops, share_cores
 from stream.generators.surface import SurfaceGenerator
 from stream.generators.tables import DEFAULT_BUDGET, LINGER
 from stream.generators.unet import UnetGenerator
@@ -45,7 +45,7 @@ def open_generator(
         bundle: a verified generation bundle.
         device: where it runs; never another one than asked for.
         precision: which of the bundle's graphs; never another one than asked for.
-        threads: for one operator on the CPU, None for all cores.
+        threads: on the CPU, None for all cores.
         latents: of the tracks; may be shared by generators, so that a track looks alike in both. None for new ones.
         truncation: None for the default (multi-modal 0.5 where there are centres, plain 0.7 elsewhere).
         multi_modal: None for multi-modal where there are centres.
@@ -77,10 +77,11 @@ def open_generator(
             f"{latents.channels}; give it latents of its own"
         )
     normalisation = bundle.manifest.normalisation
+    at_once, each = share_cores(device, threads, generation.image_size)
     with contextlib.ExitStack() as opened:
 
         def enter(name: str) -> Runtime:
-            return opened.enter_context(open_runtime(bundle, name, device=device, threads=threads))
+            return opened.enter_context(open_runtime(bundle, name, device=device, threads=each))
 
         generator: Generator
         if average is None:
@@ -96,6 +97,7 @@ def open_generator(
                 budget=budget,
                 linger=linger,
                 most=most,
+                at_once=at_once,
             )
         else:
             generator = UnetGenerator(
@@ -109,6 +111,7 @@ def open_generator(
                 centres=centres,
                 latents=latents,
                 most=most,
+                at_once=at_once,
             )
         # From here on the generator closes them.
         opened.pop_all()

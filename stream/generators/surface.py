@@ -69,6 +69,7 @@ class SurfaceGenerator:
         budget: bytes for the tables of all tracks; there is room for one in any case.
         linger: frames for which a track that is not requested keeps its slot for certain.
         most: crops in one run of the graph.
+        at_once: runs of the graph that may be under way together.
 
     Raises:
         BundleError: mapping and generator disagree about the tables.
@@ -88,12 +89,14 @@ class SurfaceGenerator:
         budget: int = DEFAULT_BUDGET,
         linger: int = LINGER,
         most: int = MOST_CROPS,
+        at_once: int = 1,
     ) -> None:
         self.kind = kind
         self.size = size
         self.needs_surface = True
         self._mapping = mapping
         self._generator = generator
+        self._at_once = at_once
         self._normalisation = normalisation
         self._vertices = vertices
         self._latents = latents
@@ -169,7 +172,7 @@ class SurfaceGenerator:
             def feeds(places: Ints, part: Crops) -> Mapping[str, Array]:
                 return self._feeds(part, rows[places], slots[places])
 
-            return run_chosen(self._generator, crops, np.asarray(slots >= 0), feeds, self._most)
+            return run_chosen(self._generator, crops, np.asarray(slots >= 0), feeds, self._most, at_once=self._at_once)
 
     def set_truncation(self, value: float) -> None:
         """Drop all tables; those that are requested from now on are built with another truncation."""

@@ -50,6 +50,7 @@ class UnetGenerator(AlwaysReady):
         centres: w_centers, float32 (M, C), None where the bundle has none.
         latents: of the tracks.
         most: crops in one run of the graph.
+        at_once: runs of the graph that may be under way together.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class UnetGenerator(AlwaysReady):
         centres: Floats | None,
         latents: Latents,
         most: int = MOST_CROPS,
+        at_once: int = 1,
     ) -> None:
         self.kind = kind
         self.size = size
         self.needs_surface = any(tensor.name == "embedding" for tensor in generator.inputs)
         self._mapping = mapping
         self._generator = generator
+        self._at_once = at_once
         self._normalisation = normalisation
         self._truncation = truncation
         self._average = average
@@ -111,7 +114,7 @@ class UnetGenerator(AlwaysReady):
         def feeds(_: Ints, part: Crops) -> Mapping[str, Array]:
             return self._feeds(part, np.stack([self._w_of(int(track_id)) for track_id in part.track_ids]))
 
-        return run_chosen(self._generator, crops, self.ready(crops.track_ids), feeds, self._most)
+        return run_chosen(self._generator, crops, self.ready(crops.track_ids), feeds, self._most, at_once=self._at_once)
 
     def set_truncation(self, value: float) -> None:
         """Use another truncation from now on, towards the same averages."""

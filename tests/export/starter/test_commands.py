@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector = folder / "detector" / "checkpoint.pt"
     run("detector-bundle", *scenes, "--checkpoint", str(detector), output=folder / "detector-bundle")
     run("crops", *scenes, str(folder / "close"), "--size", "16x32", output=folder / "crops")
-    words = [*crops, *body, "--detector", str(folder / "detector-bundle"), "--steps", "2", *settings(*GENERATOR)]
+    words = [*crops, *body, "--detector", str(detector), "--steps", "2", *settings(*GENERATOR)]
     run("generator", *words, output=folder / "generator")
     generator = str(folder / "generator" / "generator.ckpt")
     words = ["--checkpoint", generator, "--detector", str(detector)]
@@ -162,7 +162,7 @@ def test_an_interrupted_training_leaves_a_checkpoint_and_says_how_to_go_on(
                 "--crops",
                 "{made}/none",
                 "--detector",
-                "{made}/detector-bundle",
+                "{made}/detector/checkpoint.pt",
                 "--body",
                 "{made}/body.npz",
                 "--steps",
@@ -184,9 +184,9 @@ def test_an_interrupted_training_leaves_a_checkpoint_and_says_how_to_go_on(
                 "1",
             ],
             2,
-            "none does not exist",
+            "none is no file",
         ),
-        (["generator-bundle", "--checkpoint", "x", "--detector", "{made}/none"], 2, "none does not exist"),
+        (["generator-bundle", "--checkpoint", "x", "--detector", "{made}/none"], 2, "none is no file"),
         (["evaluate", "--detector", "{made}/detector/checkpoint.pt"], 2, "nothing to evaluate"),
         (["body", "--output", "{made}/body.npz"], 2, "exists already"),
     ],

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from engines.errors import GenerationError
 from engines.manifest import Normalisation
-from stream.generators.base import Crops, Generated, check_crops, to_network
+from engines.runtime import Device, Runtime
+from stream.generators.base import Crops, Generated, check_crops, run_chosen, share_cores, to_network
 from tests.generator_bundles import HEIGHT, WIDTH, crops
 
 NORMAL = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
@@ -127,3 +130,62 @@ def test_crops_hold_fields_in_the_order_of_their_slots() -> None:
     # `__getitem__` relies on it.
     names = ("images", "known", "track_ids", "embedding", "body", "vertices")
     assert Crops.__slots__ == names
+
+
+class Numbered:
+    """Stands in for a graph: each crop's output is its own number; it notes how many runs were under way together."""
+
+    device = "cpu"
+
+    def __init__(self, broken: int = -1) -> None:
+        self._lock, self._broken = threading.Lock(), broken
+        self._together = threading.Barrier(2, timeout=5)
+        self.most = self._running = 0
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self._running += 1
+            self.most = max(self.most, self._running)
+        number = int(feeds["number"][0])
+        if number < 2:
+            self._together.wait()
+        with self._lock:
+            self._running -= 1
+        value = np.nan if number == self._broken else number
+        return {"output": np.full((1, 3, HEIGHT, WIDTH), value, np.float32)}
+
+
+def chosen_run(graph: Numbered, at_once: int) -> Generated:
+    given = crops(0, 1, 2, 3)
+    chosen = np.array([True, True, False, True])
+    return run_chosen(cast("Runtime", graph), given, chosen, lambda places, _: {"number": places}, 1, at_once=at_once)
+
+
+def test_crops_are_generated_side_by_side_and_come_back_in_their_places() -> None:
+    graph = Numbered()
+    made = chosen_run(graph, 2)
+    assert graph.most == 2
+    assert made.output[:, 0, 0, 0].tolist() == [0, 1, 0, 3]
+    assert made.done.tolist() == [True, True, False, True]
+
+
+def test_what_one_of_them_raises_is_raised() -> None:
+    with pytest.raises(GenerationError, match="not finite"):
+        chosen_run(Numbered(broken=3), 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "size", "shared"),
+    [
+        ("cpu", 4, (144, 80), (4, 1)),
+        ("cpu", 1, (144, 80), (1, 1)),
+        ("cpu", 4, (288, 160), (1, 4)),
+        ("cpu", None, (288, 160), (1, None)),
+        ("cuda", 4, (144, 80), (1, 4)),
+    ],
+)
+def test_small_crops_share_the_cores_rather_than_one_crop_s_operators(
+    device: Device, threads: int | None, size: tuple[int, int], shared: tuple[int, int | None]
+) -> None:
+    assert share_cores(device, threads, size) == shared
+    assert share_cores("cpu", None, (144, 80))[0] >= 1
