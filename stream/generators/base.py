@@ -263,7 +263,8 @@ def share_cores(device: Device, threads: int | None, size: tuple[int, int]) -> t
         threads: that it may use, None for one per core.
         size: height and width of a crop.
     """
-    if device != "cpu" or size[0] * size[1] > _SMALL:
+    if device != "cpu" or size[0] * size[1] > _SMALL or (threads is not None and threads < 1):
+        # What cannot be is said by whoever opens the engine.
         return 1, threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if threads is None else threads, 1
