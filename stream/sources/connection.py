@@ -99,7 +99,7 @@ class Connection:
 def _options(address: Address, peer: Peer) -> dict[str, str]:
     options: dict[str, str] = {}
     if address.place is Place.NETWORK:
-        options |= {"analyzeduration": str(_ANALYSE), "fflags": "nobuffer+discardcorrupt"}
+        options |= {"analyzeduration": str(_ANALYSE), "fflags": "nobuffer"}
     if address.scheme in {"rtsp", "rtsps"}:
         options["rtsp_transport"] = peer.rtsp_transport
     if address.secure:
