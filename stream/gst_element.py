@@ -247,10 +247,9 @@ class StandinElement(Gst.Element):  # type: ignore[misc]
 
     def _source_event(self, pad: Gst.Pad, parent: Gst.Object, event: Gst.Event) -> bool:
         if event.type == Gst.EventType.QOS:
-            _, proportion, difference, stamp = event.parse_qos()
+            _, _, difference, stamp = event.parse_qos()
             if stamp != Gst.CLOCK_TIME_NONE:
                 self._late_until = max(0, stamp + 2 * difference) if difference > 0 else max(0, stamp + difference)
-            del proportion
         return bool(pad.event_default(parent, event))
 
     def _sink_query(self, pad: Gst.Pad, parent: Gst.Object, query: Gst.Query) -> bool:

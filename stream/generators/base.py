@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ Ints = npt.NDArray[np.int64]
 
 #: Crops in one run of a graph; more wait for the next run, so that a crowd does not exhaust the memory.
 MOST_CROPS = 8
-#: Pixels of a crop that one thread generates by itself.
-_SMALL = 2**14
 
 
 def most_crops(device: Device) -> int:
@@ -251,23 +248,6 @@ def to_network(crops: Crops, normal: Normalisation) -> tuple[Floats, Floats]:
     known = crops.known[:, None]
     image = np.where(known, scaled.transpose(0, 3, 1, 2), np.float32(0))
     return np.ascontiguousarray(image, np.float32), known.astype(np.float32)
-
-
-def share_cores(device: Device, threads: int | None, size: tuple[int, int]) -> tuple[int, int | None]:
-    """How many crops a processor generates side by side, and how many threads each of them has.
-
-    Threads that share a small crop mostly wait for each other: at 144x80, two of them take 11.8 ms, one 15.8.
-
-    Args:
-        device: where the engine runs.
-        threads: that it may use, None for one per core.
-        size: height and width of a crop.
-    """
-    if device != "cpu" or size[0] * size[1] > _SMALL or (threads is not None and threads < 1):
-        # What cannot be is said by whoever opens the engine.
-        return 1, threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if threads is None else threads, 1
 
 
 def run_chosen(

@@ -11,7 +11,8 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, UsageError
 from engines.manifest import Generation
 from engines.runtime import Device, Runtime, open_runtime
-from stream.generators.base import Floats, Generator, most_crops, share_cores
+from stream.cores import share_cores_of_crops
+from stream.generators.base import Floats, Generator, most_crops
 from stream.generators.surface import SurfaceGenerator
 from stream.generators.tables import DEFAULT_BUDGET, LINGER
 from stream.generators.unet import UnetGenerator
@@ -77,7 +78,7 @@ def open_generator(
             f"{latents.channels}; give it latents of its own"
         )
     normalisation = bundle.manifest.normalisation
-    at_once, each = share_cores(device, threads, generation.image_size)
+    at_once, each = share_cores_of_crops(device, threads, generation.image_size)
     with contextlib.ExitStack() as opened:
 
         def enter(name: str) -> Runtime:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from engines.bundle import Bundle
+from engines.runtime import Device
 from stream.config import AnonymizerSettings
-from stream.cores import share_cores
+from stream.cores import share_cores, share_cores_of_crops
 from tests.detector_bundles import FACES, PERSONS, write_one_stage, write_two_stage
 
 
@@ -36,3 +39,21 @@ def test_all_cores_that_the_process_may_use_count(tmp_path: Path) -> None:
 def test_other_devices_share_what_they_have_themselves(tmp_path: Path) -> None:
     single, _, _ = detectors(tmp_path)
     assert share_cores(AnonymizerSettings(device="openvino", threads=3), [single]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "size", "shared"),
+    [
+        ("cpu", 4, (144, 80), (4, 1)),
+        ("cpu", 1, (144, 80), (1, 1)),
+        ("cpu", 0, (144, 80), (1, 0)),
+        ("cpu", 4, (288, 160), (1, 4)),
+        ("cpu", None, (288, 160), (1, None)),
+        ("cuda", 4, (144, 80), (1, 4)),
+    ],
+)
+def test_small_crops_share_the_cores_rather_than_one_crop_s_operators(
+    device: Device, threads: int | None, size: tuple[int, int], shared: tuple[int, int | None]
+) -> None:
+    assert share_cores_of_crops(device, threads, size) == shared
+    assert share_cores_of_crops("cpu", None, (144, 80))[0] >= 1

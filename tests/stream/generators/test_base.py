@@ -10,8 +10,8 @@ import pytest
 
 from engines.errors import GenerationError
 from engines.manifest import Normalisation
-from engines.runtime import Device, Runtime
-from stream.generators.base import Crops, Generated, check_crops, run_chosen, share_cores, to_network
+from engines.runtime import Runtime
+from stream.generators.base import Crops, Generated, check_crops, run_chosen, to_network
 from tests.generator_bundles import HEIGHT, WIDTH, crops
 
 NORMAL = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
@@ -172,21 +172,3 @@ def test_crops_are_generated_side_by_side_and_come_back_in_their_places() -> Non
 def test_what_one_of_them_raises_is_raised() -> None:
     with pytest.raises(GenerationError, match="not finite"):
         chosen_run(Numbered(broken=3), 2)
-
-
-@pytest.mark.parametrize(
-    ("device", "threads", "size", "shared"),
-    [
-        ("cpu", 4, (144, 80), (4, 1)),
-        ("cpu", 1, (144, 80), (1, 1)),
-        ("cpu", 0, (144, 80), (1, 0)),
-        ("cpu", 4, (288, 160), (1, 4)),
-        ("cpu", None, (288, 160), (1, None)),
-        ("cuda", 4, (144, 80), (1, 4)),
-    ],
-)
-def test_small_crops_share_the_cores_rather_than_one_crop_s_operators(
-    device: Device, threads: int | None, size: tuple[int, int], shared: tuple[int, int | None]
-) -> None:
-    assert share_cores(device, threads, size) == shared
-    assert share_cores("cpu", None, (144, 80))[0] >= 1
