@@ -108,7 +108,20 @@ class Surface:
             if mask.shape != expected:
                 raise TensorError(f"{name} has shape {mask.shape}, expected {expected} to match the embedding")
         found = np.where(known, np.int64(self.known), np.int64(self.border))
-        found[body] = self.nearest(embedding.transpose(0, 2, 3, 1)[body])
+        queries = embedding.transpose(0, 2, 3, 1)
+        height, width = body.shape[1:]
+        if not self.sparse or height % 2 or width % 2:
+            found[body] = self.nearest(queries[body])
+            return found
+        _check_finite(queries[body])
+        # 2x2 pixels take the vertex of the first of them that is on the body: a quarter of the search.
+        blocks = body.reshape(-1, height // 2, 2, width // 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4)
+        shown, first = np.asarray(blocks.any(axis=1)), blocks.argmax(axis=1)
+        n, row, column = np.unravel_index(np.flatnonzero(shown), (len(body), height // 2, width // 2))
+        first = first[shown]
+        coarse = np.zeros((len(body), height // 2, width // 2), np.int64)
+        coarse[n, row, column] = self.nearest(queries[n, 2 * row + first // 2, 2 * column + first % 2])
+        found[body] = coarse.repeat(2, axis=1).repeat(2, axis=2)[body]
         return found
 
     def embeddings(self, vertices: Indices) -> Embeddings:
@@ -205,8 +218,7 @@ class Surface:
         _check("queries", queries, np.float32, 2)
         if queries.shape[1] != self.channels:
             raise TensorError(f"queries have {queries.shape[1]} channels, the surface {self.channels}: pair them anew")
-        if not np.isfinite(queries).all():
-            raise DetectionError("an embedding of a body pixel is not finite: the detector's answer cannot be used")
+        _check_finite(queries)
         scaled = np.empty((len(queries), self.channels + 1))
         # Said twice: NumPy would divide float32 by a Python number in float32, whatever it writes to.
         np.divide(queries, self._unit, out=scaled[:, :-1], dtype=np.float64)
@@ -337,6 +349,11 @@ def _split(vertices: Doubles, depth: int) -> list[Indices]:
 def _squares(rows: Doubles) -> Doubles:
     """Squared norm of every row, (N,)."""
     return np.asarray(np.einsum("nd,nd->n", rows, rows), np.float64)
+
+
+def _check_finite(queries: Embeddings) -> None:
+    if not np.isfinite(queries).all():
+        raise DetectionError("an embedding of a body pixel is not finite: the detector's answer cannot be used")
 
 
 def _check(name: str, array: npt.NDArray[Any], dtype: type[np.generic], dimensions: int) -> None:

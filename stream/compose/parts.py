@@ -12,7 +12,7 @@ from stream import geometry
 from stream.compose import boxes, masks, surfaces
 from stream.compose.crops import Cutting
 from stream.compose.matching import inside_any
-from stream.generators.base import Bools, Generator, Ints
+from stream.generators.base import Bools, Floats, Generator, Ints
 from stream.generators.classical import Fill
 from stream.outline import BodySurface, Box, PixelMask, intersection, is_empty
 from stream.regions import Kind, Regions
@@ -239,7 +239,7 @@ def _crop(
     if crop is None:
         return None
     embedding, body = surfaces.place_whole(surface, crop.box, size)
-    return Crop(role, "person", crop.box, crop.unknown, body, surfaces.vertex_map(painters.surface, embedding, body))
+    return Crop(role, "person", crop.box, crop.unknown, body, _vertices(painters.surface, embedding, body))
 
 
 def _face(pixels: PixelMask, size: tuple[int, int], whole: bool) -> Crop | None:
@@ -279,12 +279,17 @@ def _surface_guided(
     own = masks.cut(surface.linear_mask(), box, size)
     unknown = masks.dilate_body(masks.cut(pixels, box, size))
     embedding = surfaces.place_in_frame(surface, box, size)
-    found = surfaces.vertex_map(vertices, embedding, own)
+    found = _vertices(vertices, embedding, own)
     return Crop("person-cse", "surface", box, _complete(unknown, pixels, box, whole), own, found)
 
 
 def _complete(unknown: Bools, pixels: PixelMask, box: Box, whole: bool) -> Bools:
     return unknown | masks.touched(pixels, box, (unknown.shape[0], unknown.shape[1])) if whole else unknown
+
+
+def _vertices(surface: Surface, embedding: Floats, body: Bools) -> Ints:
+    found: Ints = surface.vertices(embedding.transpose(2, 0, 1)[None], body[None], ~body[None])[0]
+    return found
 
 
 def _area(box: Box) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from stream import resample
-from stream.generators.base import Ints
 from stream.outline import BodySurface, Bools, Box, intersection
 from stream.resample import Floats
-from stream.surface import Surface
 
 
 def _rounded(edge: int, start: int, length: int, wanted: int) -> int:
@@ -70,34 +68,3 @@ def place_in_frame(surface: BodySurface, box: Box, size: tuple[int, int]) -> Flo
         if turn == 1:
             values = values.swapaxes(0, 1)
     return np.asarray(values, np.float32)
-
-
-def vertex_map(surface: Surface, embedding: Floats, body: Bools) -> Ints:
-    """The vertex of every pixel of a crop.
-
-    Where the surface says that its vertices are far apart (`Surface.sparse`), 2x2 pixels take the vertex of the first
-    of them that is on the body: a quarter of the search.
-
-    Args:
-        surface: the vertices.
-        embedding: (H, W, D), of each pixel.
-        body: (H, W), where it counts.
-
-    Returns:
-        (H, W) int64: below K on the body, K elsewhere.
-
-    Raises:
-        DetectionError: an embedding of a body pixel is not finite.
-    """
-    height, width = body.shape
-    if not surface.sparse or height % 2 or width % 2:
-        found: Ints = surface.vertices(embedding.transpose(2, 0, 1)[None], body[None], ~body[None])[0]
-        return found
-    blocks = body.reshape(height // 2, 2, width // 2, 2).transpose(0, 2, 1, 3).reshape(height // 2, width // 2, 4)
-    first = blocks.argmax(axis=2)
-    rows = 2 * np.arange(height // 2)[:, None] + first // 2
-    columns = 2 * np.arange(width // 2) + first % 2
-    shown = np.asarray(blocks.any(axis=2))[None]
-    chosen = np.ascontiguousarray(embedding[rows, columns].transpose(2, 0, 1)[None])
-    coarse = surface.vertices(chosen, shown, ~shown)[0]
-    return np.where(body, coarse.repeat(2, axis=0).repeat(2, axis=1), np.int64(surface.known))

@@ -388,3 +388,34 @@ def test_the_vertices_embeddings_can_be_had_as_given_and_not_be_changed() -> Non
     np.testing.assert_array_equal(given, vertices)
     given[:] = 0
     np.testing.assert_array_equal(surface.vertex_embeddings, vertices)
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (7, 6)])
+def test_a_sparse_surface_is_looked_up_for_pixels_together(shape: tuple[int, int]) -> None:
+    draw = np.random.default_rng(0)
+    given = draw.standard_normal((20, 4)).astype(np.float32)
+    embedding = draw.standard_normal((*shape, 4)).astype(np.float32)
+    body = draw.random(shape) < 0.6
+    planes = embedding.transpose(2, 0, 1)[None]
+    exact = Surface(given).vertices(planes, body[None], ~body[None])[0]
+    assert np.array_equal(exact == 20, ~body)
+    sparse = Surface(given, sparse=True)
+    found = sparse.vertices(planes, body[None], ~body[None])[0]
+    assert np.array_equal(found == 20, ~body)
+    if shape[0] % 2:
+        assert np.array_equal(found, exact)
+        return
+    for y in range(0, shape[0], 2):
+        for x in range(0, shape[1], 2):
+            here = body[y : y + 2, x : x + 2]
+            if here.any():
+                first = exact[y : y + 2, x : x + 2][here][0]
+                assert (found[y : y + 2, x : x + 2][here] == first).all()
+
+
+def test_every_pixel_of_a_sparse_surface_must_be_finite() -> None:
+    body = np.ones((1, 4, 4), np.bool_)
+    embedding = np.ones((1, 4, 4, 4), np.float32)
+    embedding[0, :, 3, 3] = np.nan
+    with pytest.raises(DetectionError, match="not finite"):
+        Surface(np.eye(4, dtype=np.float32), sparse=True).vertices(embedding, body, ~body)

@@ -1,11 +1,9 @@
 import numpy as np
-import pytest
 import torch
 from torch.nn import functional
 
 from stream.compose import surfaces
 from stream.outline import BodySurface, Box
-from stream.surface import Surface
 from tests.compose import posed
 from tests.generator_bundles import vertex_embeddings
 
@@ -69,24 +67,3 @@ def test_both_matrices_of_an_axis_give_what_the_steps_give() -> None:
 def test_a_pose_beside_the_crop_leaves_it_empty() -> None:
     assert not surfaces.place_in_frame(surface((500, 500, 600, 700)), (0, 0, 100, 180), SIZE).any()
     assert not surfaces.place_in_frame(surface((-300, -300, -200, -100)), (0, 0, 100, 180), SIZE).any()
-
-
-@pytest.mark.parametrize("shape", [(8, 6), (7, 6)])
-def test_a_sparse_surface_is_looked_up_for_pixels_together(shape: tuple[int, int]) -> None:
-    draw = np.random.default_rng(0)
-    given = draw.standard_normal((20, 4)).astype(np.float32)
-    embedding = draw.standard_normal((*shape, 4)).astype(np.float32)
-    body = draw.random(shape) < 0.6
-    exact = surfaces.vertex_map(Surface(given), embedding, body)
-    assert np.array_equal(exact == 20, ~body)
-    found = surfaces.vertex_map(Surface(given, sparse=True), embedding, body)
-    assert np.array_equal(found == 20, ~body)
-    if shape[0] % 2:
-        assert np.array_equal(found, exact)
-        return
-    for y in range(0, shape[0], 2):
-        for x in range(0, shape[1], 2):
-            here = body[y : y + 2, x : x + 2]
-            if here.any():
-                first = exact[y : y + 2, x : x + 2][here][0]
-                assert (found[y : y + 2, x : x + 2][here] == first).all()
