@@ -26,6 +26,7 @@ from export.starter.detector_targets import visible
 from export.starter.samples import Scene
 from export.starter.stages import BODY
 from stream import assemble, geometry
+from stream.caution import own_pixels
 from stream.config import AnonymizerSettings, make_settings
 from stream.frame import Frame
 from stream.regions import Kind, Regions
@@ -63,14 +64,10 @@ def look(scene: Scene, regions: Regions) -> Looked:
     height, width = scene.instances.shape
     masks = np.zeros((height, width), np.bool_)
     for index in range(len(persons)):
-        outline = persons.outline(index)
-        mask = None if outline is None else outline.mask
-        if mask is None and outline is not None and outline.surface is not None:
-            mask = outline.surface.nearest_mask()
+        mask = own_pixels(persons.outline(index), width, height)
         if mask is not None:
-            inside = mask.within((0, 0, width, height))
-            x0, y0, x1, y1 = inside.box
-            masks[y0:y1, x0:x1] |= inside.pixels
+            x0, y0, x1, y1 = mask.box
+            masks[y0:y1, x0:x1] |= mask.pixels
     picture = scene.image.copy()
     picture[masks] = (0.55 * picture[masks] + 0.45 * np.array(_BODY)).astype(np.uint8)
     for box, is_right in zip(persons.boxes, right, strict=True):
