@@ -65,6 +65,10 @@ class RuntimeFailedError(StandinError, RuntimeError):
     """A runtime raised while it executed a graph, or was used after it was closed."""
 
 
+class OutOfMemoryError(RuntimeFailedError):
+    """A runtime found no memory, not even for the smallest batch."""
+
+
 class TensorError(StandinError, ValueError):
     """Arrays fed to a runtime do not match what the manifest declares."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from engines.bundle import Bundle
     from engines.manifest import Graph, Tensor
+    from engines.tensorrt_policy import Policy
 
     Array = NDArray[Any]
 
@@ -175,6 +177,19 @@ class Runtime(ABC):
         self.close()
 
 
+def tensorrt_policy() -> Policy | None:
+    """What may be done where a TensorRT plan is needed; None where ONNX Runtime's provider runs what TensorRT runs.
+
+    Raises:
+        UsageError: The variable STANDIN_TENSORRT has words that are not known.
+        RuntimeUnavailableError: It asks for ONNX Runtime's provider, and the TensorRT that is there is not for it.
+    """
+    from engines.tensorrt_policy import VARIABLE, goes_by_plans, installed_version, parse_policy
+
+    policy = parse_policy(os.environ.get(VARIABLE))
+    return policy if goes_by_plans(policy, installed_version()) else None
+
+
 def open_runtime(
     bundle: Bundle,
     graph: str = "detector",
@@ -182,20 +197,26 @@ def open_runtime(
     device: Device = "cpu",
     threads: int | None = None,
     spinning: bool = False,
+    server: Path | None = None,
+    timeout: float = 10.0,
 ) -> Runtime:
-    """Opens a graph of a bundle on a device.
+    """Opens a graph of a bundle on a device, in this process or in an engine process.
 
     Args:
         bundle: A verified bundle.
         graph: Name of the graph in its manifest.
-        device: `cpu`, `cuda` or `tensorrt` in ONNX Runtime, or `openvino`; never another one than asked for.
+        device: `cpu` or `cuda` in ONNX Runtime, `openvino`, or `tensorrt`: a plan where TensorRT's Python package is
+            there, else ONNX Runtime's provider (`engines.tensorrt_policy`); never another one than asked for.
         threads: Threads for one operator on the CPU; all cores if not given.
         spinning: Whether idle threads of ONNX Runtime wait busily, see `engines.runtime_onnx`.
+        server: Path of the socket of an engine process (`engines.engine_process`) that is to run it; here if None.
+        timeout: Seconds that a run over there may take, see `engines.runtime_remote`.
 
     Raises:
-        UsageError: There is no such device, or `threads` is below 1.
+        UsageError: There is no such device, `threads` is below 1, or the engine process is for another device.
         BundleError: There is no such graph, or its file does not fit the manifest.
-        RuntimeUnavailableError: The device, its provider or its runtime is not usable here.
+        RuntimeUnavailableError: The device, its provider or its runtime is not usable, there is no plan that fits this
+            machine, or no engine process answers.
     """
     if device not in DEVICES:
         raise UsageError(f"device {device!r} is not known; expected one of {', '.join(DEVICES)}")
@@ -204,6 +225,16 @@ def open_runtime(
     declared = bundle.graph(graph)
     path = bundle.file(declared.file)
     # Imported here: the modules import this one for its base class.
+    if server is not None:
+        from engines.runtime_remote import RemoteRuntime
+
+        return RemoteRuntime(
+            bundle, graph, server=server, device=device, threads=threads, spinning=spinning, timeout=timeout
+        )
+    if device == "tensorrt" and (policy := tensorrt_policy()) is not None:
+        from engines.plan_open import open_plan
+
+        return open_plan(bundle, graph, policy)
     if device == "openvino":
         from engines.runtime_openvino import OpenvinoRuntime
 

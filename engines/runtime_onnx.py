@@ -1,7 +1,11 @@
 """ONNX Runtime with its CPU, CUDA and TensorRT execution providers.
 
 ONNX Runtime falls back to other providers in two places without raising: when a provider's library does
-not load, and when a run fails. Both are switched off or checked here: what was asked for runs, or nothing.
+not load, and when a run fails. Both are switched off or checked here: what was asked for runs, or nothing. Single
+nodes that a provider does not have run on the CPU all the same; they are counted (`OnnxRuntime.placement`).
+
+TF32 keeps 10 bits of a float32's 23 in the products of an NVIDIA GPU's tensor cores. It is off unless it is asked for,
+so that a graph gives on a GPU what it gives on the CPU. TensorRT's provider has no switch for it and always uses it.
 """
 
 from __future__ import annotations
@@ -11,29 +15,35 @@ import io
 import logging
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from engines.errors import BundleError, RuntimeFailedError, RuntimeUnavailableError
-from engines.runtime import Runtime, require_names
+from engines.errors import BundleError, OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError
+from engines.onnx_binding import Binding, OrtArray
+from engines.placement import CPU_PROVIDER, Placement, ask_for_placement, placement_of
+from engines.runtime import Runtime, check_feeds, require_names
+from engines.splitting import Splitter, is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
     from engines.runtime import Array, Device
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
-_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_CPU, _CUDA, _TENSORRT = CPU_PROVIDER, "CUDAExecutionProvider", "TensorrtExecutionProvider"
 #: The first is the one that was asked for; the others take the operators that it does not have.
 PROVIDERS: dict[Device, tuple[str, ...]] = {
     "cpu": (_CPU,),
     "cuda": (_CUDA, _CPU),
     "tensorrt": (_TENSORRT, _CUDA, _CPU),
 }
+#: What ONNX Runtime calls the place of arrays.
+_PLACES: dict[Device, str] = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
 _INSTALL: dict[Device, str] = {
     "cpu": 'pip install "standin[cpu]"',
     "cuda": 'uninstall onnxruntime and pip install "standin[gpu]"',
@@ -85,6 +95,16 @@ def require_providers(device: Device, available: Sequence[str]) -> tuple[str, ..
     return wanted
 
 
+def provider_options(providers: Sequence[str], *, tf32: bool) -> list[str | tuple[str, dict[str, str]]]:
+    """Returns providers as a session takes them, with what they are told.
+
+    Args:
+        providers: Their names, the first one first.
+        tf32: Whether float32 products may be computed in TF32.
+    """
+    return [(name, {"use_tf32": "1" if tf32 else "0"}) if name == _CUDA else name for name in providers]
+
+
 def require_active(device: Device, active: Sequence[str]) -> str:
     """Returns the provider in use, after a session was created.
 
@@ -129,11 +149,14 @@ def _session_options(ort: Any, threads: int | None, spinning: bool) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    ask_for_placement(options)
     return options
 
 
 class OnnxRuntime(Runtime):
     """A graph in ONNX Runtime; opened by `engines.runtime.open_runtime`.
+
+    A run that finds no memory is tried again with fewer rows at a time, see `engines.splitting`.
 
     Args:
         path: The ONNX file.
@@ -143,6 +166,7 @@ class OnnxRuntime(Runtime):
         spinning: Whether idle threads of ONNX Runtime wait busily. Off by default, since decoder, encoder and
             tracker share the cores with it: CenterFace at 640x480 on two cores takes 18 ms either way when
             alone, but beside one busy thread 25 ms without spinning and 50 ms with it.
+        tf32: Whether a GPU may compute float32 products in TF32.
 
     Raises:
         BundleError: The file is no usable model, or its inputs and outputs are not those of the declaration.
@@ -150,50 +174,124 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(
-        self, path: Path, graph: Graph, *, device: Device, threads: int | None = None, spinning: bool = False
+        self,
+        path: Path,
+        graph: Graph,
+        *,
+        device: Device,
+        threads: int | None = None,
+        spinning: bool = False,
+        tf32: bool = False,
     ) -> None:
         super().__init__(graph, device)
         ort = import_onnxruntime()
         if hasattr(ort, "disable_telemetry_events"):
             ort.disable_telemetry_events()
-        providers = require_providers(device, ort.get_available_providers())
-        _load_libraries(ort, device)
-        options = _session_options(ort, threads, spinning)
-        try:
-            session = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            text = " ".join(str(error).split())
-            if device == "cpu":
-                raise BundleError(
-                    f"{path} cannot be loaded by ONNX Runtime ({text}); build the bundle again"
-                ) from error
-            raise RuntimeUnavailableError(
-                f"device {device!r} cannot run {path} ({text}); check the driver and libraries, see: standin doctor"
-            ) from error
+        session = _open_session(ort, path, device, _session_options(ort, threads, spinning), tf32)
         self._provider = require_active(device, session.get_providers())
         require_names(path, "inputs", [t.name for t in graph.inputs], [t.name for t in session.get_inputs()])
         require_names(path, "outputs", [t.name for t in graph.outputs], [t.name for t in session.get_outputs()])
-        self._session: Any = session
-        self._names = [tensor.name for tensor in graph.outputs]
-        log.info("%s runs on %s", path.name, self._provider)
+        self._binding: Binding | None = Binding(ort, session, [t.name for t in graph.outputs], _PLACES[device])
+        self._splitter = Splitter(graph.inputs, graph.outputs)
+        self._placement = placement_of(session, str(ort.__version__))
+        self._tf32 = {"cpu": None, "cuda": tf32, "tensorrt": True}[device]
+        log.info("%s runs on %s%s", path.name, self._provider, _strays(device, self._placement))
 
     @property
     def provider(self) -> str:
         """ONNX Runtime's name of the execution provider, such as `CPUExecutionProvider`."""
         return self._provider
 
+    @property
+    def placement(self) -> Placement | None:
+        """Which provider got which nodes, None if this ONNX Runtime does not tell."""
+        return self._placement
+
+    @property
+    def tf32(self) -> bool | None:
+        """Whether float32 products are computed in TF32, None where there is no such thing."""
+        return self._tf32
+
+    def hold(self, array: Array) -> OrtArray:
+        """Copies an input to the device, for many runs.
+
+        Raises:
+            RuntimeFailedError: The runtime is closed, or there is no memory.
+        """
+        return self._guarded(lambda binding: binding.hold(array), {})
+
+    def adopt(self, array: SupportsDlpack) -> OrtArray:
+        """Takes an array of another library as an input where it lies, without a copy, by DLPack.
+
+        It has to lie on the runtime's device, be complete (no kernel still writes it), and not be of truth values.
+
+        Raises:
+            RuntimeFailedError: The runtime is closed, or does not take such an array.
+        """
+        return self._guarded(lambda binding: binding.adopt(array), {})
+
+    def run_bound(
+        self, feeds: Mapping[str, Array | OrtArray], keep: Collection[str] = ()
+    ) -> dict[str, Array | OrtArray]:
+        """Runs the graph once, with inputs and outputs that may stay on the device. Never in parts.
+
+        Args:
+            feeds: One array for each declared input, of this runtime or on the host.
+            keep: Outputs that stay on the device.
+
+        Returns:
+            An `OrtArray` for each output in `keep`, a numpy array for every other one.
+
+        Raises:
+            TensorError: The arrays are not what the manifest declares.
+            RuntimeFailedError: The runtime raised, or is closed.
+        """
+        check_feeds(self.inputs, {n: a.stand_in() if isinstance(a, OrtArray) else a for n, a in feeds.items()})
+        return self._guarded(lambda binding: binding.run(feeds, keep), feeds)
+
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        session = self._session
-        if session is None:
+        return self._splitter.run(self._run_rows, feeds)
+
+    def _run_rows(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if self._device == "cpu":
+            return self._guarded(lambda binding: binding.run_on_host(feeds), feeds)
+        return self._guarded(lambda binding: binding.run(feeds), feeds)
+
+    def _guarded(self, run: Callable[[Binding], T], feeds: Mapping[str, Array | OrtArray]) -> T:
+        binding = self._binding
+        if binding is None:
             raise self._closed()
         try:
-            values = session.run(self._names, dict(feeds))
+            return run(binding)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            text = " ".join(str(error).split())
-            shapes = ", ".join(f"{name} {feeds[name].shape}" for name in sorted(feeds))
-            raise RuntimeFailedError(f"{self._graph.file} failed on {self._provider} with {shapes}: {text}") from error
-        return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
+            text = " ".join(str(error).split()) or type(error).__name__
+            shapes = ", ".join(f"{name} {feeds[name].shape}" for name in sorted(feeds)) or "an array to be held there"
+            kind = OutOfMemoryError if is_out_of_memory(error) else RuntimeFailedError
+            raise kind(f"{self._graph.file} failed on {self._provider} with {shapes}: {text}") from error
 
     def close(self) -> None:
         """Frees the session; may be called again."""
-        self._session = None
+        self._binding = None
+
+
+def _open_session(ort: Any, path: Path, device: Device, options: Any, tf32: bool) -> Any:
+    providers = require_providers(device, ort.get_available_providers())
+    _load_libraries(ort, device)
+    try:
+        return ort.InferenceSession(
+            str(path), options, providers=provider_options(providers, tf32=tf32), enable_fallback=0
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        text = " ".join(str(error).split())
+        if device == "cpu":
+            raise BundleError(f"{path} cannot be loaded by ONNX Runtime ({text}); build the bundle again") from error
+        raise RuntimeUnavailableError(
+            f"device {device!r} cannot run {path} ({text}); check the driver and libraries, see: standin doctor"
+        ) from error
+
+
+def _strays(device: Device, placement: Placement | None) -> str:
+    """What a log says of nodes that are not where they were asked to be."""
+    if device == "cpu":
+        return ""
+    return f", {placement}" if placement is not None else "; this ONNX Runtime does not tell where its nodes are"

@@ -1,0 +1,113 @@
+"""ONNX Runtime on machines without a GPU: its own classes' signatures, and sessions that claim to run elsewhere.
+
+The fakes are made from the installed onnxruntime (`create_autospec`), so that a method or an argument that it does not
+have is an error here as well.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from unittest.mock import create_autospec
+
+import numpy as np
+import onnxruntime
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+#: Gives a graph's outputs in order from its inputs, or raises.
+Compute = Callable[[Mapping[str, Any]], Sequence[Any]]
+
+
+def assigned(provider: str, *operators: str) -> Any:
+    """Nodes that a provider got."""
+    nodes = []
+    for operator in operators:
+        node = create_autospec(onnxruntime.OrtEpAssignedNode, instance=True)
+        node.op_type = operator
+        nodes.append(node)
+    part = create_autospec(onnxruntime.OrtEpAssignedSubgraph, instance=True)
+    part.ep_name = provider
+    part.get_nodes.return_value = nodes
+    return part
+
+
+class FakeOnnxRuntime:
+    """A module `onnxruntime` with the providers of a GPU.
+
+    Args:
+        compute: what a session gives; None for what the graph gives on the CPU.
+        most: rows for which there is memory, None for any number.
+        active: a session's providers after it was made; None for those that were asked for.
+        parts: the assignment of nodes, None for a build that keeps none.
+        version: what it says it is.
+    """
+
+    def __init__(
+        self,
+        compute: Compute | None = None,
+        *,
+        most: int | None = None,
+        active: Sequence[str] | None = None,
+        parts: Sequence[Any] | None = (),
+        version: str = "1.31.1",
+    ) -> None:
+        self._compute, self._most, self._active, self._parts = compute, most, active, parts
+        self._version = version
+        #: Arguments of each session, by name.
+        self.made: list[dict[str, Any]] = []
+        #: Rows of each run's first input.
+        self.rows: list[int] = []
+        #: Devices to which outputs were bound, and arrays were copied.
+        self.bound: list[tuple[str, str]] = []
+        self.held: list[str] = []
+
+    @property
+    def module(self) -> Any:
+        """What `import_onnxruntime` finds."""
+        return types.SimpleNamespace(
+            __version__=self._version,
+            InferenceSession=create_autospec(onnxruntime.InferenceSession, side_effect=self._open),
+            SessionOptions=onnxruntime.SessionOptions,
+            OrtValue=types.SimpleNamespace(ortvalue_from_numpy=self._hold),
+            get_available_providers=lambda: [TENSORRT, CUDA, CPU],
+        )
+
+    def _hold(self, array: Any, device_type: str = "cpu", device_id: int = 0) -> Any:
+        self.held.append(device_type)
+        # There is no other device here.
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", device_id)
+
+    def _open(self, path: str, options: Any, **settings: Any) -> Any:
+        self.made.append(settings)
+        real = onnxruntime.InferenceSession(path, providers=[CPU])
+        session = create_autospec(onnxruntime.InferenceSession, instance=True, spec_set=True)
+        names = [given if isinstance(given, str) else given[0] for given in settings["providers"]]
+        session.get_providers.return_value = names if self._active is None else list(self._active)
+        session.get_inputs.return_value = real.get_inputs()
+        session.get_outputs.return_value = real.get_outputs()
+        if self._parts is None:
+            session.get_provider_graph_assignment_info.side_effect = RuntimeError("not kept")
+        else:
+            session.get_provider_graph_assignment_info.return_value = self._parts
+        session.io_binding.side_effect = self._bind
+        compute = self._compute or (lambda feeds: real.run(None, dict(feeds)))
+        session.run_with_iobinding.side_effect = lambda binding: self._run(binding, compute)
+        return session
+
+    def _bind(self) -> Any:
+        binding = create_autospec(onnxruntime.IOBinding, instance=True)
+        binding.feeds = {}
+        binding.bind_cpu_input.side_effect = binding.feeds.__setitem__
+        binding.bind_ortvalue_input.side_effect = lambda name, value: binding.feeds.__setitem__(name, value.numpy())
+        binding.bind_output.side_effect = lambda name, device_type, device_id: self.bound.append((name, device_type))
+        return binding
+
+    def _run(self, binding: Any, compute: Compute) -> None:
+        rows = len(next(iter(binding.feeds.values())))
+        self.rows.append(rows)
+        if self._most is not None and rows > self._most:
+            raise RuntimeError("[ONNXRuntimeError] : 6 : CUDA failure 2: out of memory")
+        values = compute(binding.feeds)
+        binding.get_outputs.return_value = [onnxruntime.OrtValue.ortvalue_from_numpy(np.array(v)) for v in values]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engines.cuda import Cuda, import_cudart
+from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError
+from tests.fake_cuda import FakeGpu, fake_cudart
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr("engines.cuda.import_module", missing)
+    with pytest.raises(RuntimeUnavailableError, match=r'pip install "standin\[tensorrt\]"'):
+        import_cudart()
+
+
+@pytest.mark.parametrize("status", ["cudaErrorInsufficientDriver", "cudaErrorNoDevice"])
+def test_without_a_driver_or_a_gpu_the_error_says_so(status: str) -> None:
+    with pytest.raises(RuntimeUnavailableError, match=f"{status}.*driver"):
+        Cuda(fake_cudart(FakeGpu(status=status)))
+    with pytest.raises(RuntimeUnavailableError, match="no NVIDIA GPU"):
+        Cuda(fake_cudart(FakeGpu(count=0)))
+
+
+def test_the_gpu_is_described() -> None:
+    gpu = Cuda(fake_cudart(FakeGpu(capability=(8, 7), name="Orin", memory=1000))).gpu()
+    assert (gpu.name, gpu.capability, gpu.free, gpu.total) == ("Orin", (8, 7), 1000, 1000)
+
+
+def test_memory_is_given_back_once() -> None:
+    gpu = FakeGpu()
+    cuda = Cuda(fake_cudart(gpu))
+    memory, pinned = cuda.allocate(100), cuda.pinned(100)
+    assert gpu.used == 100
+    for _ in range(2):
+        memory.free()
+        pinned.free()
+    assert not gpu.allocated
+    assert not gpu.pinned
+    assert gpu.calls.count("cudaFree") == 1
+
+
+def test_too_little_memory_is_an_error_of_its_own() -> None:
+    cuda = Cuda(fake_cudart(FakeGpu(memory=100)))
+    with pytest.raises(OutOfMemoryError, match=r"out of memory.*--batch"):
+        cuda.allocate(101)
+
+
+def test_a_call_that_fails_is_named() -> None:
+    gpu = FakeGpu()
+    stream = Cuda(fake_cudart(gpu)).stream()
+    with pytest.raises(RuntimeFailedError, match="cudaMemcpyAsync said cudaErrorInvalidValue"):
+        stream.upload(1, 2, 3)
+
+
+def test_bytes_go_to_the_gpu_and_come_back() -> None:
+    cuda = Cuda(fake_cudart(FakeGpu()))
+    stream, device, copy = cuda.stream(), cuda.allocate(24), cuda.allocate(24)
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    host = cuda.pinned(24).array((2, 3), values.dtype)
+    stream.upload(device.address, values.ctypes.data, values.nbytes)
+    stream.move(copy.address, device.address, values.nbytes)
+    stream.download(host.ctypes.data, copy.address, values.nbytes)
+    stream.wait()
+    np.testing.assert_array_equal(host, values)
+
+
+def test_recorded_work_is_done_when_it_is_launched_and_not_before() -> None:
+    gpu = FakeGpu()
+    cuda = Cuda(fake_cudart(gpu))
+    stream, device = cuda.stream(), cuda.allocate(8)
+    source, back = np.array([1, 2], np.int32), np.zeros(2, np.int32)
+    graph = stream.capture(lambda: stream.upload(device.address, source.ctypes.data, 8))
+    stream.download(back.ctypes.data, device.address, 8)
+    assert list(back) == [-1, -1]
+    stream.launch(graph)
+    stream.download(back.ctypes.data, device.address, 8)
+    assert list(back) == [1, 2]
+
+
+def test_a_recording_that_fails_leaves_the_stream_usable() -> None:
+    gpu = FakeGpu()
+    cuda = Cuda(fake_cudart(gpu))
+    stream = cuda.stream()
+
+    def fails() -> None:
+        raise RuntimeFailedError("no")
+
+    with pytest.raises(RuntimeFailedError, match="no"):
+        stream.capture(fails)
+    stream.wait()
+    gpu.refuses_capture = True
+    with pytest.raises(RuntimeFailedError, match="Invalidated"):
+        stream.capture(lambda: None)
+    stream.wait()
+
+
+def test_a_stream_waits_for_another() -> None:
+    gpu = FakeGpu()
+    cuda = Cuda(fake_cudart(gpu))
+    stream, other = cuda.stream(), cuda.stream()
+    stream.wait_for(other.handle)
+    assert gpu.calls[-4:] == ["cudaEventCreateWithFlags", "cudaEventRecord", "cudaStreamWaitEvent", "cudaEventDestroy"]
+    stream.close()
+    assert gpu.streams == {other.handle}

@@ -1,0 +1,50 @@
+"""Detectors on a GPU against the published code, in float32 with TF32 off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines.bundle import Bundle
+from engines.runtime import Device, open_runtime
+from tests.export.detector_cases import all_cases, assert_close, config_of, normalised
+from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, rgb
+from tests.parity import ParityCase
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+__all__ = ["exported"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def run(bundle: Bundle, graph: str, device: Device, feeds: Arrays) -> Arrays:
+    with open_runtime(bundle, graph, device=device) as runtime:
+        return runtime.run(feeds)
+
+
+@pytest.mark.parametrize("case", all_cases("in/image_bgr"), ids=lambda case: case.name)
+def test_a_detector_finds_what_the_published_code_finds(case: ParityCase, exported: Exporter, device: Device) -> None:
+    bundle, arrays, config = exported(case), case.arrays, config_of(case)
+    image = normalised(arrays["in/image_bgr"], config)
+    image = rgb(image) if config.input_format == "BGR" else image
+    found = run(bundle, "detector", device, {"image": image, "image_size": np.array([image.shape[2:]], np.int64)})
+    for level in range(2, 6):
+        published = arrays[f"out/p{level}_lattice4"]
+        features = found[f"p{level}"]
+        assert_close(features[:, :: features.shape[1] // published.shape[1], ::4, ::4], published)
+    count = int(found["count"][0])
+    assert_same_boxes(found["boxes"][0, :count], found["scores"][0], arrays)
+    boxes = arrays["in/fixed_boxes"]
+    given: Arrays = {name: found[name] for name in ("p2", "p3", "p4", "p5")}
+    given |= {"boxes": boxes, "index": np.zeros(len(boxes), np.int64)}
+    if config.mask is not None:
+        masks = run(bundle, "heads", device, given | {"classes": np.zeros(len(boxes), np.int64)})["masks"]
+        assert_close(masks, 1 / (1 + np.exp(-arrays["out/fixed_mask_logits_class0"])))
+    else:
+        made = run(bundle, "heads", device, given)
+        assert_close(made["coarse_segm"][:, :, ::2, ::2], arrays["out/fixed_coarse_segm_lattice2"])
+        assert_close(made["embedding"][:, :, ::4, ::4], arrays["out/fixed_embedding_lattice4"])
