@@ -1,0 +1,305 @@
+"""TensorRT plans: buffers on the GPU that are made once, one stream, and CUDA graphs for shapes that come again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from engines.cuda import Cuda
+from engines.dlpack import DeviceArray, take
+from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
+from engines.runtime import Runtime, check_feeds, require_names
+from engines.splitting import row_inputs
+from engines.tensorrt_buffers import Buffer, Lending
+from engines.tensorrt_contexts import Contexts
+from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from engines.dlpack import SupportsDlpack
+    from engines.manifest import Graph
+    from engines.plans import Plan
+    from engines.runtime import Array
+    from engines.tensorrt_buffers import Shape
+
+log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer", bound="Array | DeviceArray")
+#: TensorRT's names of the types in a manifest.
+_TYPES: Final = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
+class TensorrtRuntime(Runtime):
+    """A graph as a TensorRT plan; opened by `engines.plan_open.open_plan`.
+
+    Runs of several threads take turns: an engine has one stream. If there is no memory for as many rows as the plan
+    allows, fewer are taken at a time, and a request with more is run in parts: rows do not know of each other.
+
+    Args:
+        plan: one that fits this machine.
+        graph: its declaration.
+        host_code: whether plans that bring code of their own may be loaded.
+        tensorrt: the module `tensorrt`; imported if not given.
+        cuda: the GPU; the first one if not given.
+
+    Raises:
+        RuntimeUnavailableError: TensorRT or a GPU is not there, or the plan cannot be loaded.
+        BundleError: The plan's inputs and outputs are not those of the declaration.
+        OutOfMemoryError: There is no memory on the GPU, not even for one row.
+    """
+
+    def __init__(
+        self, plan: Plan, graph: Graph, *, host_code: bool = False, tensorrt: Any = None, cuda: Cuda | None = None
+    ) -> None:
+        super().__init__(graph, "tensorrt")
+        self._trt = import_tensorrt() if tensorrt is None else tensorrt
+        self._cuda = cuda or Cuda()
+        self._lock = threading.Lock()
+        self._sayings = Sayings()
+        self._logger = make_logger(self._trt, self._sayings)
+        self._runtime = start(self._trt.Runtime, self._logger, self._sayings)
+        self._engine: Any = self._load(plan, host_code)
+        self._by_row = frozenset(row_inputs(graph.inputs, graph.outputs))
+        self._buffers: dict[str, Buffer] = {}
+        self._lending = Lending(self._cuda)
+        self._limits = self._read_engine(plan)
+        self._stream = self._cuda.stream()
+        self._contexts = Contexts(
+            self._trt,
+            self._engine,
+            self._cuda,
+            self._stream,
+            self._sayings,
+            capturable=plan.record.capturable,
+            what=graph.file,
+        )
+        try:
+            self._rows = self._allocate(self._range_of_rows()[1])
+        except BaseException:
+            self._free()
+            raise
+        log.info("%s runs on %s, %s", graph.file, self.provider, plan.path.name)
+
+    @property
+    def provider(self) -> str:
+        """`TensorRT` with its version."""
+        return f"TensorRT {self._trt.__version__}"
+
+    @property
+    def rows(self) -> int:
+        """Rows that are run at once; requests with more are run in parts. 1 where the graph has no rows."""
+        return self._rows
+
+    def _load(self, plan: Plan, host_code: bool) -> Any:
+        try:
+            content = plan.path.read_bytes()
+        except OSError as error:
+            raise RuntimeUnavailableError(f"{plan.path} cannot be read ({error.strerror or error})") from None
+        if hashlib.sha256(content).hexdigest() != plan.record.sha256:
+            raise RuntimeUnavailableError(
+                f"{plan.path} is not what was built; run: standin engines build, with --force"
+            )
+        if plan.record.key.version_compatible:
+            if not host_code:
+                raise RuntimeUnavailableError(
+                    f"{plan.path} is version-compatible: it brings code that runs in this process. If you built it or "
+                    "trust who did, set STANDIN_TENSORRT=host-code, else build one without --version-compatible"
+                )
+            self._runtime.engine_host_code_allowed = True
+        self._sayings.clear()
+        engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise RuntimeUnavailableError(
+                f"TensorRT cannot load {plan.path}: {self._sayings.text}; run: standin engines build, with --force"
+            )
+        return engine
+
+    def _read_engine(self, plan: Plan) -> dict[str, tuple[Shape, Shape]]:
+        """The least and the largest shape of every input, after names and types were compared."""
+        engine, mode = self._engine, self._trt.TensorIOMode.INPUT
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == mode]
+        require_names(plan.path, "inputs", [tensor.name for tensor in self.inputs], inputs)
+        outputs = [name for name in names if name not in inputs]
+        require_names(plan.path, "outputs", [tensor.name for tensor in self.outputs], outputs)
+        for tensor in (*self.inputs, *self.outputs):
+            found = _TYPES.get(engine.get_tensor_dtype(tensor.name).name, "another type")
+            if found != tensor.dtype:
+                raise RuntimeUnavailableError(
+                    f"{plan.path} has {tensor.name!r} as {found}, its manifest declares {tensor.dtype}; build it again"
+                )
+            if engine.is_shape_inference_io(tensor.name):
+                raise RuntimeUnavailableError(
+                    f"the values of {tensor.name!r} in {plan.path} decide shapes; build it again"
+                )
+        limits = {}
+        for name in inputs:
+            shape = tuple(int(side) for side in engine.get_tensor_shape(name))
+            if any(side < 0 for side in shape):
+                least, _, most = engine.get_tensor_profile_shape(name, 0)
+                limits[name] = (tuple(map(int, least)), tuple(map(int, most)))
+            else:
+                limits[name] = (shape, shape)
+        return limits
+
+    def _range_of_rows(self) -> tuple[int, int]:
+        found = [self._limits[name] for name in self._by_row]
+        return max((least[0] for least, _ in found), default=1), min((most[0] for _, most in found), default=1)
+
+    def _allocate(self, rows: int) -> int:
+        """Buffers for so many rows, or for half of them and so on where memory lacks; returns how many."""
+        names = [tensor.name for tensor in self.outputs]
+        while True:
+            most = {name: limits[1] for name, limits in self._limits.items()}
+            shapes = most | {name: (rows, *most[name][1:]) for name in self._by_row}
+            try:
+                sizes = shapes | self._contexts.reserve(shapes, names)
+                for tensor in (*self.inputs, *self.outputs):
+                    self._buffers[tensor.name] = Buffer(self._cuda, np.dtype(tensor.dtype), sizes[tensor.name])
+            except OutOfMemoryError:
+                self._free_buffers()
+                fewer = self._fewer(rows)
+                if fewer is None:
+                    raise
+                rows = fewer
+            else:
+                return rows
+
+    def _fewer(self, rows: int) -> int | None:
+        """What to try when there was no memory for so many rows; None where there cannot be fewer."""
+        if rows // 2 < self._range_of_rows()[0]:
+            return None
+        log.warning("%s: no memory for %d rows at a time, trying %d", self._graph.file, rows, rows // 2)
+        return rows // 2
+
+    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        with self._lock:
+            while True:
+                if self._engine is None:
+                    raise self._closed()
+                try:
+                    return self._in_parts(feeds)
+                except OutOfMemoryError:
+                    self._contexts.clear()
+                    fewer = self._fewer(self._rows)
+                    if fewer is None:
+                        raise
+                    self._rows = fewer
+
+    def run_on_device(self, feeds: Mapping[str, Array | SupportsDlpack]) -> dict[str, DeviceArray]:
+        """Runs the graph once, and leaves its answer on the GPU.
+
+        Args:
+            feeds: an array for each declared input: numpy's, or one on the GPU of any library that knows DLPack. What
+                lies there does not travel.
+
+        Returns:
+            An array on the GPU for each declared output. Refer to it until all work that reads it is done: after that
+            its memory is used again.
+
+        Raises:
+            TensorError: The arrays are not what the manifest declares, or there are more rows than `rows`.
+            RuntimeFailedError: The runtime raised, or is closed.
+        """
+        with self._lock:
+            if self._engine is None:
+                raise self._closed()
+            taken = {
+                name: array if isinstance(array, np.ndarray) else take(name, array, stream=self._stream.handle)
+                for name, array in feeds.items()
+            }
+            # Wherever an array lies, it has a shape and a type, which is all that is compared.
+            check_feeds(self.inputs, {name: _outline(array) for name, array in taken.items()})
+            if self._count(taken) > self._rows:
+                raise TensorError(f"there are {self._count(taken)} rows, {self._rows} are run at once; give fewer")
+            return self._once(taken, lambda name, shape: self._lending.copy(self._stream, self._buffers[name], shape))
+
+    def _count(self, feeds: Mapping[str, Array | DeviceArray]) -> int:
+        return max((feeds[name].shape[0] for name in self._by_row), default=1)
+
+    def _in_parts(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        count = self._count(feeds)
+        if count <= self._rows:
+            return self._on_host(feeds)
+        parts = []
+        for first in range(0, count, self._rows):
+            end = min(count, first + self._rows)
+            # The last part reaches back where the plan takes no fewer rows; those that come twice are left out.
+            begin = min(first, end - self._range_of_rows()[0])
+            found = self._on_host({name: a[begin:end] if name in self._by_row else a for name, a in feeds.items()})
+            parts.append({name: array[first - begin :] for name, array in found.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _on_host(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        found = self._once(feeds, lambda name, shape: self._buffers[name].fetch(self._stream, shape))
+        return {name: self._buffers[name].own(values) for name, values in found.items()}
+
+    def _once(
+        self, feeds: Mapping[str, Array | DeviceArray], receive: Callable[[str, Shape], _Answer]
+    ) -> dict[str, _Answer]:
+        shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+        self._check_limits(shapes)
+        addresses = {name: buffer.address for name, buffer in self._buffers.items()}
+        try:
+            prepared = self._contexts.prepare(shapes, [tensor.name for tensor in self.outputs], addresses)
+            kept = [self._buffers[name].send(self._stream, array) for name, array in feeds.items()]
+            self._contexts.run(prepared)
+            outputs = {name: receive(name, shape) for name, shape in prepared.outputs.items()}
+            self._stream.wait()
+        except Exception as error:  # what the bindings raise for what they were given has no common base class
+            # Copies that are under way still read what the caller gave.
+            with contextlib.suppress(RuntimeFailedError):
+                self._stream.wait()
+            if isinstance(error, TensorError | OutOfMemoryError):
+                raise
+            text = " ".join(str(error).split())
+            given = ", ".join(f"{name} {shapes[name]}" for name in sorted(shapes))
+            raise RuntimeFailedError(f"{self._graph.file} failed on {self.provider} with {given}: {text}") from error
+        del kept
+        self._contexts.record(prepared)
+        return outputs
+
+    def _check_limits(self, shapes: Mapping[str, Shape]) -> None:
+        for name, shape in shapes.items():
+            least, most = self._limits[name]
+            if not all(low <= side <= high for low, side, high in zip(least, shape, most, strict=True)):
+                raise TensorError(
+                    f"input {name!r} has the shape {shape}, the plan of {self._graph.file} takes {least} to {most}; "
+                    "build one that takes it: standin engines build, with --batch, --size or --shape"
+                )
+
+    def _free_buffers(self) -> None:
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers.clear()
+
+    def _free(self) -> None:
+        self._engine = None
+        self._contexts.close()
+        self._free_buffers()
+        self._lending.close()
+        self._stream.close()
+
+    def close(self) -> None:
+        """Frees the engine and its memory on the GPU; may be called again."""
+        with self._lock:
+            if self._engine is not None:
+                self._free()
+
+
+def _outline(array: Array | DeviceArray) -> Array:
+    """An array with that shape and type that takes no memory."""
+    return array if isinstance(array, np.ndarray) else np.broadcast_to(np.empty((), array.dtype), array.shape)

@@ -1,0 +1,113 @@
+"""Plans on a real GPU, where there is one with TensorRT: everything that fakes cannot know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.bundle import Bundle
+from engines.dlpack import CUDA
+from engines.errors import RuntimeUnavailableError
+from engines.plan_build import PlanBuilder
+from engines.plan_open import open_plan
+from engines.plan_serialize import BuildOptions
+from engines.plan_shapes import Range, dimension_ranges, input_shapes
+from engines.runtime import open_runtime
+from engines.runtime_tensorrt import TensorrtRuntime
+from engines.store import Store
+from engines.tensorrt_policy import Policy
+from tests.engines.tensorrt_machines import RANGES
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def builder() -> PlanBuilder:
+    try:
+        return PlanBuilder()
+    except RuntimeUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def planned(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, **given: Range) -> TensorrtRuntime:
+    declared = bundle.graph(graph)
+    shapes = input_shapes(declared, dimension_ranges(bundle.manifest, declared, given=given))
+    plan = builder.build(bundle, graph, shapes, BuildOptions("fp32"), folder).plan
+    return TensorrtRuntime(plan, declared)
+
+
+def drawn(bundle: Bundle, graph: str, sizes: dict[str, int], seed: int = 0) -> dict[str, Any]:
+    """Something for each input of a graph: indices that are there, and numbers around zero."""
+    draw = np.random.default_rng(seed)
+    feeds: dict[str, Any] = {}
+    for tensor in bundle.graph(graph).inputs:
+        shape = tuple(sizes[side] if isinstance(side, str) else side for side in tensor.shape)
+        if tensor.dtype == "int64":
+            feeds[tensor.name] = draw.integers(0, 2, shape)
+        else:
+            feeds[tensor.name] = draw.standard_normal(shape).astype(tensor.dtype)
+    return feeds
+
+
+def test_a_tiny_graph_computes_the_same_recorded_or_not(tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
+    with planned(tiny, "detector", builder, tmp_path, **RANGES) as runtime:
+        for rows in (2, 2, 2, 8, 11, 2):
+            x = np.random.default_rng(rows).standard_normal((rows, 2, 5)).astype(np.float32)
+            n = np.arange(rows)
+            found = runtime.run({"x": x, "n": n})["y"]
+            np.testing.assert_allclose(found, 2 * x + n[:, None, None], rtol=1e-6)
+        assert runtime._contexts.capturable, "recording a CUDA graph failed"
+
+
+@pytest.mark.parametrize(("graph", "sizes"), [("mapping", {}), ("generator", {"N": 2, "S": 2})])
+def test_the_starter_generator_computes_as_on_the_cpu(
+    graph: str, sizes: dict[str, int], builder: PlanBuilder, tmp_path: Path
+) -> None:
+    bundle = Store(tmp_path / "store").open("starter-generator")
+    feeds = drawn(bundle, graph, sizes)
+    with planned(bundle, graph, builder, tmp_path / "plans", S=Range(1, 2, 4)) as runtime:
+        for _ in range(3):
+            found = runtime.run(feeds)
+    with open_runtime(bundle, graph) as cpu:
+        for name, wanted in cpu.run(feeds).items():
+            np.testing.assert_allclose(found[name], wanted, atol=1e-3)
+
+
+def test_the_starter_detector_finds_what_it_finds_on_the_cpu(builder: PlanBuilder, tmp_path: Path) -> None:
+    bundle = Store(tmp_path / "store").open("starter-detector")
+    feeds = drawn(bundle, "detector", {"N": 1, "h": 288, "w": 512})
+    feeds["image_size"] = np.array([[288, 512]])
+    with planned(bundle, "detector", builder, tmp_path / "plans") as runtime:
+        found = runtime.run(feeds)
+    with open_runtime(bundle) as cpu:
+        wanted = cpu.run(feeds)
+    assert found["count"] == wanted["count"]
+    np.testing.assert_allclose(found["pixels"], wanted["pixels"], atol=1e-2)
+    np.testing.assert_allclose(found["scores"], wanted["scores"], atol=1e-3)
+
+
+def test_answers_stay_on_the_gpu(tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    with planned(tiny, "detector", builder, tmp_path, **RANGES) as runtime:
+        x = torch.randn(3, 2, 5, device="cuda")
+        n = torch.arange(3, device="cuda")
+        for _ in range(3):
+            found = runtime.run_on_device({"x": x, "n": n})["y"]
+            assert found.device == (CUDA, 0)
+            torch.testing.assert_close(torch.from_dlpack(found), 2 * x + n[:, None, None])
+
+
+def test_the_plan_is_found_again_by_device_tensorrt(
+    tiny: Bundle, builder: PlanBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(tmp_path))
+    with pytest.raises(RuntimeUnavailableError, match="has no plan for TensorRT"):
+        open_plan(tiny, "detector", Policy())
+    planned(tiny, "detector", builder, tiny.path / "plans", **RANGES).close()
+    with open_runtime(tiny, device="tensorrt") as runtime:
+        assert runtime.run({"x": np.ones((1, 2, 3), np.float32), "n": np.array([1])})["y"][0, 0, 0] == 3
