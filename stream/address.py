@@ -10,18 +10,42 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from engines.errors import UsageError
-from stream.presets import did_you_mean
 
 #: A scheme is followed by two slashes: `a:b.mp4` is a file, as is a drive's letter.
 _URL: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _DEVICE: Final = re.compile(r"^/dev/video\d+$")
-#: Inside a longer text, such as a library's message. Up to a quote, white space or bracket.
-_ANYWHERE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>\[\]()]+(?:\[[0-9A-Fa-f:.]+\][^\s'\"<>()]*)?")
+_PIPELINE: Final = "gst:"
+#: Names of secrets in pipelines and URLs. A `pbkeylen` is none.
+_NAME: Final = (
+    r"(?!pbkeylen)[\w-]*(?:pass|pw|secret|token|auth|key|user|cookie|headers|session|credential|streamid|\bpin\b)[\w-]*"
+)
+#: Values of a pipeline's properties that are secrets: `user-pw=...`, `passphrase=...`, `auth-token=...`. Parts of a
+#: value may stand in quotes, in which a backslash keeps the next sign from ending it.
+_SECRET: Final = re.compile(
+    rf"(?<![\w-])({_NAME}\s*=\s*)" + r"(?:\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\S)+", re.I
+)
+#: The same in the path of a URL, where many recorders want them: `/user=me&password=...&channel=1`, `/live;token=...`.
+_IN_PATH: Final = re.compile(rf"(?<![a-z0-9-])({_NAME}=)[^&;/]+", re.I)
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]{0,31}://"
+#: URLs inside a longer text, such as a library's message. A password may hold any sign, so nothing but white space ends
+#: one; where it stands in quotes, or what looks like `user:password` has no @ yet, white space is a part of it, too.
+_ANYWHERE: Final = re.compile(
+    rf"(?<=\"){_SCHEME}(?:[^\"\n]*(?=[\"@]))?\S*"
+    rf"|(?<='){_SCHEME}(?:[^'\n]*(?=['@]))?\S*"
+    rf"|{_SCHEME}[^\s/@:]+:(?:[^\s/@]*|(?!\d+/)[^\s@]*)[ \t](?:(?!://)[^\n@])*@\S*"
+    rf"|{_SCHEME}\S*"
+)
+#: What ends a sentence or a quotation rather than a URL.
+_TAIL: Final = re.compile(r"[\"'<>()\[\],;:.!]*$")
+#: A host, and behind the colon what is no port: most likely a user and a password that lack their @.
+_NO_PORT: Final = re.compile(r"\A([^/\[\]:]*:)(?!\d*(?:/|$)).*", re.DOTALL)
+#: What stands for a secret in a configuration, and is none.
+_PLACEHOLDER: Final = re.compile(r"\$\{[^{}]+\}")
 _HIDDEN: Final = "***"
 
 #: Network protocols that a stream comes from and goes to.
 READABLE: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "http", "https")
-WRITABLE: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp")
+WRITABLE: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtsp-server", "rtsps-server")
 #: Protocols whose peer has a certificate.
 SECURE: Final = ("rtsps", "rtmps", "https")
 
@@ -35,6 +59,10 @@ class Place(Enum):
     """A URL."""
     DEVICE = "device"
     """A camera of this machine, /dev/videoN."""
+    PIPELINE = "pipeline"
+    """A part of a GStreamer pipeline, `gst:...`."""
+    PIPE = "pipe"
+    """Standard input or output, `-`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +72,7 @@ class Address:
     Attributes:
         place: what kind of thing it is.
         text: as it was given; may hold credentials, so it goes to libraries only.
-        scheme: of a URL, lower case, else empty.
+        scheme: of a URL, lower case, `gst` for a pipeline, else empty.
     """
 
     place: Place
@@ -54,7 +82,7 @@ class Address:
     @property
     def live(self) -> bool:
         """Whether what is there does not wait for us."""
-        return self.place is not Place.FILE
+        return self.place not in {Place.FILE, Place.PIPE}
 
     @property
     def path(self) -> Path:
@@ -66,9 +94,18 @@ class Address:
         """Whether its peer has to show a certificate."""
         return self.scheme in SECURE
 
+    @property
+    def description(self) -> str:
+        """Of a pipeline, as GStreamer takes it."""
+        return self.text.removeprefix(_PIPELINE)
+
     def __str__(self) -> str:
         """As it may be shown and logged: without user, password and query."""
-        return redacted(self.text)
+        if self.place is Place.PIPE:
+            return "the pipe"
+        if self.place is Place.PIPELINE:
+            return shown(self.text)
+        return _without_secrets(self.text) if self.place is Place.NETWORK else self.text
 
     def __repr__(self) -> str:
         return f"Address({self.place.value}, {self})"
@@ -96,11 +133,17 @@ def output_address(text: str) -> Address:
 
 
 def redacted(text: str) -> str:
-    """A text with every URL in it without user, password and the values of its query.
+    """A text with every URL in it without user, password, stream key and the values of its query.
 
-    Libraries put the URL into their messages, so this stands before every log and every error.
+    Libraries put the URL into their messages, so this stands before every log and every error. It rather hides too
+    much: all from `://` to the last @ before white space.
     """
-    return _ANYWHERE.sub(lambda match: _without_secrets(match.group()), text)
+    return _ANYWHERE.sub(_redacted_url, text)
+
+
+def shown(text: str) -> str:
+    """A pipeline's description, or a message of GStreamer's, without secrets: of URLs, passwords and the like."""
+    return _SECRET.sub(rf"\1{_HIDDEN}", redacted(text))
 
 
 def _address(text: str, schemes: tuple[str, ...], use: str) -> Address:
@@ -111,29 +154,60 @@ def _address(text: str, schemes: tuple[str, ...], use: str) -> Address:
         if scheme == "file":
             return Address(Place.FILE, urlsplit(text).path)
         if scheme not in schemes:
-            raise UsageError(f"{redacted(text)} cannot be {use}: {did_you_mean(scheme, schemes)}")
+            known = ", ".join(f"{name}://" for name in schemes)
+            raise UsageError(f"{_without_secrets(text)} cannot be {use}; expected a file or one of {known}")
         _check(text)
         return Address(Place.NETWORK, text, scheme)
+    if text == "-":
+        return Address(Place.PIPE, text)
+    if text.startswith(_PIPELINE):
+        if not text.removeprefix(_PIPELINE).strip():
+            raise UsageError("gst: is followed by a part of a pipeline, such as gst:v4l2src ! image/jpeg ! jpegdec")
+        return Address(Place.PIPELINE, text, "gst")
     if _DEVICE.match(text):
         return Address(Place.DEVICE, text)
     return Address(Place.FILE, text)
 
 
 def _check(text: str) -> None:
+    shown = _without_secrets(text)
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise UsageError(f"{redacted(text)} is no URL: {error}") from error
+    except ValueError:
+        # Python's message quotes what may be a password.
+        raise UsageError(
+            f"{shown} is no URL: its host or its port cannot be read; "
+            "signs like / ? # @ in a user or a password are written %2F %3F %23 %40"
+        ) from None
     # udp://@:5000 listens on all of this machine's addresses.
     if not (parts.hostname or port) or port == 0:
-        raise UsageError(f"{redacted(text)} names no host; expected something like rtsp://camera.local:554/stream")
+        raise UsageError(f"{shown} names no host; expected something like rtsp://camera.local:554/stream")
+
+
+def _redacted_url(found: re.Match[str]) -> str:
+    text = found.group()
+    # Not before the last @: what looks like an end there is a part of the password.
+    end = max(_TAIL.search(text, text.rfind("@") + 1).start(), text.index("://") + 3)  # type: ignore[union-attr]
+    return _without_secrets(text[:end]) + text[end:]
 
 
 def _without_secrets(url: str) -> str:
     scheme, rest = url.split("://", 1)
     # A password may hold any sign, also those that end a host: all before the last @ is hidden.
-    _, at, rest = rest.rpartition("@")
+    user, at, rest = rest.rpartition("@")
     place, query, _ = rest.partition("?")
     place, fragment, _ = place.partition("#")
-    return f"{scheme}://{_HIDDEN + at if at else ''}{place}{query or fragment}{_HIDDEN if query or fragment else ''}"
+    place = _NO_PORT.sub(rf"\1{_HIDDEN}", place, count=1) if not at else place
+    if scheme.lower().startswith("rtmp"):
+        place = _without_key(place)
+    place = _IN_PATH.sub(rf"\1{_HIDDEN}", place)
+    more = f"{query or fragment}{_HIDDEN}" if query or fragment else ""
+    return f"{scheme}://{_HIDDEN if user else ''}{at}{place}{more}"
+
+
+def _without_key(place: str) -> str:
+    """Host and application of an RTMP server; whoever knows what stands behind them can send in somebody's name."""
+    host, _, path = place.partition("/")
+    application, _, key = path.partition("/")
+    return f"{host}/{application}/{_HIDDEN}" if key and not _PLACEHOLDER.fullmatch(key) else place

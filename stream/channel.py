@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,6 +12,10 @@ T = TypeVar("T")
 
 class ChannelClosedError(Exception):
     """The channel was ended or its taker has given up: nothing that is put would ever be taken."""
+
+
+class EndOfChannelError(EOFError):
+    """Nothing comes any more. Another EOFError is what the putter failed with."""
 
 
 class Channel(Generic[T]):
@@ -52,7 +56,10 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No item comes any more; what waits is still taken. Any thread may call it."""
+        """No item comes any more; what waits is still taken. Any thread may call it, and a signal handler in any.
+
+        (The lock of a condition can be taken again by the thread that holds it.)
+        """
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -72,20 +79,56 @@ class Channel(Generic[T]):
             self._weight = 0.0
             self._changed.notify_all()
 
+    def __len__(self) -> int:
+        """How many items wait."""
+        return len(self._items)
+
+    def take(self, timeout: float | None = None) -> T | None:
+        """The next item, once there is one; None if none came within the time-out.
+
+        Args:
+            timeout: seconds to wait, None for as long as it takes.
+
+        Raises:
+            EndOfChannelError: nothing comes any more.
+            BaseException: what the putter failed with.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._items) or self._ended or self._abandoned, timeout):
+                return None
+            if not self._items:
+                raise self._error or EndOfChannelError
+            item = self._items.popleft()
+            self._weight -= self._weigh(item)
+            self._changed.notify_all()
+            return item
+
     def __iter__(self) -> Iterator[T]:
         """Items until the end of the stream; raises the putter's error after the last item."""
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._items) or self._ended or self._abandoned)
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                item = self._items.popleft()
-                self._weight -= self._weigh(item)
-                self._changed.notify_all()
-            yield item
+            try:
+                item = self.take()
+            except EndOfChannelError:
+                return
+            if item is not None:
+                yield item
             del item
 
     def _has_room(self, weight: float) -> bool:
         return not self._items or (len(self._items) < self._size and self._weight + weight <= self._capacity)
+
+
+def feed(items: Iterable[T], channel: Channel[T]) -> None:
+    """Put all items into a channel, and end it, fail it or give up as the case may be.
+
+    Stages before the putter's need not be told: the last stage abandons all channels when the end or the error arrives.
+    """
+    try:
+        for item in items:
+            channel.put(item)
+    except ChannelClosedError:
+        return
+    except BaseException as error:  # noqa: BLE001  carried to the last stage, which raises it in the caller's thread
+        channel.fail(error)
+    else:
+        channel.end()

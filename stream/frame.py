@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 
+#: Why frames are withheld while a live source is away; sinks and reports tell it from other reasons.
+AWAY: Final = "the source is away"
 #: What a withheld frame shows: the middle of the range, which compresses to nothing and hides nothing else.
 WITHHELD_LEVEL = 128
 
@@ -39,6 +42,7 @@ class Frame:
         transfer: how code values relate to light.
         begin: `pts` at which its stream begins; hand-made regions count their time from there, as players do.
         damaged: why the picture could not be decoded; such a frame is always withheld.
+        arrived: when a live source's packet came, in seconds of the monotonic clock; None for files.
     """
 
     image: Image
@@ -50,6 +54,7 @@ class Frame:
     transfer: Transfer = Transfer.NORMAL
     begin: int = 0
     damaged: str | None = field(default=None)
+    arrived: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, np.ndarray) or self.image.dtype != np.uint8:

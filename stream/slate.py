@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stream.anonymizer import Anonymized
-from stream.frame import Image
-from stream.sources.live import AWAY
+from stream.frame import AWAY, Image
 
 
 class LastPicture:

@@ -318,14 +318,20 @@ def _add(out: Decoded, frame: av.VideoFrame) -> None:
 
 
 def copy_clip(
-    source: Path, target: Path, *, start: float | None = None, end: float | None = None, **sink_settings: Any
+    source: Path,
+    target: Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    wanted: str | None = None,
+    **sink_settings: Any,
 ) -> list[Frame]:
     """Pass a clip through `VideoSource` and `VideoSink` as if nobody was in it; damaged frames go flat.
 
     Returns:
         The frames that the source gave.
     """
-    reader = VideoSource(source, start=start, end=end)
+    reader = VideoSource(source, start=start, end=end, wanted=wanted)
     writer = VideoSink(target, reader.info, start=start, **sink_settings)
     frames = []
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stream.colour import ColourTags
 from stream.frame import Frame
@@ -89,4 +89,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release the input. May be called from another thread than the one that iterates, after it has ended."""
+        ...
+
+
+@runtime_checkable
+class Endable(Protocol):
+    """A source that may wait for somebody for ever, and can be told not to."""
+
+    def end(self) -> None:
+        """Wait for nothing any more, and give nothing further. May be called from a signal handler."""
         ...

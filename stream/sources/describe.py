@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import cast
 
 import av
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from engines.errors import SourceError
+from engines.errors import SourceError, UsageError
 from stream.colour import ColourTags
 from stream.orientation import Orientation
 from stream.sources.base import StreamInfo
@@ -22,13 +22,25 @@ from stream.sources.base import StreamInfo
 #: AVFieldOrder: top or bottom field coded first (TT, BB), and displayed first where that differs (TB, BT).
 _BOTTOM_FIRST = {3, 4}
 _INTERLACED = {2, 3, 4, 5}
+#: A picture that carries nothing.
+_BARE = av.VideoFrame(16, 16, "gray")
+#: Takes down what a picture carries; its type stubs do not know it.
+_fill = cast("Callable[[object, av.VideoFrame], None]", SideDataContainer.__init__)
+#: Where containers keep a stream's title; MP4 calls it the name of the handler.
+_TITLES = ("title", "handler_name")
 
 
-def main_video(container: InputContainer, name: str) -> VideoStream:
+def main_video(container: InputContainer, name: str, wanted: str | None = None) -> VideoStream:
     """The largest video stream that is no cover picture; the default one where sizes are equal.
+
+    Args:
+        container: open.
+        name: of the input, as it may be shown.
+        wanted: the number or the title of the stream to take instead.
 
     Raises:
         SourceError: there is none, or none that can be decoded here.
+        UsageError: the wanted one is not there.
     """
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & pictures]
@@ -37,7 +49,25 @@ def main_video(container: InputContainer, name: str) -> VideoStream:
     candidates = [s for s in videos if s.codec_context is not None]
     if not candidates:
         raise SourceError(f"{name}: there is no decoder here for its video stream")
+    if wanted is not None:
+        return _wanted(candidates, name, wanted)
     return max(candidates, key=lambda s: (s.width * s.height, bool(s.disposition & Disposition.default), -s.index))
+
+
+def _wanted(candidates: Sequence[VideoStream], name: str, wanted: str) -> VideoStream:
+    named = {str(stream.index): stream for stream in candidates}
+    titles = {stream.index: next(filter(None, map(stream.metadata.get, _TITLES)), "") for stream in candidates}
+    # A title that is a number means less than the number itself.
+    for stream in candidates:
+        if title := titles[stream.index]:
+            named.setdefault(title, stream)
+    if wanted in named:
+        return named[wanted]
+    there = ", ".join(
+        f"{stream.index} ({stream.width}x{stream.height}{', ' + title if (title := titles[stream.index]) else ''})"
+        for stream in candidates
+    )
+    raise UsageError(f"{name} has no video stream {wanted!r}; it has {there}")
 
 
 def describe(
@@ -58,8 +88,7 @@ def describe(
         start_pts: time stamp at which pictures begin.
         span: seconds at which to start and end, None each for the beginning and the end.
     """
-    matrix = _display_matrix(frame)
-    orientation = Orientation.from_matrix(matrix) if matrix else Orientation()
+    matrix, orientation = display_matrix(frame), orientation_of(frame)
     width, height = frame.width, frame.height
     if orientation.transpose:
         width, height = height, width
@@ -96,16 +125,29 @@ def stored_size(info: StreamInfo) -> tuple[int, int]:
 
 def side_data(frame: av.VideoFrame) -> Iterator[SideData]:
     """What a decoded picture carries beside its pixels."""
-    # By index: iterating the container itself gives what its type stubs say it does not.
-    entries = cast("Sequence[SideData]", frame.side_data)
-    return (entries[index] for index in range(len(entries)))
+    # PyAV keeps the entries with the picture, and the picture with the entries: it would stay until Python collects
+    # garbage. Filled once more, from a picture that carries nothing, they let go of it.
+    entries = frame.side_data
+    _fill(entries, frame)
+    # By index: iterating them gives what their type stubs say it does not.
+    indexed = cast("Sequence[SideData]", entries)
+    found = tuple(indexed[index] for index in range(len(indexed)))
+    _fill(entries, _BARE)
+    return iter(found)
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """How a decoded picture says it is to be shown (see `Orientation.from_matrix`), None if it does not."""
     for data in side_data(frame):
         if data.type == SideDataType.DISPLAYMATRIX:
             return struct.unpack("=9i", bytes(data)[:36])
     return None
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """From a decoded picture as it is stored to the upright one."""
+    matrix = display_matrix(frame)
+    return Orientation.from_matrix(matrix) if matrix else Orientation()
 
 
 def duration(container: InputContainer, stream: VideoStream) -> Fraction:
@@ -134,6 +176,33 @@ def _count(container: InputContainer, stream: VideoStream, span: tuple[float | N
         return None
     seconds = min(seconds, Fraction(end)) if end is not None else seconds
     return max(0, round((seconds - Fraction(start or 0)) * rate)) or None
+
+
+def step(info: StreamInfo) -> int:
+    """Units of the stream's time base from one picture to the next, where nothing else says."""
+    return max(1, round(1 / ((info.rate or Fraction(25)) * info.time_base)))
+
+
+def shortfall(info: StreamInfo, container: InputContainer, stream: VideoStream, end: int) -> str | None:
+    """What a stream that ended lacks of what its header promised, None if nothing.
+
+    Files that were cut off often end without any error, long before that time.
+
+    Args:
+        info: of the stream.
+        container: open.
+        stream: its main video.
+        end: time stamp at which the last picture ended.
+    """
+    base = info.time_base
+    # MP4 counts from the first picture. Matroska, NUT and ASF count from zero, and of others it is not certain.
+    begin = info.start_pts if "mov" in container.format.name.split(",") else min(0, info.start_pts)
+    came = (end - begin) * base
+    promised = duration(container, stream)
+    slack = max(3 * step(info) * base, min(Fraction(1), promised / 50))
+    if came + slack >= promised:
+        return None
+    return f"{info.name} ends after {float(came):.2f} of {float(promised):.2f} seconds: it is not complete"
 
 
 def _label(stream: Stream) -> str:

@@ -14,25 +14,27 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
 
-from engines.errors import SourceError, StandinError
-from stream.address import Address
+from engines.errors import RuntimeUnavailableError, SourceError, StandinError, UsageError
+from stream.address import Address, Place
 from stream.backoff import Backoff
-from stream.config import WhenLost
+from stream.config import Backend, WhenLost
+from stream.frame import AWAY as AWAY
 from stream.frame import Frame
+from stream.pace import Pace, WhenSlow
 from stream.sources.arrivals import Arrivals
 from stream.sources.base import StreamInfo
-from stream.sources.connection import Connection, Peer
-from stream.sources.decoder import Decoder, Lost, Picture
-from stream.sources.describe import describe
+from stream.sources.connection import AvConnection, Connection, Peer
+from stream.sources.decoder import Lost, Picture
+from stream.sources.gst import FetchedStream, GstConnection, fetched
 from stream.sources.pictures import FrameMaker
 from stream.timeline import TIME_BASE, Timeline
 
 _log = logging.getLogger(__name__)
 
-#: Why frames are withheld while the source is away; sinks and reports tell it from other reasons.
-AWAY: Final = "the source is away"
 #: Pictures that may wait, decoded but not yet converted: a second at usual rates.
 _MOST_WAITING: Final = 30
+#: What is known of a source that is connected and gives none.
+_SILENT: Final = "nothing comes"
 #: Frames without a picture begin when so many of the source's own are overdue, but after so many seconds at least.
 _OVERDUE: Final = 5
 _SHORTEST_WAIT: Final = 0.5
@@ -53,6 +55,9 @@ class LiveOptions:
             the last one that was anonymized (`hold`), or the end of the stream.
         budget: seconds that a picture may wait to be looked at.
         strict: whether pictures count as damaged where the decoder could conceal the damage.
+        backend: who reads URLs that both can read. Pipelines and SRT are GStreamer's in any case.
+        when_slow: what is done when pictures cannot be looked at as fast as they come.
+        video_stream: number or title of the video stream to take, None for the main one.
     """
 
     peer: Peer = field(default_factory=Peer)
@@ -61,15 +66,20 @@ class LiveOptions:
     when_lost: WhenLost = "slate"
     budget: float = 0.5
     strict: bool = True
+    backend: Backend = "av"
+    when_slow: WhenSlow = "drop"
+    video_stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """A picture, and the connection's stream that it belongs to."""
+    """A picture, the stream and connection that it belongs to, when its packet came, and whether its source waits."""
 
     item: Picture | Lost
     info: StreamInfo
     connection: int
+    at: float
+    waits: bool
 
 
 class LiveSource:
@@ -79,8 +89,12 @@ class LiveSource:
         address: where it is.
         options: see there.
         clock: monotonic seconds.
+        on_change: called with why it is away, without secrets, when that changes, also before the first picture, and
+            with None when it is there. By a thread of the source's, which waits for it.
 
     Raises:
+        UsageError: it is a pipeline that cannot be meant.
+        RuntimeUnavailableError: it needs GStreamer, which or a part of which is not here.
         SourceError: it was given up before the first picture came.
     """
 
@@ -90,31 +104,48 @@ class LiveSource:
         options: LiveOptions | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._options = options or LiveOptions()
         self._clock = clock
-        self._reader = _Reader(address, self._options, clock)
-        self._address = address
+        #: Frames in a row that had no picture, since none came.
+        self._missing = 0
+        self._reader = _Reader(address, self._options, clock, on_change)
+        self._name = str(address)
         first = self._reader.first()
         self.info = _on_timeline(first)
         self._timeline = Timeline(self.info.rate)
+        self._shown = first
         self._frames = FrameMaker(self.info, time_base=TIME_BASE, begin=0)
+        self._exits: dict[str, None] = {}
+        #: What is left out where pictures cannot be looked at as fast as they come.
+        self.pace = Pace(self._options.when_slow, clock)
 
     @property
     def dropped(self) -> int:
-        """Pictures that nobody looked at, since they were late."""
-        return self._reader.arrivals.dropped
+        """Pictures that nobody looked at, since they were late or too many."""
+        return self._reader.arrivals.dropped + self.pace.skipped
 
     @property
     def reconnects(self) -> int:
         """How often the source was lost and found again."""
         return max(0, self._reader.connections - 1)
 
+    @property
+    def there(self) -> bool:
+        """Whether it gives pictures now."""
+        return self.last_error is None
+
+    @property
+    def last_error(self) -> str | None:
+        """Why it is away, without secrets; None while it is there."""
+        return self._reader.last_error or (_SILENT if self._missing else None)
+
     def __iter__(self) -> Iterator[Frame]:
-        """Frames until the source is given up, or ends.
+        """Frames until the source is given up, or ends. Where its pictures change their size, so do the frames.
 
         Raises:
-            SourceError: it was given up, or its pictures have another size than they had.
+            SourceError: it was given up.
         """
         step = _step(self.info.rate)
         patience = max(_SHORTEST_WAIT, _OVERDUE * float(step))
@@ -123,24 +154,32 @@ class LiveSource:
             away = waited >= patience
             began = self._clock()
             try:
-                taken = self._reader.arrivals.take(began, float(step) if away else patience)
+                taken = self._reader.take(began, float(step) if away else patience)
             except EOFError:
                 return
+            self.pace.waited(self._clock() - began)
             if taken is None:
+                if self._reader.waits:
+                    waited = 0.0
+                    continue
                 waited += max(self._clock() - began, float(step))
                 if self._options.when_lost == "end":
                     return
+                self._count_missing()
                 yield self._frames.missing(AWAY, self._timeline.now(self._clock()), round(step / TIME_BASE))
                 continue
             waited = 0.0
+            self._count_missing(back=True)
             arrived, picture = taken
+            if not (self.pace.wants(self._reader.arrivals.dropped) or self._reader.waits):
+                continue
             if picture.connection != connection:
-                self._check_size(picture.info)
                 self._timeline.restart()
                 connection = picture.connection
+            self._follow(picture.info)
             base = picture.info.time_base
-            pts = self._timeline.place(picture.item.pts, base, arrived)
-            yield self._frames.make(picture.item, pts, round(picture.item.duration * base / TIME_BASE))
+            pts = self._timeline.place(picture.item.pts, base, arrived, waits=picture.waits)
+            yield self._frames.make(picture.item, pts, round(picture.item.duration * base / TIME_BASE), picture.at)
 
     def problems(self) -> tuple[str, ...]:
         """None: what happens on the way is logged when it does, and a source that is given up raises."""
@@ -148,34 +187,64 @@ class LiveSource:
 
     def side_exits(self) -> tuple[str, ...]:
         """Other streams, and data that frames carried."""
-        return (*self.info.dropped, *self._frames.side_exits)
+        return tuple(dict.fromkeys((*self.info.dropped, *self._exits, *self._frames.side_exits)))
 
     def close(self) -> None:
         """Hang up. A call into the network ends by its time-out, which nobody waits for."""
         self._reader.stop()
 
-    def _check_size(self, info: StreamInfo) -> None:
-        mine = self.info
-        if (info.width, info.height, info.orientation) != (mine.width, mine.height, mine.orientation):
-            raise SourceError(
-                f"{self._address} came back with pictures of {info.width}x{info.height} instead of "
-                f"{mine.width}x{mine.height}, which the output cannot take; start again"
+    def _count_missing(self, *, back: bool = False) -> None:
+        """One more frame without a picture, or the end of them: one line for the first, and one for their number."""
+        if not back:
+            if not self._missing:
+                _log.warning("%s gives no pictures: frames are withheld until it does", self._name)
+            self._missing += 1
+        elif self._missing:
+            _log.warning("%s gives pictures again; %d frames were withheld", self._name, self._missing)
+            self._missing = 0
+
+    def _follow(self, info: StreamInfo) -> None:
+        """Take pictures as they are from now on: a camera that was lost may come back as another."""
+        if info is self._shown:
+            return
+        before, self._shown = self._shown, info
+        self._exits |= dict.fromkeys((*info.dropped, *self._frames.side_exits))
+        self._frames = FrameMaker(_on_timeline(info), time_base=TIME_BASE, begin=0)
+        if (info.width, info.height) != (before.width, before.height):
+            _log.warning(
+                "%s shows %dx%d instead of %dx%d", self._name, info.width, info.height, before.width, before.height
             )
+        elif info.orientation != before.orientation:
+            _log.warning("%s has turned its pictures", self._name)
 
 
 class _Reader:
     """The thread that connects, reads and decodes, again and again."""
 
-    def __init__(self, address: Address, options: LiveOptions, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        options: LiveOptions,
+        clock: Callable[[], float],
+        on_change: Callable[[str | None], None],
+    ) -> None:
         self._address = address
+        self._name = str(address)
         self._options = options
         self._clock = clock
+        self._on_change = on_change
         self._backoff = Backoff(longest=options.longest_wait)
         self._stopped = threading.Event()
         self._known = threading.Event()
         self._info: StreamInfo | None = None
         self._error: BaseException | None = None
+        self._room = threading.Event()
+        self._room.set()
         self.connections = 0
+        #: Why there is no connection, None while there is one, and while the first is tried.
+        self.last_error: str | None = None
+        #: Whether nothing is lost if nobody takes pictures for a while, and there is no hurry to show anything else.
+        self.waits = False
         self.arrivals: Arrivals[_Arrived] = Arrivals(_MOST_WAITING, options.budget)
         threading.Thread(target=self._run, name="standin-read", daemon=True).start()
 
@@ -185,11 +254,19 @@ class _Reader:
         while not self._known.wait(0.2):
             pass
         if self._info is None:
-            raise self._error or SourceError(f"{self._address} ended before its first picture")
+            raise self._error or SourceError(f"{self._name} ended before its first picture")
         return self._info
+
+    def take(self, now: float, timeout: float) -> tuple[float, _Arrived] | None:
+        """See `Arrivals.take`."""
+        taken = self.arrivals.take(now, timeout)
+        if taken is not None:
+            self._room.set()
+        return taken
 
     def stop(self) -> None:
         self._stopped.set()
+        self._room.set()
         self.arrivals.end()
 
     def _run(self) -> None:
@@ -207,7 +284,13 @@ class _Reader:
             try:
                 if self._connection():
                     return
-                reason = f"{self._address} has ended"
+                reason = f"{self._name} has ended"
+            except (UsageError, RuntimeUnavailableError) as error:
+                if not (self.connections and isinstance(error, UsageError)):
+                    # The next attempt would not be better.
+                    raise
+                # It was as wanted before, and may be again.
+                reason = str(error)
             except StandinError as error:
                 reason = str(error)
             if self._stopped.is_set():
@@ -215,46 +298,71 @@ class _Reader:
             if self._options.when_lost == "end" and self.connections:
                 _log.warning("%s", reason)
                 return
+            self._tell(reason)
             self._wait(reason)
 
     def _wait(self, reason: str) -> None:
-        first = not self._backoff.failures
         wait = self._backoff.failed()
-        if self._options.attempts is not None and self._backoff.failures > self._options.attempts:
-            raise SourceError(f"{reason} (given up after {self._backoff.failures} attempts)")
+        if self._backoff.over(self._options.attempts):
+            raise SourceError(self._backoff.given_up(reason))
         # One line when a state changes, and not one for every attempt.
-        _log.log(logging.WARNING if first else logging.DEBUG, "%s; trying again", reason)
+        _log.log(logging.WARNING if self._backoff.news(reason) else logging.DEBUG, "%s; trying again", reason)
         self._stopped.wait(wait)
 
     def _connection(self) -> bool:
         """Reads one connection to its end; whether that is the end of the stream, too."""
-        connection = Connection(self._address, self._options.peer)
+        connection = _connect(self._address, self._options)
         try:
-            number, info = self.connections + 1, None
-            decoder = Decoder(connection.stream, strict=self._options.strict)
-            for item in decoder.pictures(connection.packets()):
+            number, info, shape = self.connections + 1, None, None
+            for item in connection.pictures(strict=self._options.strict):
                 if self._stopped.is_set():
                     return True
                 if info is None:
                     if not isinstance(item, Picture):
                         continue
-                    pts = item.pts or 0
-                    info = describe(
-                        str(self._address), connection.container, connection.stream, item.frame, pts, (None, None)
-                    )
+                    info, shape = connection.describe(item), connection.shape(item)
+                    self.waits = connection.waits
                     self._begun(number, info)
-                self.arrivals.put(_Arrived(item, info, number), self._clock())
+                elif isinstance(item, Picture) and (now := connection.shape(item)) != shape:
+                    info, shape = connection.describe(item), now
+                came = connection.arrived(item)
+                self._put(_Arrived(item, info, number, self._clock() if came is None else came, self.waits))
             return connection.ends and info is not None
         finally:
+            self.waits = False
             connection.close()
+
+    def _put(self, arrived: _Arrived) -> None:
+        if self.waits:
+            # With one picture under way nothing can be late.
+            self._room.wait()
+            self._room.clear()
+        self.arrivals.put(arrived, self._clock())
 
     def _begun(self, number: int, info: StreamInfo) -> None:
         if self.connections or self._backoff.failures:
-            _log.warning("%s is there (%dx%d)", self._address, info.width, info.height)
+            _log.warning("%s is there (%dx%d)", self._name, info.width, info.height)
         self.connections = number
         self._backoff.succeeded()
         self._info = self._info or info
+        self._tell(None)
         self._known.set()
+
+    def _tell(self, reason: str | None) -> None:
+        """Why there is no connection from now on, or that there is one."""
+        changed, self.last_error = reason != self.last_error, reason
+        if changed:
+            self._on_change(reason)
+
+
+def _connect(address: Address, options: LiveOptions) -> Connection:
+    """By whom an address is read."""
+    if address.scheme == "srt" or (options.backend == "gst" and fetched(address)):
+        stream = FetchedStream(address, options.peer)
+        return AvConnection(address, options.peer, stream, wanted=options.video_stream)
+    if address.place is Place.PIPELINE or (options.backend == "gst" and address.place is Place.NETWORK):
+        return GstConnection(address, options.peer)
+    return AvConnection(address, options.peer, wanted=options.video_stream)
 
 
 def _on_timeline(info: StreamInfo) -> StreamInfo:

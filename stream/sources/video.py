@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import cast
 
 import av
 import av.error
@@ -18,7 +17,8 @@ from engines.errors import SourceError
 from stream.frame import Frame
 from stream.sources.base import file_url
 from stream.sources.decoder import Decoder, Picture
-from stream.sources.describe import describe, duration, main_video
+from stream.sources.describe import describe, main_video, shortfall, step
+from stream.sources.packets import read_packets
 from stream.sources.pictures import FrameMaker
 
 #: How far back seeking goes, in seconds, until it finds a key frame before the wanted time.
@@ -36,20 +36,29 @@ class VideoSource:
         start: seconds from the beginning at which to start, None for the beginning.
         end: seconds from the beginning at which to stop, None for the end.
         strict: whether pictures count as damaged where the decoder could conceal the damage.
+        wanted: number or title of the video stream to take, None for the main one.
 
     Raises:
+        UsageError: the wanted stream is not there.
         SourceError: the file is not a video, has no video stream or no frame that can be decoded.
     """
 
     def __init__(
-        self, path: Path, *, start: float | None = None, end: float | None = None, strict: bool = True
+        self,
+        path: Path,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        strict: bool = True,
+        wanted: str | None = None,
     ) -> None:
         self._path = path
+        self._wanted = wanted
         self._strict = strict
         self._container = _open(path)
         self._problems: list[str] = []
         try:
-            self._stream = main_video(self._container, str(path))
+            self._stream = main_video(self._container, str(path), wanted)
             first_pts, first = self._first()
             self.info = describe(path.name, self._container, self._stream, first, first_pts, (start, end))
             self._begin_again()
@@ -69,11 +78,11 @@ class VideoSource:
         """
         last: int | None = None
         end = 0
-        step = self._step()
+        usual = step(self.info)
         for item in Decoder(self._stream, strict=self._strict).pictures(self._packets()):
             pts = item.pts
             if pts is None:
-                pts = self.info.start_pts if last is None else last + step
+                pts = self.info.start_pts if last is None else last + usual
             if self._end_pts is not None and pts >= self._end_pts:
                 break
             if self._first_pts is not None and pts < self._first_pts:
@@ -81,11 +90,12 @@ class VideoSource:
             # No muxer takes a time stamp twice.
             last = pts if last is None else max(pts, last + 1)
             frame = self._frames.make(item, last, item.duration)
-            end = last + (frame.duration or step)
+            end = last + (frame.duration or usual)
             yield frame
         else:
-            if last is not None:
-                self._check_length(end)
+            if last is not None and not self._problems:
+                missing = shortfall(self.info, self._container, self._stream, end)
+                self._problems += [missing] if missing else []
         if last is None:
             raise SourceError(f"{self._path}: no frame lies between the start and the end that were asked for")
 
@@ -114,12 +124,8 @@ class VideoSource:
         """Back to the first packet: reopening is the one way that works for every container."""
         self._container.close()
         self._container = _open(self._path)
-        self._stream = main_video(self._container, str(self._path))
+        self._stream = main_video(self._container, str(self._path), self._wanted)
         self._problems.clear()
-
-    def _step(self) -> int:
-        rate = self.info.rate or Fraction(25)
-        return max(1, round(1 / (rate * self.info.time_base)))
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets from a key frame at or before the start on."""
@@ -147,39 +153,7 @@ class VideoSource:
         return None
 
     def _read(self) -> Iterator[Packet[VideoStream]]:
-        packets = self._container.demux(self._stream)
-        cut = False
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                if cut:
-                    self._problems.append(f"{self._path.name} ends in the middle of a picture")
-                return
-            except av.error.FFmpegError as error:
-                self._problems.append(f"{self._path.name} cannot be read to its end: {error.strerror}")
-                # What the decoder still holds is whole; an empty packet brings it out.
-                empty = cast("Packet[VideoStream]", Packet())
-                empty.stream = self._stream
-                yield empty
-                return
-            cut = packet.is_corrupt if packet.size else cut
-            yield packet
-
-    def _check_length(self, end: int) -> None:
-        """Files that were cut off often end without any error, long before the time that their header promises."""
-        if self._problems:
-            return
-        base = self.info.time_base
-        # MP4 counts from the first picture. Matroska, NUT and ASF count from zero, and of others it is not certain.
-        begin = self.info.start_pts if "mov" in self._container.format.name.split(",") else min(0, self.info.start_pts)
-        came = (end - begin) * base
-        promised = duration(self._container, self._stream)
-        slack = max(3 * self._step() * base, min(Fraction(1), promised / 50))
-        if came + slack < promised:
-            self._problems.append(
-                f"{self._path.name} ends after {float(came):.2f} of {float(promised):.2f} seconds: it is not complete"
-            )
+        return read_packets(self._container, self._stream, self._path.name, self._problems.append)
 
 
 def _open(path: Path) -> InputContainer:

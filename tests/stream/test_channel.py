@@ -137,3 +137,22 @@ def test_an_item_is_not_kept_alive_while_the_next_one_is_awaited() -> None:
     assert alive() is None
     channel.end()
     thread.join(5)
+
+
+def test_taking_gives_nothing_where_nothing_comes_in_time() -> None:
+    channel = Channel[int](2)
+    assert finishes_within(5, lambda: channel.take(0.05)) is None
+    channel.put(4)
+    assert len(channel) == 1
+    assert channel.take(0.05) == 4
+    channel.end()
+    with pytest.raises(EOFError):
+        channel.take(0.05)
+
+
+@pytest.mark.parametrize("error", [EOFError("the putter's own"), TimeoutError("the putter's own")])
+def test_an_error_that_looks_like_the_end_is_none(error: Exception) -> None:
+    channel = Channel[int](2)
+    channel.fail(error)
+    with pytest.raises(type(error), match="own"):
+        list(channel)

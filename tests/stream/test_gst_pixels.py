@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream.gst_pixels import FORMATS, Layout, Pixels, tags_of
+from stream.colour import ColourTags
+from stream.gst_pixels import FORMATS, Layout, Pixels, rgb_colorimetry, tags_of, video_frame
 
 #: Bytes of a pixel, or (rows divided by, bytes of a row divided by) for each plane.
 _PACKED = {"RGB": 3, "BGR": 3, "RGBx": 4, "BGRx": 4, "RGBA": 4, "BGRA": 4, "YUY2": 2, "UYVY": 2, "GRAY8": 1}
@@ -79,3 +80,27 @@ def test_colours_are_meant_as_gstreamer_says() -> None:
     assert (tags_of(3, 1).matrix, tags_of(3, 1).colour_range) == (1, 2)
     assert (tags_of(4, 2).matrix, tags_of(4, 2).colour_range) == (6, 1)
     assert (tags_of(0, 0).matrix, tags_of(0, 0).colour_range) == (2, 0)
+
+
+def test_light_and_primaries_are_meant_as_gstreamer_says() -> None:
+    assert tags_of(6, 2, 14, 7) == ColourTags(colour_range=1, matrix=9, primaries=9, transfer=16)
+    assert tags_of(3, 2, 15, 1).transfer == 18
+    assert tags_of(1, 1, 0, 0) == ColourTags(colour_range=2, matrix=2, primaries=2, transfer=2)
+
+
+def test_what_is_meant_survives_the_way_to_gstreamer_and_back() -> None:
+    """The third and fourth of its numbers are the transfer function and the primaries."""
+    for tags in (tags_of(6, 2, 14, 7), tags_of(3, 2, 5, 1), tags_of(4, 2, 16, 4)):
+        numbers = [int(number) for number in rgb_colorimetry(tags).split(":")]
+        assert numbers[:2] == [1, 1]
+        back = tags_of(0, 0, *numbers[2:])
+        assert (back.transfer, back.primaries) == (tags.transfer, tags.primaries)
+    assert rgb_colorimetry(ColourTags()) == "1:1:7:1"
+
+
+@pytest.mark.parametrize("name", ["I420", "NV12", "YUY2", "RGB"])
+def test_a_buffer_becomes_ffmpeg_s_picture_with_its_tags(name: str) -> None:
+    tags = tags_of(3, 2, 5, 1)
+    frame = video_frame(Pixels(layout(name, 8), tags).write(picture()), layout(name, 8), tags)
+    assert (frame.width, frame.height, frame.format.name) == (WIDTH, HEIGHT, FORMATS[name])
+    assert ColourTags.of(frame) == tags

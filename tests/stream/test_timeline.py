@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from fractions import Fraction
 
 import pytest
@@ -56,6 +57,67 @@ def test_a_clock_that_leaps_ahead_goes_on_by_arrival() -> None:
     timeline = Timeline(Fraction(25))
     timeline.place(0, CLOCK, 10.0)
     assert timeline.place(90_000 * 3600, CLOCK, 10.1) == pytest.approx(9000, abs=1)
+
+
+def test_a_clock_that_runs_away_in_small_steps_stays_close_to_arrival() -> None:
+    timeline = Timeline(Fraction(25))
+    # A second on every picture's stamp, and 40 ms between two of them.
+    out = [timeline.place(i * 90_000, CLOCK, 100 + i * 0.04) for i in range(251)]
+    ahead = [seconds / 90_000 - i * 0.04 for i, seconds in enumerate(out)]
+    assert max(ahead) < 3.1
+    assert out[-1] / 90_000 > 10
+    assert timeline.rebased > 200
+
+
+def test_pictures_that_are_placed_by_arrival_do_not_run_away_either() -> None:
+    timeline = Timeline(Fraction(1))
+    out = [timeline.place(None, CLOCK, 100 + i * 0.04) for i in range(251)]
+    assert out[-1] / 90_000 < 13.1
+
+
+def test_a_burst_after_a_short_pause_is_followed() -> None:
+    timeline = Timeline(Fraction(25))
+    arrivals = [i * 0.04 if i < 50 else max(4.5, i * 0.04) for i in range(200)]
+    assert [timeline.place(i * FRAME, CLOCK, at) for i, at in enumerate(arrivals)] == [i * FRAME for i in range(200)]
+    assert timeline.rebased == 0
+
+
+@pytest.mark.parametrize("error", [0.001, -0.001, 0.004])
+def test_a_clock_that_is_a_little_wrong_is_followed_for_a_day(error: float) -> None:
+    timeline, chance = Timeline(Fraction(1, 2)), random.Random(1)
+    every = 2 * (1 + error)
+    stamps = [round(i * every * 90_000) for i in range(43_200)]
+    out = [timeline.place(pts, CLOCK, 2.0 * i + chance.uniform(0, 0.5)) for i, pts in enumerate(stamps)]
+    assert out == stamps
+    assert timeline.rebased == 0
+
+
+def test_after_a_day_of_drift_a_clock_still_may_not_run_away() -> None:
+    timeline = Timeline(Fraction(1, 2))
+    for i in range(43_200):
+        now = timeline.place(round(i * 1.998 * 90_000), CLOCK, 2.0 * i)
+    for i in range(1, 251):
+        last = timeline.place((100_000 + i) * 90_000, CLOCK, 86_400 + i * 0.04)
+    assert (last - now) / 90_000 < 2 + 10 + 3.1
+
+
+def test_a_burst_beyond_the_bound_disturbs_the_clock_only_until_it_is_over() -> None:
+    timeline = Timeline(Fraction(25))
+    # Ten seconds at once, and then a camera's own pace.
+    for i in range(250):
+        timeline.place(i * FRAME, CLOCK, 0.001 * i)
+    rebased = timeline.rebased
+    out = [timeline.place(i * FRAME, CLOCK, 0.25 + (i - 249) * 0.04) for i in range(250, 1000)]
+    assert rebased > 0
+    assert timeline.rebased == rebased
+    assert {second - first for first, second in itertools.pairwise(out)} == {FRAME}
+
+
+def test_a_source_that_waits_for_us_may_come_as_fast_as_it_is_taken() -> None:
+    timeline = Timeline(Fraction(25))
+    out = [timeline.place(i * FRAME, CLOCK, 5 + 0.001 * i, waits=True) for i in range(1000)]
+    assert out == [i * FRAME for i in range(1000)]
+    assert timeline.rebased == 0
 
 
 def test_a_long_pause_that_the_clock_knows_of_is_kept() -> None:

@@ -19,23 +19,65 @@ _GROUP = 5
 _SECONDS = 60
 
 
-def packets(size: tuple[int, int] = (64, 48), *, brightness: int = 0) -> list[bytes]:
-    """MPEG-TS in pieces, one for each picture; pictures count their number in grey levels."""
+def packets(
+    size: tuple[int, int] = (64, 48), *, brightness: int = 0, streams: int = 1, aspect: int | Fraction = 1
+) -> list[bytes]:
+    """MPEG-TS in pieces, one for each picture; pictures count their number in grey levels, alike in all streams."""
     target = io.BytesIO()
     pieces: list[bytes] = []
     sent = 0
     with av.open(target, "w", format="mpegts", options={"flush_packets": "1"}) as container:
-        stream = container.add_stream("mpeg2video", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.time_base = Fraction(1, RATE)
-        stream.gop_size, stream.max_b_frames = _GROUP, 0
+        alike = [container.add_stream("mpeg2video", rate=RATE) for _ in range(streams)]
+        for stream in alike:
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            stream.time_base = Fraction(1, RATE)
+            stream.gop_size, stream.max_b_frames = _GROUP, 0
+            stream.codec_context.sample_aspect_ratio = Fraction(aspect)
         for number in range(RATE * _SECONDS // 10):
             image = np.full((size[1], size[0], 3), (brightness + number * 8) % 200 + 20, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                container.mux(packet)
+            for stream in alike:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             pieces.append(target.getvalue()[sent:])
             sent += len(pieces[-1])
     return pieces
+
+
+def turning(bits: bytes, *, size: tuple[int, int] = (64, 48), before: int = 40, count: int = 120) -> list[bytes]:
+    """MPEG-TS with H.264, a piece a picture, bright in the upper half as stored, which say from one on that they turn.
+
+    Args:
+        bits: three bytes of a display orientation (ITU-T H.264, D.1.27).
+        size: of the pictures as stored.
+        before: pictures that say nothing.
+        count: of all pictures.
+    """
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, RATE), Fraction(RATE)
+    encoder.gop_size, encoder.max_b_frames = _GROUP, 0
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "repeat-headers=1:scenecut=0"}
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    image[: size[1] // 2] = 200
+    target, pieces, sent = io.BytesIO(), [], 0
+    with av.open(target, "w", format="mpegts", options={"flush_packets": "1"}) as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = *size, "yuv420p", Fraction(1, RATE)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, encoder.time_base
+            for encoded in encoder.encode(frame):
+                turn = b"\0\0\0\1\6\x2f\3" + bits + b"\x80" if number >= before else b""
+                packet = av.Packet(turn + bytes(encoded))
+                packet.pts, packet.dts, packet.is_keyframe = encoded.pts, encoded.dts, encoded.is_keyframe
+                packet.stream, packet.time_base = stream, Fraction(1, RATE)
+                container.mux_one(packet)
+            pieces.append(target.getvalue()[sent:])
+            sent += len(pieces[-1])
+    return pieces
+
+
+#: Display orientations: upside down, and a quarter turn.
+HALF_TURN, QUARTER_TURN = b"\x10\0\x09", b"\x08\0\x09"
 
 
 class Camera:
@@ -48,6 +90,8 @@ class Camera:
     def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = pieces
         self.frozen = threading.Event()
+        #: What whoever calls is answered.
+        self.status = "200 OK"
         self._plugged = threading.Event()
         self._ended = threading.Event()
         self._listener: socket.socket | None = None
@@ -103,7 +147,9 @@ class Camera:
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             client.recv(4096)
-            client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
+            client.sendall(f"HTTP/1.0 {self.status}\r\nContent-Type: video/mp2t\r\n\r\n".encode())
+            if not self.status.startswith("200"):
+                return
             due = time.monotonic()
             while True:
                 for piece in self.pieces:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
-from engines.errors import SourceError
+from engines.errors import SourceError, UsageError
 from stream.address import input_address
 from stream.frame import Frame
 from stream.sources.connection import Peer
 from stream.sources.live import AWAY, LiveOptions, LiveSource
 from stream.timeline import TIME_BASE
-from tests.stream.sources.camera import RATE, Camera, packets
+from tests.fakes import finishes_within
+from tests.stream.sources.camera import HALF_TURN, QUARTER_TURN, RATE, Camera, packets, turning
 
 OPTIONS = LiveOptions(peer=Peer(connect_timeout=2, read_timeout=1), longest_wait=0.2)
 _DEADLINE = 30.0
@@ -67,9 +70,82 @@ def test_an_unplugged_camera_is_found_again(pieces: list[bytes], caplog: pytest.
     away = [frame for frame in seen if frame.damaged == AWAY]
     assert all((frame.image == 128).all() for frame in away)
     messages = [record.getMessage() for record in caplog.records]
-    assert len([text for text in messages if text.endswith("trying again")]) == 1
+    # That it broke, and that nobody is there then.
+    assert 1 <= len([text for text in messages if text.endswith("trying again")]) <= 2
     assert len([text for text in messages if "is there (64x48)" in text]) == 1
     assert not any("secret" in text for text in messages)
+
+
+def test_what_happens_to_a_camera_is_told_once_each_time(pieces: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str | None] = []
+    with Camera(pieces) as camera:
+        camera.status = "404 Not Found"
+        source = finishes_within(
+            _DEADLINE, lambda: LiveSource(input_address(camera.url), OPTIONS, on_change=found_after(camera, told))
+        )
+        assert source.there
+        frames = iter(source)
+        until(frames, damaged=None, count=3)
+        camera.unplug()
+        away = until(frames, damaged=AWAY, count=40)
+        assert not source.there
+        assert source.last_error is not None
+        camera.status = "401 Unauthorized"
+        camera.plug_in()
+        end = time.monotonic() + _DEADLINE
+        while "401" not in str(source.last_error):
+            away.append(next(frames))
+            assert time.monotonic() < end
+        away += until(frames, damaged=AWAY, count=40)
+        camera.status = "200 OK"
+        *more, _ = until(frames, damaged=None)
+        source.close()
+    assert source.last_error is None
+    assert all("secret" not in str(reason) for reason in told)
+    assert "404" in str(told[0])
+    assert (told[1], told[-1]) == (None, None)
+    lines = [line for line in caplog.messages if str(camera.port) in line]
+    trying = [line for line in lines if "trying again" in line]
+    assert "404" in trying[0]
+    assert "refused" in trying[-2]
+    assert "401" in trying[-1]
+    assert len(trying) == len(set(trying)) <= 5
+    withheld = sum(frame.damaged == AWAY for frame in [*away, *more])
+    assert [line for line in lines if "withheld" in line] == [
+        f"{input_address(camera.url)} gives no pictures: frames are withheld until it does",
+        f"{input_address(camera.url)} gives pictures again; {withheld} frames were withheld",
+    ]
+
+
+def found_after(camera: Camera, told: list[str | None]) -> Callable[[str | None], None]:
+    """Notes what is told; a camera that cannot be found can be once that was."""
+
+    def note(reason: str | None) -> None:
+        told.append(reason)
+        if reason is not None and "404" in reason:
+            camera.status = "200 OK"
+
+    return note
+
+
+def test_a_camera_that_comes_back_without_the_wanted_stream_is_waited_for(pieces: list[bytes]) -> None:
+    twice = packets(streams=2)
+    with Camera(twice) as camera:
+        source = LiveSource(input_address(camera.url), replace(OPTIONS, video_stream="1"))
+        frames = iter(source)
+        until(frames, damaged=None, count=3)
+        camera.unplug()
+        camera.pieces = pieces
+        camera.plug_in()
+        end = time.monotonic() + _DEADLINE
+        while "no video stream '1'" not in str(source.last_error):
+            next(frames)
+            assert time.monotonic() < end
+        camera.pieces = twice
+        until(frames, damaged=None, count=3)
+        source.close()
+    with Camera(pieces) as camera, pytest.raises(UsageError, match="no video stream '1'"):
+        LiveSource(input_address(camera.url), replace(OPTIONS, video_stream="1"))
 
 
 def test_a_frozen_camera_counts_as_lost(pieces: list[bytes]) -> None:
@@ -114,17 +190,105 @@ def test_the_stream_may_end_with_the_source(pieces: list[bytes]) -> None:
     assert all(frame.damaged is None for frame in rest)
 
 
-def test_pictures_of_another_size_end_it(pieces: list[bytes]) -> None:
+def test_a_camera_that_comes_back_with_another_size_is_followed(
+    pieces: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     with Camera(pieces) as camera:
         source = LiveSource(input_address(camera.url), OPTIONS)
         frames = iter(source)
-        until(frames, damaged=None, count=2)
+        seen = until(frames, damaged=None, count=3)
         camera.unplug()
-        camera.pieces = packets((96, 48))
+        camera.pieces = packets((96, 64))
         camera.plug_in()
-        with pytest.raises(SourceError, match="96x48 instead of 64x48"):
-            until(frames, damaged=None, count=1000)
+        seen += until((frame for frame in frames if frame.width == 96), damaged=None, count=3)
         source.close()
+    assert {(frame.width, frame.height) for frame in seen} == {(64, 48), (96, 64)}
+    times = [frame.pts for frame in seen]
+    assert times == sorted(set(times))
+    assert any("shows 96x64 instead of 64x48" in line for line in caplog.messages)
+    # What sinks were opened with stays what they were opened with.
+    assert (source.info.width, source.info.height) == (64, 48)
+
+
+def test_a_size_that_changes_within_a_connection_is_followed(pieces: list[bytes]) -> None:
+    mixed = [*pieces[: len(pieces) // 2], *packets((96, 64))]
+    with Camera(mixed) as camera:
+        source = LiveSource(input_address(camera.url), OPTIONS)
+        frames = iter(source)
+        until((frame for frame in frames if frame.width == 64), damaged=None, count=3)
+        until((frame for frame in frames if frame.width == 96), damaged=None, count=3)
+        assert source.reconnects == 0
+        source.close()
+
+
+def test_pixels_that_change_their_shape_within_a_connection_are_followed(pieces: list[bytes]) -> None:
+    with Camera([*pieces[: len(pieces) // 2], *packets(aspect=Fraction(4, 3))]) as camera:
+        source = LiveSource(input_address(camera.url), OPTIONS)
+        frames = iter(source)
+        until((frame for frame in frames if frame.pixel_aspect == 1), damaged=None, count=3)
+        until((frame for frame in frames if frame.pixel_aspect == Fraction(4, 3)), damaged=None, count=3)
+        assert source.reconnects == 0
+        source.close()
+
+
+def bright(frame: Frame) -> str:
+    """Where a picture is bright that is bright in its upper half as it is stored."""
+    shares = {
+        "top": frame.image[:8],
+        "bottom": frame.image[-8:],
+        "left": frame.image[:, :8],
+        "right": frame.image[:, -8:],
+    }
+    return max(shares, key=lambda side: float(shares[side].mean()))
+
+
+def test_a_picture_that_says_that_it_is_upside_down_is_turned_though_its_size_stays() -> None:
+    with Camera(turning(HALF_TURN)) as camera:
+        source = LiveSource(input_address(camera.url), OPTIONS)
+        frames = [frame for frame in until(iter(source), damaged=None, count=50) if frame.damaged is None]
+        source.close()
+    sides = [bright(frame) for frame in frames]
+    assert sides == sorted(sides, reverse=True)
+    assert "top" in sides
+    assert sides.count("bottom") >= 15
+    assert source.reconnects == 0
+
+
+def test_a_picture_that_lies_on_its_side_from_now_on_changes_the_size_of_the_frames(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Camera(turning(QUARTER_TURN)) as camera:
+        source = LiveSource(input_address(camera.url), OPTIONS)
+        frames = [frame for frame in until(iter(source), damaged=None, count=50) if frame.damaged is None]
+        source.close()
+    assert {(frame.width, frame.height, bright(frame)) for frame in frames} == {(64, 48, "top"), (48, 64, "left")}
+    assert any("shows 48x64 instead of 64x48" in line for line in caplog.messages)
+
+
+def test_frames_say_when_their_packets_came(pieces: list[bytes]) -> None:
+    began = time.monotonic()
+    with Camera(pieces) as camera:
+        source = LiveSource(input_address(camera.url), OPTIONS)
+        for frame in until(iter(source), damaged=None, count=5):
+            assert frame.arrived is not None
+            assert began < frame.arrived <= time.monotonic()
+        camera.frozen.set()
+        away = until(iter(source), damaged=AWAY)[-1]
+        source.close()
+    assert away.arrived is None
+
+
+def test_a_lower_rate_leaves_pictures_out_before_they_are_late(pieces: list[bytes]) -> None:
+    with Camera(pieces) as camera:
+        source = LiveSource(input_address(camera.url), replace(OPTIONS, when_slow="lower-rate"))
+        end = time.monotonic() + 9
+        for _ in source:
+            if time.monotonic() > end:
+                break
+            time.sleep(2.5 / RATE)
+        source.close()
+    assert source.pace.every >= 3
+    assert source.dropped >= source.pace.skipped > 20
 
 
 def test_late_pictures_are_dropped_and_counted(pieces: list[bytes]) -> None:
@@ -144,7 +308,7 @@ def test_attempts_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     options = LiveOptions(peer=OPTIONS.peer, attempts=2, longest_wait=0.1)
-    with pytest.raises(SourceError, match=r"given up after 3 attempts") as caught:
+    with pytest.raises(SourceError, match=r"given up: failed 3 times in a row") as caught:
         LiveSource(input_address(f"rtsp://user:secret@127.0.0.1:{port}/x"), options)
     assert "secret" not in str(caught.value)
     assert not any("secret" in record.getMessage() for record in caplog.records)

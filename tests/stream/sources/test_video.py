@@ -10,6 +10,7 @@ import pytest
 
 from engines.errors import SourceError
 from stream.frame import WITHHELD_LEVEL, Frame
+from stream.sources.pictures import TURNED
 from stream.sources.video import VideoSource
 from tests.media import (
     MATRICES,
@@ -24,6 +25,7 @@ from tests.media import (
     stored_picture,
     write_clip,
 )
+from tests.stream.sources.camera import HALF_TURN, QUARTER_TURN, turning
 
 GOP = 12
 COUNT = 36
@@ -405,3 +407,16 @@ def test_a_cut_off_file_is_noticed_wherever_it_begins(tmp_path: Path, ending: st
     source = VideoSource(clip)
     assert 10 < sum(not frame.damaged for frame in source) < 95
     assert source.problems()
+
+
+@pytest.mark.parametrize(("bits", "damaged"), [(HALF_TURN, None), (QUARTER_TURN, TURNED)])
+def test_a_picture_that_is_turned_in_the_middle_is_upright_or_withheld(
+    tmp_path: Path, bits: bytes, damaged: str | None
+) -> None:
+    clip = tmp_path / "in.ts"
+    clip.write_bytes(b"".join(turning(bits, before=10, count=20)))
+    frames = list(VideoSource(clip))
+    assert [frame.damaged for frame in frames] == [None] * 10 + [damaged] * 10
+    assert all(frame.image[:8].mean() > frame.image[-8:].mean() for frame in frames[:10])
+    if damaged is None:
+        assert all(frame.image[:8].mean() < frame.image[-8:].mean() for frame in frames[10:])

@@ -1,0 +1,76 @@
+"""Files for those behind who have no time of their own: each frame when it would be shown, and none earlier."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from stream.frame import Frame
+from stream.sources.base import Endable, Source, StreamInfo
+
+#: Seconds by which frames may be late and be made up for; after more of them time begins anew.
+_MOST_BEHIND: Final = 0.5
+#: Seconds between two looks at whether there is anything to wait for.
+_LOOK: Final = 0.1
+
+
+class RealTime:
+    """A source's frames at the pace at which a player shows them, or slower where they are taken more slowly.
+
+    Args:
+        source: of a recording, which can wait.
+        clock: monotonic seconds.
+        sleep: waits so many of them.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._sleep = sleep
+        self._ended = False
+
+    @property
+    def info(self) -> StreamInfo:
+        """What is known before the first frame."""
+        return self._source.info
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, once.
+
+        Raises:
+            SourceError: see the source.
+        """
+        begin: float | None = None
+        for frame in self._source:
+            now = self._clock()
+            if begin is None or now - (begin + frame.time) > _MOST_BEHIND:
+                begin = now - frame.time
+            while (early := begin + frame.time - self._clock()) > 0 and not self._ended:
+                self._sleep(min(early, _LOOK))
+            yield frame
+            del frame
+
+    def problems(self) -> tuple[str, ...]:
+        """What could not be read so far."""
+        return self._source.problems()
+
+    def side_exits(self) -> tuple[str, ...]:
+        """What was found so far that does not go on."""
+        return self._source.side_exits()
+
+    def end(self) -> None:
+        """Wait for nothing any more. May be called from a signal handler."""
+        self._ended = True
+        if isinstance(self._source, Endable):
+            self._source.end()
+
+    def close(self) -> None:
+        """Release the input."""
+        self._source.close()
