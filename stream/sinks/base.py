@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stream.anonymizer import Anonymized
 
@@ -28,4 +28,13 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Leave nothing behind under the final name. Never raises; harmless after `close`."""
+        ...
+
+
+@runtime_checkable
+class Hurried(Protocol):
+    """A sink that may wait for somebody, and can be told not to."""
+
+    def hurry(self, seconds: float) -> None:
+        """From now on, wait so many seconds altogether. May be called from a signal handler."""
         ...

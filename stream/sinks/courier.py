@@ -1,11 +1,11 @@
 """Courier: the process that takes encoded, anonymized packets to a server.
 
 FFmpeg cannot time out a server that accepts a connection and never reads, and a call into it cannot be cut short. So
-this is a process of its own, which can be killed at any moment. It imports nothing of ours, and is told by standard
-input: a line of JSON with `url`, `format`, `options` and `sample`, the length of a NUT file with the first key frame,
-which follows and says what the stream is; then the packets, each behind `HEADER`. (A NUT stream would do, but FFmpeg
-gives every packet out only when the next one is there.) Credentials stay out of its command line. For every packet
-that the server took it writes a byte to standard output; errors go to standard error.
+this is a process of its own, which can be killed at any moment. It imports nothing of ours that takes time, and is told
+by standard input: a line of JSON with `url`, `format`, `options` and `sample`, the length of a NUT file with the first
+key frame, which follows and says what the stream is; then the packets, each behind `HEADER`. (A NUT stream would do,
+but FFmpeg gives every packet out only when the next one is there.) Credentials stay out of its command line. For every
+packet that the server took it writes a byte to standard output; errors go to standard error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import BinaryIO, Final, cast
 import av
 import av.error
 
+from engines.own_process import end_with_parent
+
 #: Before each packet: presentation and decoding time, whether it is a key frame, its length.
 HEADER: Final = struct.Struct("<qq?I")
 EXIT_FAILED: Final = 1
@@ -32,6 +34,8 @@ def main() -> int:
     """Carry everything from standard input to the server; the process's exit code."""
     # Ctrl-C in a terminal reaches every process: whoever started this one decides when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A call that a server blocks sees no end of input: where the run was killed, this goes with it.
+    end_with_parent()
     given = sys.stdin.buffer
     order = json.loads(given.readline())
     clock = Fraction(order["time_base"])

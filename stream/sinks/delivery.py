@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import av
@@ -24,24 +25,57 @@ if TYPE_CHECKING:
     VideoPacket = Packet[av.VideoStream]
 
 
+Process = subprocess.Popen[bytes]
+
+
+def start_courier() -> Process:
+    """A courier's process, which waits for its order. Half a second goes into its imports."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "stream.sinks.courier"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # a packet that waits for the next one is late
+    )
+
+
+def dismiss(process: Process) -> None:
+    """End a courier's process, whatever it does, and let go of its pipes."""
+    _kill(process)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        with contextlib.suppress(OSError):
+            cast("IO[bytes]", pipe).close()
+
+
+def _kill(process: Process) -> None:
+    if process.poll() is None:
+        process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1.0)
+
+
 class Delivery:
     """One courier, from its key frame to its end.
 
     Args:
         order: what it is told: `url`, `format` and `options`.
         context: of the encoder whose packets it carries.
+        process: started before, None to start one.
+        on_taken: called once, by a thread of its own, when the server has taken the first packet.
     """
 
-    def __init__(self, order: dict[str, Any], context: VideoCodecContext) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "stream.sinks.courier"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,  # a packet that waits for the next one is late
-        )
+    def __init__(
+        self,
+        order: dict[str, Any],
+        context: VideoCodecContext,
+        process: Process | None = None,
+        *,
+        on_taken: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._process = process or start_courier()
         self._context = context
         self._order = order
+        self._on_taken = on_taken
         self._sent = 0
         #: Packets that the server took.
         self.carried = 0
@@ -49,6 +83,16 @@ class Delivery:
         self._silent = False
         self._listener = threading.Thread(target=self._listen, name="standin-sent", daemon=True)
         self._listener.start()
+
+    @property
+    def lost(self) -> int:
+        """Packets that the server has not taken, or not yet."""
+        return max(0, self._sent - self.carried)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
 
     def send(self, packet: VideoPacket) -> None:
         """Write one packet into the pipe; the first is a key frame. Raises OSError where the process has gone."""
@@ -76,21 +120,19 @@ class Delivery:
             cast("IO[bytes]", self._process.stdin).close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
+            # What it said last.
+            self._listener.join(1.0)
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it does, and wait for nothing."""
         if self._process.poll() is None:
             self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
 
     def close(self) -> None:
         """End the process and let go of its pipes."""
         self.kill()
         self._listener.join(1.0)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with contextlib.suppress(OSError):
-                cast("IO[bytes]", pipe).close()
+        dismiss(self._process)
 
     def reason(self) -> str:
         """Why the process is no use any more."""
@@ -125,5 +167,8 @@ class Delivery:
         """A byte for every packet that the server took."""
         heard = cast("IO[bytes]", self._process.stdout)
         while some := heard.read(4096):
+            first = not self.carried
             self.carried += len(some)
             self._heard = time.monotonic()
+            if first:
+                self._on_taken()

@@ -8,18 +8,20 @@ from typing import Final, cast
 import av
 import av.error
 from av.codec.context import Flags
+from av.container import OutputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 
-from engines.errors import SinkError
+from engines.errors import SinkError, UsageError
 from stream.anonymizer import Anonymized
-from stream.colour import FromRgb
-from stream.sinks.encoder import choose_encoder
+from stream.colour import ColourTags, FromRgb
+from stream.sinks.encoder import EncoderChoice, choose_encoder
 from stream.sources.base import StreamInfo
 
 #: Seconds from one key frame to the next: whoever tunes in waits for one.
-_BETWEEN_KEYS: Final = 2
+_BETWEEN_KEYS: Final = 2.0
 #: x264 holds 42 frames back by default; each of them would be delay.
 _WITHOUT_DELAY: Final = {
     "libx264": {"tune": "zerolatency"},
@@ -37,31 +39,41 @@ class LiveEncoder:
         codec: encoder by name, None for H.264.
         crf: quality, None for our default.
         speed: the encoder's preset, None for our default.
+        container: that the packets go into; a stream is added to it, and they come out ready to be muxed.
+        between_keys: seconds from one key frame to the next where none is asked for.
 
     Raises:
-        UsageError: there is no such encoder, or it has no such option.
+        UsageError: there is no such encoder, it has no such option, or the container does not take it.
         SinkError: it takes no such pictures.
     """
 
     def __init__(
-        self, info: StreamInfo, *, codec: str | None = None, crf: float | None = None, speed: str | None = None
+        self,
+        info: StreamInfo,
+        *,
+        codec: str | None = None,
+        crf: float | None = None,
+        speed: str | None = None,
+        container: OutputContainer | None = None,
+        between_keys: float = _BETWEEN_KEYS,
     ) -> None:
         choice = choose_encoder(info, ".ts", width=info.width, height=info.height, codec=codec, crf=crf, speed=speed)
         self._from_rgb = FromRgb(choice.pix_fmt, info.tags)
         self._clock = choice.time_base
         self._last: int | None = None
         self._wants_key = True
-        context = cast("VideoCodecContext", av.CodecContext.create(choice.codec, "w"))
+        self._stream = None if container is None else _add_stream(container, choice, info)
+        context = (
+            cast("VideoCodecContext", av.CodecContext.create(choice.codec, "w"))
+            if self._stream is None
+            else self._stream.codec_context
+        )
         context.width, context.height, context.pix_fmt = info.width, info.height, choice.pix_fmt
         context.time_base, context.framerate = choice.time_base, info.rate or Fraction(25)
-        context.gop_size = max(1, round(_BETWEEN_KEYS * (info.rate or 25)))
+        context.gop_size = max(1, round(between_keys * (info.rate or 25)))
         context.max_b_frames = 0
         context.flags |= Flags.global_header
-        tags = self._from_rgb.tags
-        context.color_range, context.colorspace = tags.colour_range, tags.matrix
-        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
-        if info.pixel_aspect is not None:
-            context.sample_aspect_ratio = 1 / info.pixel_aspect if info.orientation.transpose else info.pixel_aspect
+        _describe(context, info, self._from_rgb.tags)
         context.options = choice.options | _WITHOUT_DELAY.get(choice.codec, {}) | _headers_too(choice.codec)
         try:
             context.open()
@@ -100,7 +112,26 @@ class LiveEncoder:
             raise SinkError(f"the encoder failed: {error.strerror}") from error
         for packet in packets:
             packet.time_base = self._clock
+            if self._stream is not None:
+                packet.stream = self._stream
         return cast("list[Packet[av.VideoStream]]", packets)
+
+
+def _add_stream(container: OutputContainer, choice: EncoderChoice, info: StreamInfo) -> VideoStream:
+    try:
+        stream = container.add_stream(choice.codec, rate=info.rate or Fraction(25))
+    except (ValueError, av.error.FFmpegError) as error:
+        raise UsageError(f"{container.format.name} cannot hold {choice.codec}: choose another --codec") from error
+    stream.time_base = choice.time_base
+    return cast("VideoStream", stream)
+
+
+def _describe(context: VideoCodecContext, info: StreamInfo, tags: ColourTags) -> None:
+    """How the pictures are meant: colours, and the shape of their pixels (they are stored upright)."""
+    context.color_range, context.colorspace = tags.colour_range, tags.matrix
+    context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+    if info.pixel_aspect is not None:
+        context.sample_aspect_ratio = 1 / info.pixel_aspect if info.orientation.transpose else info.pixel_aspect
 
 
 def _headers_too(codec: str) -> dict[str, str]:

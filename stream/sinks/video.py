@@ -17,7 +17,7 @@ from av.filter import Graph
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from engines.errors import SinkError, UsageError
+from engines.errors import SinkError, StreamStoppedError, UsageError
 from stream.anonymizer import Anonymized
 from stream.colour import ColourTags, FromRgb
 from stream.sinks.audio import AudioCopy
@@ -124,9 +124,16 @@ class VideoSink:
         """Encode and write the next frame.
 
         Raises:
+            StreamStoppedError: the picture has another size; what is there can be kept.
             SinkError: the disk is full, or the encoder refuses the frame.
         """
         frame = item.frame
+        if (frame.width, frame.height) != (self._info.width, self._info.height):
+            raise StreamStoppedError(
+                f"the pictures have changed from {self._info.width}x{self._info.height} to"
+                f" {frame.width}x{frame.height}, and {self._path.name} can hold one size only; --segment begins another"
+                " file then"
+            )
         picture = self._from_rgb(self._orientation.undo(frame.image))
         if self._info.interlaced:
             picture = self._with_fields(picture)

@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from PIL import Image as Pillow
 
+from engines.errors import UsageError
 from stream.sources.video import VideoSource
 from tests.media import Decoded, copy_clip, mean_error, noise, picture, pictures, read_clip, to_frame, write_clip
 
@@ -234,3 +235,49 @@ def test_stream_tags_are_kept_only_when_asked_for(tmp_path: Path) -> None:
 def read_clip_types(path: Path) -> list[str]:
     with av.open(str(path)) as container:
         return [stream.type for stream in container.streams]
+
+
+def two_cameras(path: Path) -> Path:
+    """Two camera streams of the same size, one of them named, and a cover picture that is larger than both."""
+    with av.open(str(path), "w") as container:
+        cover = container.add_mux_stream("mjpeg", width=320, height=320)
+        cover.disposition = Disposition.attached_pic
+        cameras = []
+        for title in (None, "rear"):
+            stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            if title is not None:
+                stream.metadata["handler_name"] = title
+            cameras.append(stream)
+        container.start_encoding()
+        mux_bytes(cover, container, jpeg(1), pts=0, duration=0)
+        for index in range(10):
+            for stream, level in zip(cameras, (40, 200), strict=True):
+                frame = to_frame(np.full((48, 64, 3), level, np.uint8))
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        for stream in cameras:
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("wanted", "level"), [(None, 40), ("0", 40), ("1", 200), ("rear", 200)])
+def test_of_two_cameras_and_a_cover_picture_one_camera_goes_on(tmp_path: Path, wanted: str | None, level: int) -> None:
+    clip, output = two_cameras(tmp_path / "in.mp4"), tmp_path / "out.mkv"
+    copy_clip(clip, output, wanted=wanted)
+    with av.open(str(output)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(shown) == 10
+    assert all(abs(image.astype(int) - level).max() <= 4 for image in shown)
+    listed = VideoSource(clip, wanted=wanted).side_exits()
+    assert sum(line.startswith("video stream") for line in listed) == 1
+    assert sum(line.startswith("cover picture") for line in listed) == 1
+
+
+def test_a_camera_that_is_not_in_the_file_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    clip = two_cameras(tmp_path / "in.mp4")
+    for wanted in ("front", "2", "3", ""):
+        with pytest.raises(UsageError, match=r"it has 0 \(64x48.*\), 1 \(64x48, rear\)"):
+            VideoSource(clip, wanted=wanted)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from engines.errors import SinkError, UsageError
+from engines.errors import SinkError, StreamStoppedError, UsageError
 from stream.anonymizer import Anonymized
 from stream.colour import ColourTags
 from stream.frame import Frame
@@ -455,3 +455,14 @@ def test_the_range_stays_where_nothing_else_is_tagged(tmp_path: Path, ending: st
     source = write_clip(tmp_path / "in.mkv", pictures(25), codec="ffv1", tags=tags)
     copy_clip(source, tmp_path / f"out.{ending}")
     assert read_clip(tmp_path / f"out.{ending}").tags == tags
+
+
+def test_pictures_of_another_size_end_the_file_and_leave_what_is_there(tmp_path: Path) -> None:
+    first, larger = noise(1)[0], noise(1, 96, 64)[0]
+    sink = VideoSink(tmp_path / "out.mkv", info_like(first), codec="ffv1")
+    for pts in range(3):
+        sink.write(Anonymized(Frame(first, pts=pts, time_base=Fraction(1, 25)), Regions.empty()))
+    with pytest.raises(StreamStoppedError, match="from 64x48 to 96x64"):
+        sink.write(Anonymized(Frame(larger, pts=3, time_base=Fraction(1, 25)), Regions.empty()))
+    sink.close()
+    assert len(read_clip(tmp_path / "out.mkv").times) == 3
