@@ -29,7 +29,7 @@ def variables() -> dict[str, str]:
         RuntimeUnavailableError: GStreamer's Python bindings are not there, or are for another Python.
     """
     found = [PLUGINS, *_given("GST_PLUGIN_PATH")]
-    packages = [*_own_packages(), _bindings(), *_given("PYTHONPATH")]
+    packages = [*_own_packages(), bindings_folder(), *_given("PYTHONPATH")]
     return {
         "GST_PLUGIN_PATH": os.pathsep.join(map(str, dict.fromkeys(found))),
         "PYTHONPATH": os.pathsep.join(map(str, dict.fromkeys(packages))),
@@ -55,8 +55,12 @@ def _own_packages() -> list[Path]:
     return [Path(__file__).resolve().parents[1], *(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))]
 
 
-def _bindings() -> Path:
-    """The folder that holds the package `gi` for this version of Python."""
+def bindings_folder() -> Path:
+    """The folder that holds the package `gi` for this version of Python.
+
+    Raises:
+        RuntimeUnavailableError: there is none.
+    """
     spec = find_spec("gi")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parents[1]
