@@ -88,9 +88,9 @@ class UnguardedTracking(Anonymizer):
 class TrustingMaker(FrameMaker):
     """Takes every picture as whole."""
 
-    def make(self, item: Picture | Lost, pts: int, duration: int = 0) -> Frame:
+    def make(self, item: Picture | Lost, pts: int, duration: int = 0, arrived: float | None = None) -> Frame:
         whole = replace(item, damaged=None) if isinstance(item, Picture) else item
-        return replace(super().make(whole, pts, duration), damaged=None)
+        return replace(super().make(whole, pts, duration, arrived), damaged=None)
 
 
 class TrustingSource(VideoSource):

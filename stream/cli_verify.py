@@ -1,0 +1,169 @@
+"""`standin verify`: an independent look at a result, from options to an exit code.
+
+Exit codes: 0 nothing over its limit, 1 a limit was passed or a file could not be read, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from engines.errors import UsageError
+from engines.runtime import Device
+from engines.store import Store, home
+from stream.regions import Kind
+from stream.sinks.target import check_target
+from stream.terminal import EXIT_FAILED
+from stream.verify.findings import DEFAULT_LIMITS, MEASURES, parse_limits
+from stream.verify.html import page
+from stream.verify.identity import EmbeddingSettings
+from stream.verify.look import Verification, VerifySettings, json_text, verify, write_text
+from stream.verify.numbers import shown
+from stream.verify.people import KINDS, LookSettings
+
+_MOST_FINDINGS = 40
+_DEFAULTS = ", ".join(f"{name}={value:g}" for name, value in DEFAULT_LIMITS.items())
+
+
+def verify_command(
+    original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="The video, image or folder before.")],
+    anonymized: Annotated[Path, typer.Argument(metavar="ANONYMIZED", help="What was made of it.")],
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots and the worst cases.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A detection bundle, by name or folder; may be given several times. "
+            "(default: all that are installed and are not in the run's report)"
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="face or person: what must not be raw; may be given several times. (default: both)"),
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0.02, max=1, help="Score from which a detection counts.")] = 0.5,
+    detect_size: Annotated[
+        int, typer.Option(min=32, max=16_384, help="Longer side that detectors see, in pixels.")
+    ] = 1280,
+    device: Annotated[Device, typer.Option(help="Where detectors run.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="For detectors. (default: one per core)")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Of so many frames one is compared.")] = 1,
+    run_report: Annotated[
+        Path | None,
+        typer.Option(help="What `standin run --report` wrote, or a folder with FILE.report.json for every file."),
+    ] = None,
+    embedding: Annotated[
+        Path | None, typer.Option(help="ONNX file of a network that tells people apart, for what is left of identity.")
+    ] = None,
+    embedding_kind: Annotated[Literal["face", "person"], typer.Option(help="What that network is for.")] = "face",
+    embedding_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Of its pictures, where the file leaves it open.")
+    ] = None,
+    embedding_mean: Annotated[float, typer.Option(help="Subtracted from levels of 0 to 255.")] = 127.5,
+    embedding_std: Annotated[float, typer.Option(min=1e-6, help="By which they are divided then.")] = 127.5,
+    embedding_colour: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of its channels.")] = "rgb",
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MEASURE=NUMBER",
+            help=f"What is too much, or MEASURE=off; may be given several times. Of: {', '.join(MEASURES)}. "
+            f"(default: {_DEFAULTS})",
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show the worst cases as they are: the page then holds raw people.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing reports.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
+) -> None:
+    """Look at a result with other detectors: what is left raw, what else is left, and is the run's report right?"""
+    settings = VerifySettings(
+        look=LookSettings(
+            detectors=tuple(detector or ()),
+            kinds=_parse_kinds(kind) if kind else KINDS,
+            threshold=threshold,
+            detect_size=detect_size,
+            device=device,
+            threads=threads,
+        ),
+        every=every,
+        embedding=None
+        if embedding is None
+        else EmbeddingSettings(
+            embedding,
+            Kind.of(embedding_kind),
+            _parse_size(embedding_size),
+            embedding_mean,
+            embedding_std,
+            embedding_colour,
+        ),
+        run_report=run_report,
+        limits=parse_limits(fail_over or ()),
+    )
+    # Before hours of work, not after them.
+    for path in filter(None, (report, json)):
+        check_target(path, overwrite=overwrite, inputs=(original, anonymized))
+    result = _with_progress(original, anonymized, settings, quiet=quiet)
+    if json is not None:
+        write_text(json, json_text(result), overwrite=overwrite)
+    if report is not None:
+        write_text(report, page(result, show=show), overwrite=overwrite)
+    if not quiet:
+        _print(Console(), result)
+    raise typer.Exit(0 if result.clean else EXIT_FAILED)
+
+
+def _with_progress(original: Path, anonymized: Path, settings: VerifySettings, *, quiet: bool) -> Verification:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bars:
+        bar = bars.add_task("reading", total=None)
+
+        def advance(name: str, done: int, count: int) -> None:
+            bars.update(bar, description=escape(name), completed=done, total=count)
+
+        return verify(original, anonymized, settings, Store(home()), progress=advance)
+
+
+def _parse_kinds(names: list[str]) -> tuple[Kind, ...]:
+    labels = [kind.label for kind in KINDS]
+    if wrong := [name for name in names if name not in labels]:
+        raise UsageError(f"--kind {wrong[0]}: expected {' or '.join(labels)}")
+    return tuple(Kind.of(name) for name in dict.fromkeys(names))
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
+        raise UsageError(f"--embedding-size {text}: expected width and height in pixels, like 112x112")
+    return int(found[1]), int(found[2])
+
+
+def _print(console: Console, result: Verification) -> None:
+    limits = result.settings.limits
+    table = Table("measure", "value", "limit", "", title_justify="left", box=None, pad_edge=False)
+    for name, value in result.measures.items():
+        over = name in result.faults
+        limit = shown(name, limits[name]) if name in limits else "-"
+        table.add_row(name, shown(name, value), limit, "[red]over[/]" if over else "", style="bold" if over else None)
+    console.print(table)
+    several = len(result.files) > 1
+    for finding in result.findings[:_MOST_FINDINGS]:
+        mark = "[red]●[/]" if finding.measure in result.faults else "[yellow]○[/]"
+        where = f"{escape(finding.file)}: " if several else ""
+        console.print(f"{mark} {where}{escape(finding.text)}", soft_wrap=True, highlight=False)
+    if (more := len(result.findings) - _MOST_FINDINGS) > 0:
+        console.print(f"  and {more} more; --json and --report have all of them")
+    compared = sum(len(file.frames) for file in result.files)
+    people = sum(len(frame.regions) for file in result.files for frame in file.frames)
+    seen = f"{compared} frames, {people} faces and persons, seen by {', '.join(result.detectors)}"
+    verdict = "[green]nothing over its limit[/]" if result.clean else f"[red]over: {', '.join(result.faults)}[/]"
+    console.print(f"{verdict} ({escape(seen)})", soft_wrap=True, highlight=False)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.errors import BundleMissingError, UsageError
+from engines.store import Store
+from stream.frame import Frame
+from stream.regions import Kind
+from stream.verify.people import Lookout, LookSettings, choose_detectors, found_again
+from tests.stream.verify.clips import FIRST, SECOND, Box, face_regions, following, moved, scene
+
+pytest.importorskip("onnxruntime", reason="detectors run in ONNX Runtime")
+HEAD: Box = (0, 0, 90, 100)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(tmp_path / "home", known={}, built_in=tmp_path / "none")
+    following(found.path("first"), "first", (FIRST, SECOND))
+    following(found.path("second"), "second", (HEAD,), ("face", "person"))
+    following(found.path("plates"), "plates", (HEAD,), ("plate",))
+    return found
+
+
+def names(settings: LookSettings, store: Store, *of_the_run: str) -> list[str]:
+    return [bundle.manifest.name for bundle in choose_detectors(settings, store, of_the_run)]
+
+
+def test_all_that_are_there_look_but_those_of_the_run_and_those_for_other_things(store: Store) -> None:
+    assert names(LookSettings(), store) == ["first", "second"]
+    assert names(LookSettings(), store, "first") == ["second"]
+    assert names(LookSettings(kinds=(Kind.PERSON,)), store) == ["second"]
+
+
+def test_named_ones_look_whatever_the_run_had(store: Store, tmp_path: Path) -> None:
+    own = following(tmp_path / "own", "own", (FIRST,))
+    assert names(LookSettings(("first", str(own.path))), store, "first") == ["first", "own"]
+
+
+def test_a_bundle_that_is_not_intact_is_left_out_with_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    (store.path("second") / "detector.onnx").write_bytes(b"changed")
+    with caplog.at_level(logging.WARNING):
+        assert names(LookSettings(), store) == ["first"]
+    assert "was changed" in caplog.text
+
+
+def test_no_detector_is_one_clear_line(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"no detector for faces and persons here beside those of the run \(first, se"):
+        names(LookSettings(), store, "first", "second")
+    with pytest.raises(UsageError, match="plates finds no faces and persons"):
+        names(LookSettings(("plates",)), store)
+    with pytest.raises((UsageError, BundleMissingError), match="nobody"):
+        names(LookSettings(("nobody",)), store)
+
+
+@pytest.fixture
+def lookout(store: Store) -> Iterator[Lookout]:
+    settings = LookSettings()
+    opened = Lookout(choose_detectors(settings, store), settings)
+    yield opened
+    opened.close()
+
+
+def test_a_head_round_a_face_is_the_same_person(lookout: Lookout) -> None:
+    found = lookout.look(Frame(scene(3)))
+    assert found is not None
+    assert np.allclose(found.boxes, [moved(FIRST, 3), moved(SECOND, 3)], atol=0.5)
+
+
+def test_what_is_not_looked_for_is_not_found(store: Store) -> None:
+    settings = LookSettings(("second",), (Kind.PERSON,))
+    persons = Lookout(choose_detectors(settings, store), settings)
+    found = persons.look(Frame(scene(0)))
+    persons.close()
+    assert found is not None
+    assert len(found) == 0
+
+
+def test_an_answer_that_cannot_be_trusted_is_none(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    following(store.path("broken"), "broken", [(float("nan"), 0, 1, 1)])
+    settings = LookSettings(("broken",))
+    broken = Lookout(choose_detectors(settings, store), settings)
+    with caplog.at_level(logging.WARNING):
+        assert broken.look(Frame(scene(0))) is None
+    broken.close()
+    assert "could not be looked at" in caplog.text
+
+
+def test_what_is_at_the_same_place_was_found_again() -> None:
+    before, after = face_regions(FIRST, SECOND), face_regions(moved(SECOND, 3))
+    assert found_again(before, after).tolist() == [False, True]
+    assert found_again(before, face_regions()).tolist() == [False, False]
+    assert found_again(face_regions(), after).tolist() == []
