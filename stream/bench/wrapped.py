@@ -1,0 +1,47 @@
+"""A graph in a benchmark's hands: what stands between the graph and whoever asks it."""
+
+from __future__ import annotations
+
+from engines.bundle import Bundle
+from engines.placement import Placement
+from engines.runtime import Runtime
+from engines.runtime_onnx import OnnxRuntime
+
+
+class WrappedRuntime(Runtime):
+    """Says what the graph says, and is closed with it.
+
+    Args:
+        bundle: whose graph it is.
+        name: of the graph.
+        inner: runs it.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, inner: Runtime) -> None:
+        super().__init__(bundle.graph(name), inner.device)
+        self._inner = inner
+        self.bundle = bundle.manifest.name
+        self.name = name
+
+    @property
+    def provider(self) -> str:
+        """Of the graph."""
+        return self._inner.provider
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the graph's nodes are, None where that cannot be told, or there is no other place than the CPU."""
+        inner = self._inner
+        if isinstance(inner, WrappedRuntime | OnnxRuntime) and inner.device not in ("cpu", "openvino"):
+            return inner.placement
+        return None
+
+    @property
+    def tf32(self) -> bool | None:
+        """Whether float32 products are computed in TF32, None where that cannot be told, or there is no such thing."""
+        inner = self._inner
+        return inner.tf32 if isinstance(inner, WrappedRuntime | OnnxRuntime) else None
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._inner.close()
