@@ -1,0 +1,99 @@
+"""What the manifest says to SQLite."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: "SIbm", at its place in the head of the file, so that no other SQLite database is taken for ours.
+APPLICATION_ID: Final = 0x5349626D
+VERSION: Final = 1
+
+CREATE: Final = f"""
+BEGIN;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+CREATE TABLE calls (id INTEGER PRIMARY KEY);
+CREATE TABLE files (
+    name TEXT PRIMARY KEY,
+    at TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mark TEXT NOT NULL,
+    length REAL,
+    call INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    finished INTEGER,
+    content TEXT,
+    settings TEXT,
+    placed TEXT,
+    moves TEXT,
+    frames INTEGER,
+    withheld INTEGER,
+    seconds REAL
+) WITHOUT ROWID;
+COMMIT;
+"""
+#: What inputs that are found are held against; in a file of its own that vanishes with the connection.
+FOUND: Final = """
+CREATE TEMP TABLE found (
+    name TEXT PRIMARY KEY, at TEXT, size INTEGER, mark TEXT, error TEXT, there TEXT, other TEXT
+) WITHOUT ROWID
+"""
+NOTE: Final = """
+INSERT INTO found VALUES (?, ?, ?, ?, ?, there(?1), NULL)
+ON CONFLICT (name) DO UPDATE SET other = excluded.at WHERE at <> excluded.at
+"""
+NEW: Final = """
+INSERT INTO files (name, at, size, mark, call, state, error)
+SELECT name, at, size, mark, :call,
+    iif(error IS NULL AND (there IS NULL OR :overwrite), 'waiting', 'failed'),
+    coalesce(error, iif(there IS NULL OR :overwrite, NULL, :foreign))
+FROM found WHERE name NOT IN (SELECT name FROM files)
+"""
+#: What is there stays what it is where neither the input, nor the settings, nor the result have changed.
+KNOWN: Final = """
+UPDATE files SET
+    state = iif(found.error IS NOT NULL, 'failed',
+        iif(there IS NOT placed AND there NOTNULL AND NOT :overwrite, 'failed',
+        iif(state IN ('done', 'incomplete') AND files.mark = found.mark AND files.at = found.at
+            AND settings = :settings AND there IS placed, state, 'waiting'))),
+    error = coalesce(found.error,
+        iif(there IS NOT placed AND there NOTNULL AND NOT :overwrite, iif(placed IS NULL, :foreign, :changed),
+        iif(state = 'incomplete', files.error, NULL))),
+    placed = iif(there IS NULL OR :overwrite AND there IS NOT placed, NULL, placed),
+    length = iif(files.mark = found.mark, length, NULL),
+    at = found.at, size = found.size, mark = found.mark, call = :call, attempts = 0
+FROM found WHERE found.name = files.name
+"""
+FOREIGN: Final = "its output exists, and is not of this batch: use --overwrite to replace it"
+CHANGED: Final = "its output was changed after it was written: use --overwrite to replace it"
+#: In the order in which it will be done: the longest first.
+QUEUE: Final = """
+CREATE TEMP TABLE queue AS
+SELECT name, at, iif(settings = :settings AND placed NOTNULL, content, NULL) AS content,
+    coalesce(length, iif(still(name), 1, size * :ratio)) AS cost
+FROM files WHERE call = :call AND state = 'waiting' ORDER BY cost DESC, name
+"""
+#: Frames of a byte. Files of one batch mostly come from the same cameras; without any that is known, sizes alone give
+#: the order.
+RATIO: Final = "SELECT coalesce(sum(length) / sum(size), 1e-4) FROM files WHERE call = ? AND length > 1"
+PLACED: Final = """
+UPDATE files SET state = iif(error IS NULL, 'done', 'incomplete'), moves = NULL, finished = ? WHERE name = ?
+"""
+#: After an end in the middle of it: it is known what the result should look like.
+PLACED_BEFORE: Final = """
+UPDATE files SET state = iif(there(name) IS NOT placed, 'waiting', iif(error IS NULL, 'done', 'incomplete')),
+    placed = iif(there(name) IS NOT placed, NULL, placed), moves = NULL
+WHERE name = ?
+"""
+COUNTS: Final = """
+SELECT count(*), total(state IN ('waiting', 'placing')),
+    total(state = 'done' AND finished IS :call), total(state = 'done' AND finished IS NOT :call),
+    total(state = 'incomplete'), total(state = 'failed'),
+    total(iif(finished = :call, frames, 0)), total(iif(state IN ('done', 'incomplete'), withheld, 0))
+FROM files WHERE call = :call
+"""
+TROUBLES: Final = """
+SELECT name, error FROM files WHERE call = ? AND state IN ('failed', 'incomplete') ORDER BY name LIMIT ?
+"""

@@ -1,0 +1,193 @@
+"""`standin batch` as its user meets it: exit codes, one clear line for each trouble, signals, and calls that go on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image as Pillow
+
+from stream.batch.folder import OutputFolder
+from stream.cli_batch import _NOT_FOR_FILES, batch_command
+from stream.config import RunSettings
+from tests.command import FACE, ROOT, Standin
+from tests.fakes import install_bundle, noise, read_pictures, write_lossless
+
+OPTIONS = ("--preset", "faces", "--face", "mask", "--margin", 0, "--codec", "ffv1")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    install_bundle(home, FACE)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _home(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_HOME", str(store))
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Path:
+    """Two clips and an image, and what else lies there."""
+    folder = tmp_path / "day"
+    (folder / "a").mkdir(parents=True)
+    write_lossless(folder / "a/1.mkv", noise(30))
+    write_lossless(folder / "a/2.mkv", noise(20, seed=1))
+    (folder / "a/1.srt").write_text("words")
+    Pillow.fromarray(noise(1)[0]).save(folder / "still.png")
+    return folder
+
+
+def results(output: Path) -> list[str]:
+    """Everything that has a final name."""
+    found = (path.relative_to(output) for path in output.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != ".standin")
+
+
+def test_every_setting_of_a_run_is_an_option_or_has_a_reason_not_to_be() -> None:
+    names = set(batch_command.__signature__.parameters)  # type: ignore[attr-defined]
+    assert set(RunSettings.model_fields) <= names | _NOT_FOR_FILES
+    assert not names - {"report"} & _NOT_FOR_FILES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["missing.mp4"], 2, "no such file or folder: missing.mp4"),
+        (["empty"], 1, "empty: there is no video and no image (0 other files)"),
+        (["day", "--output", "day/out"], 2, "lies inside the input"),
+        (["day/still.png", "--output", "day"], 2, "lies in the output folder"),
+        (["day", "--output", "file"], 1, "cannot write into"),
+        (["day", "other"], 2, "would both become still.png"),
+        (["day", "--face", "realistic"], 1, "bundle 'dp2-face' is not installed"),
+        (["day", "--preset", "facs"], 2, "unknown preset 'facs'"),
+        (["day", "--regions", "missing.csv"], 2, "missing.csv"),
+        (["day", "--address", "127.0.0.1:1"], 1, "nobody answers at --address 127.0.0.1:1"),
+        (["day", "--address", "http://head"], 2, "--address is HOST:PORT"),
+        (["day", "--cpus-per-worker", "4096"], 2, "--cpus-per-worker is 4096, and this machine has"),
+        (["day", "--device", "cuda"], 2, "--device cuda needs --gpus-per-worker"),
+        (["day", "--ending", "mp4"], 2, "--ending mp4: expected an ending like .mp4"),
+        (["day", "--when-lost", "slate"], 2, "No such option: --when-lost"),
+        (["day", "--workers", "0"], 2, "--workers"),
+        (["s3://key:secret@bucket/day"], 2, "s3://***@bucket/day holds a user, a password or a query"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    standin: Standin,
+    day: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    Pillow.fromarray(noise(1)[0]).save(tmp_path / "other/still.png")
+    output = [] if "--output" in arguments else ["--output", "out"]
+    preset = [] if "--preset" in arguments else ["--preset", "faces"]
+    ended = standin("batch", "-q", *arguments, *output, *preset)
+    assert ended.code == code, ended.err
+    assert message in ended.line()
+    assert not (day / "out").exists()
+    assert results(day) == ["a/1.mkv", "a/1.srt", "a/2.mkv", "still.png"]
+
+
+def test_two_batches_on_one_folder(standin: Standin, day: Path, tmp_path: Path) -> None:
+    with OutputFolder(tmp_path / "out"):
+        ended = standin("batch", day, "--output", tmp_path / "out", "-q")
+    assert ended.code == 1
+    assert "another batch is writing into" in ended.line()
+
+
+def test_a_dry_run_says_what_and_how_long_and_writes_nothing(standin: Standin, day: Path, tmp_path: Path) -> None:
+    ended = standin("batch", day, "--output", tmp_path / "out", "--dry-run", *OPTIONS)
+    assert ended.code == 0, ended.err
+    assert "3, 1 others left out" in ended.out
+    assert "3, about 51 frames" in ended.out
+    assert "frames per second" in ended.out
+    assert not (tmp_path / "out").exists()
+
+
+@contextmanager
+def batch(day: Path, output: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "stream", "batch", day, "--output", output, *OPTIONS, "--attempts", 2, *options]
+    with subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def exposed(marker: str) -> list[str]:
+    """Sockets of processes with this in their environment that listen on more than this machine's own address."""
+    owned = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() in (process / "environ").read_bytes():
+                owned |= {os.readlink(link) for link in (process / "fd").iterdir()}
+        except OSError:
+            continue
+    assert owned
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    listening = [line for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in owned]
+    assert listening, "Ray listens somewhere"
+    return [line[1] for line in listening if not line[1].partition(":")[0].endswith("0100007F")]
+
+
+@pytest.mark.slow
+def test_it_is_interrupted_goes_on_and_names_what_failed(
+    day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standin: Standin
+) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    monkeypatch.setenv("MARKER", marker := f"marker-{tmp_path}")
+    output, bad, chunks = tmp_path / "out", day / "a/poison.mp4", ("--chunk", 1)
+    bad.write_text("this is no video\n" * 50)
+    with batch(day, output, *chunks, "--workers", 1) as first:
+        assert first.stderr is not None
+        lines = iter(first.stderr)
+        said = next(line for line in lines if line.startswith("1 of 4: "))
+        reached = exposed(marker)
+        os.killpg(first.pid, signal.SIGINT)
+        said += "".join(lines)
+    assert reached == []
+    assert first.returncode == 130, said
+    assert "finishing the files that are under way" in said
+    assert 0 < len([name for name in results(output) if not name.endswith(".json")]) < 3
+
+    with batch(day, output, "--sidecar", "*.srt", *chunks, "--workers", 2) as second:
+        _, said = second.communicate(timeout=120)
+    assert second.returncode == 1, said
+    assert "Traceback" not in said
+    assert f"standin: a/poison.mp4: {bad} cannot be opened as video" in said
+    assert "(2 attempts)" in said
+    names = [name for name in results(output) if not name.endswith(".srt")]
+    assert names == [f"{name}{tail}" for name in ("a/1.mkv", "a/2.mkv", "still.png") for tail in ("", ".report.json")]
+    for name, seed in (("a/1.mkv", 0), ("a/2.mkv", 1)):
+        pictures = read_pictures(output / name)
+        assert all((picture[10:34, 20:40] == 0).all() for picture in pictures)
+        assert (pictures[0][:10] == noise(1, seed=seed)[0][:10]).all()
+    assert len(json.loads((output / "a/1.mkv.report.json").read_text())["frames"]) == 30
+    assert not list((output / ".standin").glob("staging/*/*"))
+
+    # Now there is nothing to do, and nothing is started for it.
+    bad.unlink()
+    monkeypatch.setattr("stream.batch.cluster._imported", lambda: pytest.fail("Ray is started"))
+    ended = standin("batch", day, "--output", output, *OPTIONS, *chunks)
+    assert ended.code == 0, ended.err
+    assert "0 of 3 files to do, 3 are done already" in ended.err
