@@ -1,0 +1,1 @@
+"""The papers' measures on pictures and crops: FID, LPIPS, PPL, a detector's AP, re-identification."""
