@@ -6,17 +6,19 @@ concerns the whole process belongs to the process that is ours alone.
 
 from __future__ import annotations
 
-import ctypes
+import atexit
+import contextlib
 import os
-import resource
 import signal
 import sys
 import threading
 import time
 from types import FrameType
+from typing import NoReturn
+
+from engines.own_process import dump_no_core
 
 _EXIT_INTERRUPTED = 130
-_PR_SET_DUMPABLE = 4
 #: What threads get to end by themselves before the process ends without them.
 _SECONDS_TO_END = 0.5
 
@@ -25,7 +27,10 @@ def main() -> None:
     """Run the command line in a process that dumps no core and ends with the right exit code."""
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, _interrupted)
-    _forbid_core_dumps()
+    dump_no_core()
+    from stream.process_title import hide_secrets
+
+    hide_secrets(["standin", *sys.argv[1:]])
     # Read once, when numpy is imported. Our products are small, and several stages want the cores at a time: threads
     # that share such a product mostly wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -45,27 +50,32 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
     os._exit(_EXIT_INTERRUPTED)
 
 
-def _forbid_core_dumps() -> None:
-    """A dump would hold raw frames. The limit stops files, the flag stops handlers that dumps are piped to."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+def _leave(code: int) -> NoReturn:
+    """End the process, without the interpreter taking itself apart.
 
-
-def _leave(code: int) -> None:
-    """End the process.
-
-    A call into an engine or a codec that hung (see `stream.deadline`) may come back while the interpreter takes itself
-    apart, and would abort the process with another exit code: with such a thread around, nothing is taken apart.
+    That takes half a second of work, and on a busy machine many times that, which whoever supervises a run may not
+    wait. And a call into an engine or a codec that hung (see `stream.deadline`) may come back meanwhile and abort the
+    process with another exit code. What is to be done at the end is done, unless such a call is still under way.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, _interrupted)
+    _flush()
     limit = time.monotonic() + _SECONDS_TO_END
     while _left_behind():
         if time.monotonic() > limit:
             os._exit(code)
         time.sleep(0.01)
-    sys.exit(code)
+    # Temporary folders, and processes of ours: what libraries want to be done.
+    atexit._run_exitfuncs()
+    _flush()
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # Whoever read it may have gone.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _left_behind() -> bool:

@@ -24,7 +24,7 @@ from stream.detectors.base import Detector, check_detections
 from stream.detectors.cached import CachedDetector, Counts
 from stream.detectors.ensemble import unite
 from stream.follow import Followed, Follower, Look, one_line
-from stream.frame import Frame, Image, flat_image
+from stream.frame import AWAY, Frame, Image, flat_image
 from stream.generators.classical import Fill
 from stream.manual import ManualRegions, read_manual_regions
 from stream.presets import DEFAULT_PRESET
@@ -35,6 +35,10 @@ from stream.tracker import Tracker
 from stream.zones import Zones, read_zones
 
 _log = logging.getLogger(__name__)
+
+#: Seconds without another line about withheld frames: at first, and at most.
+_FIRST_QUIET = 1.0
+_LONGEST_QUIET = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ class Anonymizer:
         self._fills = dict(fills)
         self._stand_ins = stand_ins
         self.manual = manual
+        #: Asked before each frame: whether there is no time for stand-ins, so that all is covered classically.
+        self.in_haste: Callable[[], bool] = lambda: False
         self._zones = zones
         self._kept = [kind for kind in Kind if self.settings.treatment(kind) == "keep"]
         self._make_tracker = make_tracker
@@ -115,7 +121,7 @@ class Anonymizer:
             raise UsageError(f"no anonymizer is set for regions of these kinds: {names}")
         self._detect_runner = DeadlineRunner("detection", self.settings.deadline)
         self._cover_runner = DeadlineRunner("anonymization", self.settings.deadline)
-        self._complaints = _OncePerSecond()
+        self._complaints = _Rarely()
         self._tracks_of_earlier_streams = 0
         self._follower = self._new_follower()
         self._caution = assemble.make_caution(self.settings, stand_ins)
@@ -344,7 +350,7 @@ class Anonymizer:
         """The covered picture, and how many regions were replaced by stand-ins."""
         if self._stand_ins is None:
             return stitch(image, regions, self._fills, margin=self.settings.margin, shape=self.settings.shape), 0
-        composed = self._stand_ins.paint(image, regions)
+        composed = self._stand_ins.paint(image, regions, simple=self.in_haste())
         return composed.image, int(composed.generated.sum())
 
     def _new_follower(self) -> Follower:
@@ -356,7 +362,8 @@ class Anonymizer:
         )
 
     def _complain(self, reason: str) -> None:
-        if suppressed := self._complaints.due():
+        # Sources tell by themselves that they are away, and when they are back.
+        if reason != AWAY and (suppressed := self._complaints.due(reason)):
             more = f" ({suppressed - 1} more since the last message)" if suppressed > 1 else ""
             _log.warning("frame withheld: %s%s", reason, more)
 
@@ -368,18 +375,26 @@ def _read_zones(settings: AnonymizerSettings) -> Zones | None:
     return Zones(ignore, None if settings.only_zones is None else read_zones(settings.only_zones))
 
 
-class _OncePerSecond:
-    """Says how many messages have come since the last one that was let through; 0 means be quiet."""
+class _Rarely:
+    """Says how many messages have come since the last one that was let through; 0 means be quiet.
+
+    What goes on for the same reason is said after a second, two, four and so on, and once a minute in the end.
+    """
 
     def __init__(self) -> None:
         self._count = 0
-        self._last = float("-inf")
+        self._reason: str | None = None
+        self._last, self._wait = float("-inf"), _FIRST_QUIET
 
-    def due(self) -> int:
+    def due(self, reason: str) -> int:
         self._count += 1
         now = time.monotonic()
-        if now - self._last < 1.0:
+        if now - self._last >= _LONGEST_QUIET or (reason != self._reason and now - self._last >= _FIRST_QUIET):
+            self._wait = _FIRST_QUIET
+        elif now - self._last < self._wait:
             return 0
-        self._last = now
+        else:
+            self._wait = min(2 * self._wait, _LONGEST_QUIET)
+        self._reason, self._last = reason, now
         count, self._count = self._count, 0
         return count

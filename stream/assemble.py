@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -231,9 +232,10 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
 def _open_detector(bundle: Bundle, settings: AnonymizerSettings, threads: int | None) -> Detector:
     with contextlib.ExitStack() as stack:
         names = ("detector",) if bundle.manifest.detection is None else ("detector", "heads")
-        first, *heads = [
-            stack.enter_context(open_runtime(bundle, name, device=settings.device, threads=threads)) for name in names
-        ]
+        opened = functools.partial(
+            open_runtime, device=settings.device, server=settings.engine_server, timeout=settings.deadline
+        )
+        first, *heads = [stack.enter_context(opened(bundle, name, threads=threads)) for name in names]
         detector: Detector
         if heads:
             detector = TwoStageDetector(
@@ -282,6 +284,8 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
                 threads=settings.threads,
                 latents=latents,
                 truncation=settings.truncation,
+                server=settings.engine_server,
+                timeout=settings.deadline,
             )
             stack.callback(generators[role].close)
         painters = Painters(

@@ -1,4 +1,4 @@
-"""`standin engines`: list, pull, import, inspect and verify bundles."""
+"""`standin engines`: list, pull, import, inspect and verify bundles, and build TensorRT plans of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError
 from engines.manifest import Generation, Parity
 from engines.store import Store, home
+from stream.cli_plans import build_command, prune_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ app = typer.Typer(
     help="List, fetch and check bundles: the networks that Standin runs.",
     epilog="Bundles are kept in the user's cache folder, or in $STANDIN_HOME.",
 )
+app.command("build")(build_command)
+app.command("prune")(prune_command)
 
 _Which = Annotated[
     str, typer.Argument(metavar="PATH_OR_NAME", help="A bundle's folder, or the name of an installed bundle.")

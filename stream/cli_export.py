@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -14,6 +12,7 @@ from rich.console import Console
 from engines.bundle import Bundle
 from engines.errors import RuntimeUnavailableError, UsageError
 from engines.store import Store, home
+from stream.cli_plans import Wish, build_plans, require_tensorrt, terminable
 
 #: Of `standin export NAME`: what is exported by `export.detectors`; generators are named by `export.configs`.
 _DETECTORS = ("maskrcnn", "cse")
@@ -49,8 +48,13 @@ def export_command(
         str | None, typer.Option(help="Detectors: HxW of the pictures, which TensorRT likes to know. (default: any)")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an installed bundle of that name.")] = False,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Build TensorRT plans for this machine too (standin engines build).")
+    ] = False,
 ) -> None:
     """Make a bundle of a checkpoint, and verify that it computes the same."""
+    # An export takes minutes: what cannot be done after it is said before.
+    builder = require_tensorrt() if tensorrt else None
     given = {"precision": precision, "config": config, "surface": surface, "input_size": _size(input_size)}
     try:
         make = _choose(name, checkpoint, opset, {key: value for key, value in given.items() if value is not None})
@@ -64,7 +68,7 @@ def export_command(
     def say(text: str) -> None:
         progress.print(text, markup=False)
 
-    with _terminable():
+    with terminable():
         if output is None:
             bundle = Store(home()).install(name, lambda folder: make(folder, say), force=force)
         elif force:
@@ -78,6 +82,8 @@ def export_command(
             markup=False,
         )
     Console(soft_wrap=True, highlight=False, emoji=False).print(str(bundle.path), markup=False)
+    if builder is not None:
+        build_plans(bundle, Wish(), builder)
 
 
 def _choose(name: str, checkpoint: Path, opset: int, given: dict[str, Any]) -> _Make:
@@ -123,15 +129,3 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(f"--input-size {text!r} is no size; expected HxW, such as 800x1344")
     return int(height), int(width)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Lets SIGTERM, and the end of the terminal, end an export as Ctrl-C does, which removes the folder it works in."""
-    ends = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(which, signal.default_int_handler) for which in ends]
-    try:
-        yield
-    finally:
-        for which, handler in zip(ends, before, strict=True):
-            signal.signal(which, handler)

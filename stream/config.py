@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from engines.errors import UsageError
 from engines.runtime import Device
 from stream.generators.open import Precision
+from stream.pace import WhenSlow
 from stream.presets import CLASSICAL_PRESET, DEFAULT_PRESET, did_you_mean, find_preset
+from stream.quantities import Size, TimeOrSize
+from stream.raw_video import RawVideo
 from stream.regions import Kind
 from stream.roles import Context
 from stream.stitch import Shape
@@ -60,6 +63,7 @@ class AnonymizerSettings(BaseModel):
         engine: folders of bundles that run instead of those that go by these names: a bundle's own name, or for
             generators what they replace (face, person, person-cse).
         device: where they run; never changed silently.
+        engine_server: socket of the process that runs the engines (`standin serve` starts one); None for this process.
         precision: of generators.
         threads: for the engines, None for one per core.
         face: how faces are covered; `keep` leaves them raw.
@@ -98,6 +102,7 @@ class AnonymizerSettings(BaseModel):
     detector: tuple[str, ...] = ()
     engine: Engines = {}
     device: Device = "cpu"
+    engine_server: Path | None = None
     precision: Precision = "fp32"
     threads: int | None = Field(default=None, ge=1)
     face: Treatment = "blur"
@@ -134,6 +139,15 @@ class AnonymizerSettings(BaseModel):
 
 
 WhenLost = Literal["slate", "hold", "end"]
+#: Who reads and writes network streams: PyAV (FFmpeg), or GStreamer.
+Backend = Literal["av", "gst"]
+
+
+def _check_raw(value: str | None) -> str | None:
+    """What cannot be meant is said before anything is opened."""
+    if value is not None:
+        RawVideo.parse(value)
+    return value
 
 
 class RunSettings(AnonymizerSettings):
@@ -160,6 +174,17 @@ class RunSettings(AnonymizerSettings):
         rtsp_transport: how RTSP sources send.
         sink_timeout: seconds in which a server must take a frame; then it counts as lost.
         insecure: take any certificate.
+        when_slow: what is done when the engines cannot keep up with a live source: late pictures are dropped, fewer are
+            looked at, evenly, or stand-ins are left out.
+        backend: who reads and writes network streams, where both can: PyAV (FFmpeg) or GStreamer.
+        video_stream: number or title of the stream to take of an input that has several.
+        raw: what bare frames on standard input are like, such as `640x360@25:rgb24`.
+        segment: a folder as output gets segments of this length or size, whichever is reached first.
+        retain: how old segments may become, and how large all together; the oldest are deleted.
+        spool: bytes of anonymized video that wait for a server that is away, to be sent when it is back.
+        report_rotate: size at which the next file of a report in JSON lines begins.
+        certificate: PEM file with the certificate of `rtsps-server://`.
+        private_key: PEM file with its key.
     """
 
     codec: str | None = None
@@ -182,13 +207,31 @@ class RunSettings(AnonymizerSettings):
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     sink_timeout: float = Field(default=10.0, gt=0, le=3600)
     insecure: bool = False
+    when_slow: WhenSlow = "drop"
+    backend: Backend = "av"
+    video_stream: str | None = None
+    raw: Annotated[str | None, AfterValidator(_check_raw)] = None
+    segment: TimeOrSize | None = None
+    retain: TimeOrSize | None = None
+    spool: Size | None = None
+    report_rotate: Size = 64_000_000
+    certificate: Path | None = None
+    private_key: Path | None = None
 
     @model_validator(mode="after")
     def _check_order(self) -> RunSettings:
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError("end must be after start")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("a certificate and its private key belong together; give both or none")
         return self
 
+
+#: Settings that are paths, which in a file are relative to that file.
+_PATHS = (
+    "report", "contact_sheet", "regions", "detections", "ignore_zones", "only_zones", "certificate", "private_key",
+    "engine_server",
+)  # fmt: skip
 
 S = TypeVar("S", bound=AnonymizerSettings)
 
@@ -223,18 +266,27 @@ def make_settings(kind: type[S], values: Mapping[str, Any], *, origin: str = "se
         raise UsageError(f"{origin}: {field + ': ' if field else ''}{message}{given}") from error
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a config file says, whatever that is.
+
+    Raises:
+        UsageError: the file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Values of a TOML file, by field name. Relative paths in it are relative to the file.
 
     Raises:
         UsageError: the file cannot be read, is not TOML, or holds an unknown key.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the config file {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    values = read_toml(path)
     named = {key.replace("-", "_"): value for key, value in values.items()}
     settings = make_settings(RunSettings, named, origin=str(path))
     if settings.engine:
@@ -242,7 +294,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if settings.detector:
         # A name is in the store wherever the file is.
         named["detector"] = [str(path.parent / text) if "/" in text else text for text in settings.detector]
-    for key in ("report", "contact_sheet", "regions", "detections", "ignore_zones", "only_zones"):
+    for key in _PATHS:
         if key in named:
             named[key] = path.parent / named[key]
     return named

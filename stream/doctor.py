@@ -6,12 +6,10 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -22,13 +20,14 @@ from engines.errors import BundleError, BundleMissingError, RuntimeUnavailableEr
 from engines.runtime_onnx import import_onnxruntime
 from engines.runtime_openvino import import_openvino, openvino_core
 from engines.store import Store, home
-from stream.gst_path import check_tools, variables
+from stream.check import Check, last_line, run_probe, version_of
+from stream.check_placement import check_placement
+from stream.doctor_gpu import check_tensorrt
+from stream.doctor_live import check_gstreamer, check_status_page
 from stream.presets import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-Status = Literal["ok", "warn", "missing"]
+    from collections.abc import Callable, Iterable, Sequence
 
 #: Encoder -> what to do without it, if anything.
 ENCODERS = {
@@ -39,68 +38,7 @@ ENCODERS = {
     "ffv1": "only for lossless output",
     "h264_nvenc": "only for encoding on an NVIDIA GPU",
 }
-_PROBE_SECONDS = 30
 _ENCODER_PROBE = "import sys; from stream.doctor import probe_encoders; probe_encoders(sys.argv[1:])"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was found about one thing.
-
-    Attributes:
-        name: Of the thing.
-        status: `ok`, `warn` (there, but with a problem) or `missing`.
-        detail: Version, path, or why not.
-        todo: What to do; empty when nothing.
-        needed: Whether the default run cannot do without it.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    todo: str = ""
-    needed: bool = False
-
-
-def run_probe(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """Runs a short command: a broken library crashes or hangs there and not here.
-
-    Args:
-        command: with its arguments.
-        environment: all variables, None for our own.
-
-    Returns:
-        Exit status (-1 if it did not start or finish), standard output, standard error.
-    """
-    try:
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PROBE_SECONDS,
-            check=False,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired as error:
-        partial = error.stdout or b""
-        text = partial if isinstance(partial, str) else partial.decode(errors="replace")
-        return -1, text, f"did not finish in {_PROBE_SECONDS} s"
-    except OSError as error:
-        return -1, "", error.strerror or str(error)
-    return result.returncode, result.stdout, result.stderr
-
-
-def _last_line(text: str, otherwise: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else otherwise
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def check_python() -> list[Check]:
@@ -108,7 +46,7 @@ def check_python() -> list[Check]:
     found = f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
     return [
         Check("Python", "ok", found),
-        Check("standin", "ok", _version("standin") or "not installed as a package"),
+        Check("standin", "ok", version_of("standin") or "not installed as a package"),
     ]
 
 
@@ -135,7 +73,7 @@ def check_libraries() -> list[Check]:
     ]
 
 
-def check_onnxruntime(installed: Callable[[str], str | None] = _version) -> list[Check]:
+def check_onnxruntime(installed: Callable[[str], str | None] = version_of) -> list[Check]:
     """ONNX Runtime, its providers, and whether two builds of it lie over each other.
 
     Args:
@@ -182,21 +120,8 @@ def check_gpu() -> list[Check]:
     status, out, err = run_probe(query)
     gpus = "; ".join(line.strip() for line in out.splitlines() if line.strip())
     if status != 0 or not gpus:
-        return [Check("NVIDIA GPU", "missing", _last_line(err or out, "nvidia-smi lists none"), todo)]
+        return [Check("NVIDIA GPU", "missing", last_line(err or out, "nvidia-smi lists none"), todo)]
     return [Check("NVIDIA GPU", "ok", gpus)]
-
-
-def check_tensorrt(installed: Callable[[str], str | None] = _version) -> list[Check]:
-    """TensorRT's Python package.
-
-    Args:
-        installed: Returns the version of a distribution, None without it.
-    """
-    for name in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"):
-        if found := installed(name):
-            return [Check("TensorRT", "ok", f"{name} {found}")]
-    todo = 'only needed for --device tensorrt: pip install "standin[tensorrt]"'
-    return [Check("TensorRT", "missing", "no Python package", todo)]
 
 
 def probe_encoders(names: Iterable[str]) -> None:
@@ -240,30 +165,13 @@ def check_encoders(names: Sequence[str] = tuple(ENCODERS)) -> list[Check]:
             found[name] = problem
     checks = []
     for name in names:
-        problem = found.get(name, f"opening it failed ({_last_line(err, 'no output')})")
+        problem = found.get(name, f"opening it failed ({last_line(err, 'no output')})")
         needed = name == "libx264"
         if problem is None:
             checks.append(Check(f"encoder {name}", "ok", "opens", needed=needed))
         else:
             checks.append(Check(f"encoder {name}", "missing", problem, ENCODERS.get(name, ""), needed=needed))
     return checks
-
-
-def check_gstreamer() -> list[Check]:
-    """Whether GStreamer finds our element."""
-    try:
-        check_tools()
-        environment = {**os.environ, **variables()}
-    except RuntimeUnavailableError as error:
-        what, _, todo = str(error).partition("; ")
-        return [Check("GStreamer", "missing", what, f"only needed for the GStreamer element: {todo}")]
-    status, out, err = run_probe(["gst-inspect-1.0", "--version"])
-    version = out.splitlines()[0] if status == 0 and out else "unknown version"
-    status, _, err = run_probe(["gst-inspect-1.0", "standin"], environment)
-    if status == 0:
-        return [Check("GStreamer", "ok", f'{version}; eval "$(standin gst-path --shell)" for the element')]
-    todo = "install gstreamer1.0-python3-plugin-loader, and remove ~/.cache/gstreamer-1.0"
-    return [Check("GStreamer", "warn", f"{version}, which does not load our element", _last_line(err, todo))]
 
 
 def check_store(store: Store) -> list[Check]:
@@ -331,9 +239,11 @@ def collect(store: Store | None = None) -> list[Check]:
         *check_onnxruntime(),
         *check_openvino(),
         *check_gpu(),
+        *check_placement(),
         *check_tensorrt(),
         *check_encoders(),
         *check_gstreamer(),
+        *check_status_page(),
         *check_store(store),
         *check_presets(store),
     ]

@@ -7,25 +7,30 @@ three; what reaches the sink is `Anonymized`.
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from engines.errors import StreamStoppedError
 from stream.anonymizer import Anonymized, Anonymizer
-from stream.channel import Channel, ChannelClosedError
+from stream.channel import Channel, EndOfChannelError, feed
 from stream.deadline import HungError
 from stream.follow import Followed, Look
 from stream.frame import Frame
+from stream.pulse import Pulse
 from stream.regions import Kind, Origin
-from stream.sinks.base import Sink
-from stream.sources.base import Source
+from stream.sinks.base import Hurried, Sink
+from stream.sources.base import Endable, Source
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 STAGES = ("decode", "detect", "anonymize", "encode")
 #: Frames of this many bytes may wait in each queue, but at least one and at most eight frames.
@@ -33,6 +38,15 @@ _QUEUE_BYTES = 48 * 2**20
 _LONGEST_QUEUE = 8
 #: What stages get to end when the last one has: a call into a codec or a network cannot be cut short.
 _SECONDS_TO_END = 5.0
+#: What a live run's stages get for the frames that are under way, once it was asked to end; a file's get a deadline.
+#: Together with what follows less than two seconds: whoever supervises a run may kill it then.
+_SECONDS_FOR_STAGES = 0.8
+#: What a sink gets that waits for somebody, from the same moment on.
+_SECONDS_FOR_SINK = 1.2
+#: What stages get to end beyond their time; sinks are closed meanwhile.
+_SECONDS_FOR_STUCK = 0.5
+#: Seconds between two looks at whether the run was asked to end: a signal handler must not wake anybody by a lock.
+_LOOK = 0.1
 #: So many reasons are counted apart; messages may hold numbers that differ in every frame.
 _MOST_REASONS = 20
 
@@ -56,6 +70,7 @@ class Summary:
         tracks: how many were begun.
         seconds: wall time of the run without start-up.
         busy: seconds that each stage worked (not waited).
+        superseded: frames that came when withheld ones had taken their time already.
         stopped: why the run ended before its input did, None if it did not.
         interrupted: whether it was asked to end, and did before its input.
     """
@@ -72,6 +87,7 @@ class Summary:
     tracks: int = 0
     seconds: float = 0.0
     busy: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    superseded: int = 0
     stopped: str | None = None
     interrupted: bool = False
 
@@ -94,9 +110,8 @@ class Summary:
         self.generated += item.generated
         if item.withheld is not None:
             self.withheld += 1
-            reason = item.withheld
-            if reason not in self.reasons and len(self.reasons) >= _MOST_REASONS:
-                reason = "other reasons"
+            known = item.withheld in self.reasons or len(self.reasons) < _MOST_REASONS
+            reason = item.withheld if known else "other reasons"
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
@@ -110,6 +125,7 @@ class Pipeline:
         observers: each sees every anonymized frame after it was written.
         mark: changes the anonymized picture before it is written (`--show-regions`), never the raw one.
         waiting: frames that may wait between two stages; fewer are less delay.
+        pulse: what fills silence, for live outputs; None where those behind can wait.
     """
 
     def __init__(
@@ -121,27 +137,60 @@ class Pipeline:
         observers: Sequence[Observer] = (),
         mark: Callable[[Anonymized], Anonymized] | None = None,
         waiting: int = _LONGEST_QUEUE,
+        pulse: Pulse | None = None,
     ) -> None:
         self._source = source
         self._anonymizer = anonymizer
         self._sink = sink
         self._observers = tuple(observers)
         self._mark = mark
-        self._stop = threading.Event()
+        self._pulse = pulse
+        self._stopping = False
+        #: When stages must have given the frames that are under way.
+        self._latest = math.inf
         self._exhausted = False
+        #: Whether they did not.
+        self._cut = False
         #: Whether the source was still being read when the run had ended; it must not be closed then.
         self.reading = False
         self._summary = Summary()
         self._clocks = {stage: _Clock(self._summary.busy, stage) for stage in STAGES}
-        self._frames: Channel[Frame] = Channel(waiting, weigh=_frame_bytes, capacity=_QUEUE_BYTES)
-        self._looks: Channel[Look] = Channel(waiting, weigh=_look_bytes, capacity=_QUEUE_BYTES)
-        self._done: Channel[Anonymized] = Channel(waiting, weigh=_done_bytes, capacity=_QUEUE_BYTES)
+        self._frames: Channel[Frame] = Channel(waiting, weigh=lambda frame: frame.image.nbytes, capacity=_QUEUE_BYTES)
+        self._looks: Channel[Look] = Channel(waiting, weigh=lambda look: look.frame.image.nbytes, capacity=_QUEUE_BYTES)
+        self._done: Channel[Anonymized] = Channel(waiting, weigh=lambda item: item.image.nbytes, capacity=_QUEUE_BYTES)
 
     def stop(self) -> None:
-        """Read no further frame, finish what is under way and end. May be called from a signal handler."""
-        self._stop.set()
+        """Read no further frame, finish what is under way and end. May be called from a signal handler.
+
+        Live, what is not finished within a second is left behind; a file's frames get the deadline for that.
+        """
+        if self._pulse is None:
+            seconds = max(_SECONDS_FOR_STAGES, self._anonymizer.settings.deadline)
+        else:
+            seconds = _SECONDS_FOR_STAGES
+        self._latest = min(self._latest, time.monotonic() + seconds)
+        self._stopping = True
+        if isinstance(self._sink, Hurried):
+            self._sink.hurry(_SECONDS_FOR_SINK)
+        self._end_source()
         # The next stage need not wait for a source that may never give another frame.
         self._frames.end()
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Frames that wait, by the stage that they wait for. Any thread may ask."""
+        channels: tuple[Sized, ...] = (self._frames, self._looks, self._done)
+        return dict(zip(STAGES[1:], map(len, channels), strict=True))
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """Seconds that each stage has worked so far. Any thread may ask."""
+        return dict(self._summary.busy)
+
+    @property
+    def superseded(self) -> int:
+        """Frames so far that came when withheld ones had taken their time. Any thread may ask."""
+        return self._summary.superseded
 
     def run(self) -> Summary:
         """Run to the end of the source.
@@ -168,39 +217,57 @@ class Pipeline:
             except (StreamStoppedError, HungError) as error:
                 # What is there is whole and anonymized, so it is kept.
                 self._summary.stopped = str(error)
+            self._abandon()
             self._finish()
         except BaseException:
             self._sink.abort()
             raise
         finally:
-            for channel in (self._frames, self._looks, self._done):
-                channel.abandon()
-            patience = time.monotonic() + _SECONDS_TO_END
-            for worker in workers:
-                worker.join(timeout=max(0.0, patience - time.monotonic()))
+            self._abandon()
+            self._end_source()
+            self._join(workers)
             self.reading = workers[0].is_alive()
-        self._summary.interrupted = self._stop.is_set() and not self._exhausted
+        self._summary.interrupted = self._stopping and (self._cut or not self._exhausted)
         self._summary.seconds = time.perf_counter() - began
         self._summary.tracks = self._anonymizer.tracks_begun - tracks_before
         return self._summary
 
+    def _abandon(self) -> None:
+        """Let no stage wait for the next one any more."""
+        for channel in (self._frames, self._looks, self._done):
+            channel.abandon()
+
+    def _end_source(self) -> None:
+        """Let it not wait for anybody any more."""
+        if isinstance(self._source, Endable):
+            self._source.end()
+
+    def _join(self, workers: Sequence[threading.Thread]) -> None:
+        """Let the stages end; one that hangs is left behind."""
+        now = time.monotonic()
+        usual = _SECONDS_FOR_STUCK if self._stopping else _SECONDS_TO_END
+        patience = min(now + usual, self._latest + _SECONDS_FOR_STUCK)
+        for worker in workers:
+            worker.join(timeout=max(0.0, patience - time.monotonic()))
+
     def _decode(self) -> None:
         def frames() -> Iterator[Frame]:
             for frame in self._timed("decode", iter(self._source)):
-                if self._stop.is_set():
+                if self._stopping:
                     return
                 yield frame
                 del frame
-            self._exhausted = True
+            # One that was told to end has not come to its own.
+            self._exhausted = not (self._stopping and isinstance(self._source, Endable))
 
-        _feed(frames(), self._frames)
+        feed(frames(), self._frames)
 
     def _detect(self) -> None:
         def look(frame: Frame) -> Look:
             with self._clock("detect"):
                 return self._anonymizer.look(frame)
 
-        _feed(_side_by_side(look, self._frames, self._anonymizer.parallel), self._looks)
+        feed(_side_by_side(look, self._frames, self._anonymizer.parallel), self._looks)
 
     def _cover(self) -> None:
         def covered() -> Iterator[Anonymized]:
@@ -210,7 +277,7 @@ class Pipeline:
                 yield item
                 del followed, item
 
-        _feed(covered(), self._done)
+        feed(covered(), self._done)
 
     def _followed(self) -> Iterator[Followed]:
         try:
@@ -226,8 +293,44 @@ class Pipeline:
             raise
         yield from self._anonymizer.finish()
 
+    def _covered(self) -> Iterator[Anonymized]:
+        """Frames as they come, and, live, withheld ones where none does."""
+        pulse = self._pulse
+        while True:
+            try:
+                item = self._take(None if pulse is None or self._stopping else pulse.patience)
+            except EndOfChannelError:
+                return
+            if pulse is None:
+                yield cast("Anonymized", item)
+            elif item is None:
+                if not self._stopping:
+                    yield pulse.fill()
+            elif pulse.takes(item):
+                yield item
+            else:
+                self._summary.superseded += 1
+            del item
+
+    def _take(self, patience: float | None) -> Anonymized | None:
+        """The next frame; None if none came within so many seconds.
+
+        Raises:
+            EndOfChannelError: none comes any more, or not in the time that is left.
+        """
+        until = math.inf if patience is None else time.monotonic() + patience
+        while True:
+            now = time.monotonic()
+            if now >= self._latest:
+                self._cut = True
+                _log.warning("asked to end, the run did not wait any longer for frames that were under way")
+                raise EndOfChannelError
+            item = self._done.take(min(_LOOK, max(0.0, until - now)))
+            if item is not None or time.monotonic() >= until:
+                return item
+
     def _encode(self) -> None:
-        for item in self._done:
+        for item in self._covered():
             with self._clock("encode"):
                 marked = item if self._mark is None else self._mark(item)
                 self._sink.write(marked)
@@ -256,18 +359,6 @@ class Pipeline:
                     return
             yield item
             del item
-
-
-def _frame_bytes(frame: Frame) -> int:
-    return frame.image.nbytes
-
-
-def _look_bytes(look: Look) -> int:
-    return look.frame.image.nbytes
-
-
-def _done_bytes(item: Anonymized) -> int:
-    return item.image.nbytes
 
 
 class _Clock:
@@ -307,19 +398,3 @@ def _side_by_side(function: Callable[[Frame], Look], frames: Iterable[Frame], wo
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-
-
-def _feed(items: Iterable[T], channel: Channel[T]) -> None:
-    """Put all items into a channel, and end it, fail it or give up as the case may be.
-
-    Stages before this one need not be told: the last stage abandons all channels when the end or the error arrives.
-    """
-    try:
-        for item in items:
-            channel.put(item)
-    except ChannelClosedError:
-        return
-    except BaseException as error:  # noqa: BLE001  carried to the last stage, which raises it in the caller's thread
-        channel.fail(error)
-    else:
-        channel.end()

@@ -98,6 +98,9 @@ def _rows(result: RunResult, output: str) -> list[tuple[str, str]]:
         ("speed", f"{summary.rate:.1f} frames per second, {summary.seconds:.1f} s"),
         ("stages", _stages(summary)),
     ]
+    if result.snapshot is not None and (latency := result.snapshot.latency.recent) is not None:
+        usual, most, nearly_all = (f"{1000 * value:.0f}" for value in latency)
+        rows.append(("latency", f"{usual} ms at the median, {most} at 95 %, {nearly_all} at 99 % of the last frames"))
     if result.dropped:
         rows.append(("dropped", ", ".join(result.dropped[:12]) + (" ..." if len(result.dropped) > 12 else "")))
     rows += [("note", note) for note in result.notes]

@@ -12,7 +12,8 @@ from typing import IO, Any
 from engines.errors import SinkError
 from stream import geometry
 from stream.anonymizer import Anonymized, Anonymizer
-from stream.config import RunSettings
+from stream.config import AnonymizerSettings, RunSettings
+from stream.metrics import Snapshot
 from stream.pipeline import Summary
 from stream.regions import Kind, Origin
 from stream.sinks.target import Target
@@ -20,6 +21,8 @@ from stream.sources.base import StreamInfo
 from stream.stitch import covered_boxes
 
 SCHEMA_VERSION = 1
+#: Percentiles of the last frames' latencies.
+_LATENCIES = ("median", "p95", "p99")
 _PACKAGES = ("standin", "numpy", "av", "opencv-python-headless", "onnxruntime", "openvino", "onnxruntime-gpu", "motpy")
 
 
@@ -43,15 +46,7 @@ class ReportWriter:
         self._name = info.name
         self._target = Target(path, overwrite=settings.overwrite)
         self._file: IO[str] = self._target.temporary.open("w", encoding="utf-8")
-        head = {
-            "schema_version": SCHEMA_VERSION,
-            "input": _describe_input(info),
-            "settings": json.loads(settings.model_dump_json()),
-            "versions": versions(),
-            "bundles": [
-                {"name": b.manifest.name, "sha256": b.digest, "licence": b.manifest.licence} for b in anonymizer.bundles
-            ],
-        }
+        head = report_head(settings, info, anonymizer)
         self._write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [')
         self._first = True
 
@@ -61,33 +56,18 @@ class ReportWriter:
         Raises:
             SinkError: it cannot be written.
         """
-        self._write(("\n  " if self._first else ",\n  ") + json.dumps(self._entry(item)))
+        self._write(("\n  " if self._first else ",\n  ") + json.dumps(report_entry(item, self._covering, self._name)))
         self._first = False
 
-    def close(self, summary: Summary, problems: tuple[str, ...], dropped: tuple[str, ...]) -> None:
+    def close(
+        self, summary: Summary, problems: tuple[str, ...], dropped: tuple[str, ...], last: Snapshot | None = None
+    ) -> None:
         """Write the summary and put the report in its place.
 
         Raises:
             SinkError: it cannot be finished.
         """
-        tail = {
-            "frames": summary.frames,
-            "detected": summary.regions,
-            "held": summary.held,
-            "looked_ahead": summary.looked_ahead,
-            "manual": summary.manual,
-            "ignored": summary.ignored,
-            "generated": summary.generated,
-            "withheld": summary.withheld,
-            "withheld_reasons": summary.reasons,
-            "tracks": summary.tracks,
-            "seconds": round(summary.seconds, 3),
-            "stage_seconds": {name: round(value, 3) for name, value in summary.busy.items()},
-            "stopped": summary.stopped,
-            "interrupted": summary.interrupted,
-            "problems": list(problems),
-            "dropped": list(dropped),
-        }
+        tail = report_tail(summary, problems, dropped, last)
         self._write(f'\n ],\n "summary": {json.dumps(tail)}\n}}\n')
         try:
             self._file.close()
@@ -111,34 +91,117 @@ class ReportWriter:
     def _failed(self, error: OSError) -> SinkError:
         return SinkError(f"cannot write the report {self._target.path}: {error.strerror or error}")
 
-    def _entry(self, item: Anonymized) -> dict[str, Any]:
-        frame, regions = item.frame, item.regions
-        grown = covered_boxes(regions, self._covering.margin, self._covering.shape)
-        boxes = geometry.to_pixels(grown, frame.width, frame.height)
-        entry: dict[str, Any] = {
-            "pts": frame.pts,
-            "time": round(frame.time, 6),
-            "size": [frame.width, frame.height],
-            "detected": regions.count(Origin.DETECTED),
-            "held": regions.count(Origin.HELD),
-            "looked_ahead": regions.count(Origin.LOOKED_AHEAD),
-            "manual": regions.count(Origin.MANUAL),
-            "ignored": item.ignored,
-            "generated": item.generated,
-            "withheld": item.withheld,
-            "regions": [
-                {
-                    "kind": Kind(int(kind)).label,
-                    "origin": Origin(int(origin)).label,
-                    "score": round(float(score), 4),
-                    "box": [int(v) for v in box],
-                }
-                for kind, origin, score, box in zip(regions.kinds, regions.origins, regions.scores, boxes, strict=True)
-            ],
-        }
-        if frame.source != self._name:
-            entry["source"] = frame.source
-        return entry
+
+def report_head(settings: RunSettings, info: StreamInfo, anonymizer: Anonymizer) -> dict[str, Any]:
+    """What a report says before its first frame.
+
+    Args:
+        settings: of the run.
+        info: of the input.
+        anonymizer: whose bundles are named.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "input": _describe_input(info),
+        "settings": json.loads(settings.model_dump_json()),
+        "versions": versions(),
+        "bundles": [
+            {"name": b.manifest.name, "sha256": b.digest, "licence": b.manifest.licence} for b in anonymizer.bundles
+        ],
+    }
+
+
+def report_entry(item: Anonymized, covering: AnonymizerSettings, name: str) -> dict[str, Any]:
+    """What a report says of one frame.
+
+    Args:
+        item: the frame.
+        covering: settings that say how far beyond a region was covered.
+        name: of the input; frames from elsewhere say where they come from.
+    """
+    frame, regions = item.frame, item.regions
+    grown = covered_boxes(regions, covering.margin, covering.shape)
+    boxes = geometry.to_pixels(grown, frame.width, frame.height)
+    entry: dict[str, Any] = {
+        "pts": frame.pts,
+        "time": round(frame.time, 6),
+        "size": [frame.width, frame.height],
+        "detected": regions.count(Origin.DETECTED),
+        "held": regions.count(Origin.HELD),
+        "looked_ahead": regions.count(Origin.LOOKED_AHEAD),
+        "manual": regions.count(Origin.MANUAL),
+        "ignored": item.ignored,
+        "generated": item.generated,
+        "withheld": item.withheld,
+        "regions": [
+            {
+                "kind": Kind(int(kind)).label,
+                "origin": Origin(int(origin)).label,
+                "score": round(float(score), 4),
+                "box": [int(v) for v in box],
+            }
+            for kind, origin, score, box in zip(regions.kinds, regions.origins, regions.scores, boxes, strict=True)
+        ],
+    }
+    if frame.source != name:
+        entry["source"] = frame.source
+    return entry
+
+
+def report_tail(
+    summary: Summary, problems: tuple[str, ...], dropped: tuple[str, ...], last: Snapshot | None = None
+) -> dict[str, Any]:
+    """What a report says when the run has ended.
+
+    Args:
+        summary: counts and times.
+        problems: what could not be read.
+        dropped: what was in the input and did not go on.
+        last: what was measured on the way, None where nothing was.
+    """
+    last = last or Snapshot()
+    recent = last.latency.recent
+    return {
+        "frames": summary.frames,
+        "detected": summary.regions,
+        "held": summary.held,
+        "looked_ahead": summary.looked_ahead,
+        "manual": summary.manual,
+        "ignored": summary.ignored,
+        "generated": summary.generated,
+        "withheld": summary.withheld,
+        "withheld_reasons": summary.reasons,
+        "superseded": summary.superseded,
+        "late": _late(summary, last),
+        "not_sent": [sink.dropped for sink in last.sinks],
+        "latency": recent and {name: round(value, 4) for name, value in zip(_LATENCIES, recent, strict=True)},
+        "tracks": summary.tracks,
+        "seconds": round(summary.seconds, 3),
+        "stage_seconds": {name: round(value, 3) for name, value in summary.busy.items()},
+        "stopped": summary.stopped,
+        "interrupted": summary.interrupted,
+        "problems": list(problems),
+        "dropped": list(dropped),
+    }
+
+
+def summary_line(summary: Summary, last: Snapshot | None = None) -> str:
+    """What is said of a run that has ended where there is one line for it.
+
+    Args:
+        summary: counts and times.
+        last: what was measured on the way, None where nothing was.
+    """
+    last = last or Snapshot()
+    parts = [f"{summary.frames} frames, {summary.withheld} of them withheld"]
+    if last.latency.recent is not None:
+        parts.append(f"{_late(summary, last)} pictures came too late to be looked at")
+    if unsent := [sink.dropped for sink in last.sinks if sink.dropped is not None]:
+        parts.append(f"{sum(unsent)} did not reach an output")
+    if last.latency.recent is not None:
+        median, most, nearly_all = (f"{1000 * value:.0f} ms" for value in last.latency.recent)
+        parts.append(f"latency {median} at the median, {most} at 95 %, {nearly_all} at 99 % of the last frames")
+    return "; ".join(parts)
 
 
 def versions() -> dict[str, str]:
@@ -150,6 +213,11 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _late(summary: Summary, last: Snapshot) -> int:
+    """Pictures that nobody looked at, since they came too late."""
+    return max(0, last.frames.get("dropped", 0) - summary.superseded)
 
 
 def _describe_input(info: StreamInfo) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -70,7 +72,7 @@ class StandIns:
             ready = generator.wait(waiting, self._patience * len(waiting))
             self._given_up |= {track for track, done in zip(waiting, ready, strict=True) if not done}
 
-    def paint(self, image: Image, regions: Regions) -> Composed:
+    def paint(self, image: Image, regions: Regions, *, simple: bool = False) -> Composed:
         """The frame with every region replaced or covered, and how many were replaced.
 
         Regions of one track are one person, and get one stand-in.
@@ -78,11 +80,13 @@ class StandIns:
         Args:
             image: uint8 RGB, (height, width, 3); stays as it is.
             regions: what to replace.
+            simple: cover all classically, as if no generator was ready.
 
         Raises:
             StandinError: a generator failed, or its answer cannot be trusted.
         """
-        return compose(image, one_for_each_track(regions), self._painters, context=self._context)
+        painters = replace(self._painters, generators={}) if simple else self._painters
+        return compose(image, one_for_each_track(regions), painters, context=self._context)
 
     def prepare(self) -> None:
         """Do what engines do at their first run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -39,6 +40,8 @@ def open_generator(
     budget: int = DEFAULT_BUDGET,
     linger: int = LINGER,
     most: int | None = None,
+    server: Path | None = None,
+    timeout: float = 10.0,
 ) -> Generator:
     """Opens a bundle's generator; its architecture says which class.
 
@@ -53,6 +56,8 @@ def open_generator(
         budget: bytes for the tables of all tracks, where the architecture has tables.
         linger: frames after which a track that is not requested may lose its tables to another.
         most: crops in one run of the graph, None for what suits the device (`most_crops`).
+        server: socket of the engine process that runs the graphs, None for this process.
+        timeout: seconds that a run over there may take.
 
     Raises:
         UsageError: no such precision, multi-modal truncation without centres, or latents of another length.
@@ -82,7 +87,9 @@ def open_generator(
     with contextlib.ExitStack() as opened:
 
         def enter(name: str) -> Runtime:
-            return opened.enter_context(open_runtime(bundle, name, device=device, threads=each))
+            return opened.enter_context(
+                open_runtime(bundle, name, device=device, threads=each, server=server, timeout=timeout)
+            )
 
         generator: Generator
         if average is None:

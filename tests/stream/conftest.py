@@ -9,8 +9,27 @@ import pytest
 from stream.cli import main
 from stream.frame import Image
 from tests.closed import COUNT
-from tests.command import Ended, Standin
-from tests.fakes import noise, read_pictures, write_lossless
+from tests.command import FACE, Ended, Standin
+from tests.fakes import Box, install_bundle, noise, read_pictures, write_lossless
+
+
+@pytest.fixture(scope="module")
+def face() -> Box:
+    """What the store's one detector sees in every picture."""
+    return FACE
+
+
+@pytest.fixture(scope="module")
+def store(face: Box, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    install_bundle(home, face)
+    return home
+
+
+@pytest.fixture
+def at_home(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is the user's own."""
+    monkeypatch.setenv("STANDIN_HOME", str(store))
 
 
 @pytest.fixture

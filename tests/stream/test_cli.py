@@ -19,19 +19,9 @@ from tests.command import FACE, FLAT, ROOT, RUN, Standin
 from tests.fakes import covered_share, install_bundle, noise, read_pictures, write_lossless
 from tests.unguarded import anything_goes
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
 COUNT = 12
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    install_bundle(home, FACE)
-    return home
-
-
-@pytest.fixture(autouse=True)
-def _home(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STANDIN_HOME", str(store))
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +183,7 @@ def test_control_without_the_guard_the_input_is_overwritten(
 ) -> None:
     own = tmp_path / "own.mkv"
     own.write_bytes(clip.read_bytes())
-    monkeypatch.setattr("stream.run.check_target", anything_goes)
+    monkeypatch.setattr("stream.run_checks.check_target", anything_goes)
     assert standin(*RUN, own, own, "--overwrite", *FLAT).code == 0
     assert own.read_bytes() != clip.read_bytes()
     pictures = read_pictures(own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -12,19 +13,9 @@ import pytest
 from tests.command import FACE, FLAT, RUN, child
 from tests.fakes import install_bundle, noise, read_pictures, write_lossless
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
 COUNT = 12
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    install_bundle(home, FACE)
-    return home
-
-
-@pytest.fixture(autouse=True)
-def _home(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STANDIN_HOME", str(store))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +54,7 @@ def test_a_disk_that_is_full_for_the_report_only_is_one_line(clip: Path, tmp_pat
 
 
 UNPRIVILEGED = """
+import json
 import os
 from stream.cli import main
 if os.getuid() == 0:
@@ -109,10 +101,10 @@ def test_an_input_that_cannot_be_read_is_one_line(open_folder: Path, monkeypatch
 
 
 DIRECT = """
-import stream.run, stream.sinks.video
+import stream.run_checks, stream.sinks.video
 from tests.unguarded import DirectTarget, anything_goes
 stream.sinks.video.Target = DirectTarget
-stream.run.check_target = anything_goes
+stream.run_checks.check_target = anything_goes
 """
 
 
@@ -153,3 +145,18 @@ def test_control_the_same_run_into_a_folder_that_can_be_written_leaves_a_file(
     assert len(read_pictures(locked / "out.mkv")) == COUNT
     with pytest.raises(AssertionError):
         check_nothing_left(locked)
+
+
+def test_with_lines_of_json_everything_that_is_said_is_one(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    ended = child("from stream.cli import main; main()", *RUN, clip, out, *FLAT, "--log-format", "json")
+    assert ended.code == 0
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert lines[-1]["level"] == "info"
+    assert "frames, 0 of them withheld" in lines[-1]["message"]
+    ended = child(
+        "from stream.cli import main; main()", *RUN, tmp_path / "gone.mkv", out, *FLAT, "--log-format", "json"
+    )
+    assert ended.code == 2
+    (line,) = [json.loads(line) for line in ended.err.splitlines()]
+    assert (line["level"], "no such file" in line["message"]) == ("error", True)

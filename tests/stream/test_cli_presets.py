@@ -13,19 +13,16 @@ from tests.detector_bundles import install_presets
 from tests.fakes import noise, read_pictures, write_lossless
 from tests.generator_bundles import write_unet
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
 COUNT = 6
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     install_presets(home)
     return home
-
-
-@pytest.fixture(autouse=True)
-def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STANDIN_HOME", str(home))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +98,9 @@ def test_wrong_use_is_one_line_and_leaves_nothing(
     ],
 )
 def test_a_bundle_of_another_role_is_refused(
-    role: str, name: str, message: str, standin: Standin, home: Path, clip: Path, tmp_path: Path
+    role: str, name: str, message: str, standin: Standin, store: Path, clip: Path, tmp_path: Path
 ) -> None:
-    options = ("--preset", "deepprivacy2", "--engine", f"{role}={home / 'bundles' / name}")
+    options = ("--preset", "deepprivacy2", "--engine", f"{role}={store / 'bundles' / name}")
     ended = standin("run", clip, tmp_path / "out.mkv", *options)
     assert ended.code == 2
     assert message in ended.line()

@@ -15,9 +15,11 @@ import av.error
 import pytest
 from rich.console import Console
 
-from stream.cli import _Signals
+from stream.signals import Signals
 from tests.command import FACE, FLAT, ROOT, RUN
-from tests.fakes import covered_share, install_bundle, noise, read_pictures, write_lossless
+from tests.fakes import covered_share, noise, read_pictures, write_lossless
+
+pytestmark = pytest.mark.usefixtures("at_home")
 
 LENGTH = 3000
 
@@ -36,23 +38,11 @@ VideoSink.close = lambda sink: (time.sleep(20), close(sink))
 """
 UNHANDLED = """
 import contextlib, signal
-import stream.cli
+import stream.cli_run
 from types import SimpleNamespace
-stream.cli._Signals = lambda console: contextlib.nullcontext(SimpleNamespace(stop=None))
+stream.cli_run.Signals = lambda *_, **__: contextlib.nullcontext(SimpleNamespace(begin=lambda stop: None))
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 """
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    install_bundle(home, FACE)
-    return home
-
-
-@pytest.fixture(autouse=True)
-def _home(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STANDIN_HOME", str(store))
 
 
 @pytest.fixture
@@ -103,7 +93,7 @@ def test_a_signal_finishes_the_file_up_to_there(number: signal.Signals, long_cli
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
-    assert "finishing the file; press Ctrl-C again to give it up" in err
+    assert "finishing what is begun; press Ctrl-C again to give it up" in err
     check_finished(process.returncode, out)
 
 
@@ -115,7 +105,7 @@ def test_a_second_signal_gives_up_and_leaves_nothing(long_clip: Path, out: Path)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err == "standin: interrupted; the output is not there, or as it was\n"
+    assert err == "standin: interrupted; what was not finished is not there, or as it was\n"
     assert list(out.parent.iterdir()) == []
 
 
@@ -155,7 +145,25 @@ def test_control_without_the_guard_a_signal_leaves_no_valid_file(
 
 def test_a_signal_before_there_is_a_file_gives_up(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _Signals(Console(stderr=True)):
+    signals = Signals(Console(stderr=True), finishing="finishing", given_up="given up")
+    with pytest.raises(KeyboardInterrupt), signals:
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
-    assert capsys.readouterr().err == "standin: interrupted; the output is not there, or as it was\n"
+    assert capsys.readouterr().err == "standin: given up\n"
+
+
+def test_the_first_signal_finishes_the_second_gives_up(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped: list[bool] = []
+    signals = Signals(Console(stderr=True), finishing="finishing", given_up="given up")
+
+    def impatient() -> None:
+        with signals:
+            signals.begin(lambda: stopped.append(True))
+            signal.raise_signal(signal.SIGINT)
+            assert (stopped, signals.asked) == ([True], True)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        impatient()
+    assert stopped == [True]
+    assert capsys.readouterr().err == "finishing\nstandin: given up\n"

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from engines.errors import UsageError
-from stream.cli import run_command
+from stream.cli_run import run_command
 from stream.config import AnonymizerSettings, RunSettings, make_settings, read_config
 from stream.presets import DEFAULT_PRESET, PRESETS
 from stream.regions import Kind

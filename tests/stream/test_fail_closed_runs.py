@@ -172,7 +172,7 @@ def test_control_without_the_guard_a_damaged_picture_is_not_withheld(
     damaged: tuple[Path, int], images: list[Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, broken_number = damaged
-    monkeypatch.setattr("stream.run.VideoSource", TrustingSource)
+    monkeypatch.setattr("stream.endpoints.VideoSource", TrustingSource)
     result = go(path, tmp_path / "out.mkv", Anonymizer([FixedDetector(FACE)], FILLS, flat_settings()))
     out = read_pictures(tmp_path / "out.mkv")
     assert len(out) == COUNT

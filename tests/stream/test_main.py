@@ -53,3 +53,19 @@ def test_a_signal_while_the_program_starts_ends_it_quietly(which: signal.Signals
     # The interpreter itself may still be starting; what counts is that our own start leaves no traceback.
     assert process.returncode in {0, 130, -which}
     assert "stream/" not in errors
+
+
+def test_what_is_to_be_done_at_the_end_is_done_and_nothing_is_taken_apart() -> None:
+    body = (
+        "import atexit, tempfile\n"
+        "class Part:\n"
+        "    def __del__(self): print('taken apart', flush=True)\n"
+        "part, folder = Part(), tempfile.TemporaryDirectory()\n"
+        "atexit.register(lambda: print('done'))\n"
+        "cli.main = lambda: (print(folder.name), sys.exit(3))\n"
+        "entry.main()"
+    )
+    ended = _run(body)
+    folder, *rest = ended.stdout.split("\n")
+    assert (ended.returncode, rest, ended.stderr) == (3, ["done", ""], "")
+    assert not os.path.exists(folder)

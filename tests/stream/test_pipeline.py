@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from engines.errors import SinkError, SourceError
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.frame import Frame
 from stream.pipeline import STAGES, Pipeline, Summary
+from stream.pulse import SILENT, Pulse
 from stream.regions import Regions
 from tests.fakes import (
     FILLS,
@@ -43,12 +45,13 @@ def build(
     source: MemorySource | None = None,
     sink: MemorySink | None = None,
     detector: FunctionDetector | None = None,
+    pulse: Pulse | None = None,
     **settings: object,
 ) -> tuple[Pipeline, MemorySink]:
     sink = sink or MemorySink()
     source = source or MemorySource(frames(noise(count)))
     anonymizer = Anonymizer([detector or FixedDetector(FACE)], FILLS, flat_settings(**settings))
-    return Pipeline(source, anonymizer, sink), sink
+    return Pipeline(source, anonymizer, sink, pulse=pulse), sink
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 30])
@@ -309,3 +312,56 @@ def test_a_summary_keeps_few_reasons_however_many_there_are() -> None:
 
 def test_an_empty_summary_has_no_rate() -> None:
     assert Summary().rate == 0
+
+
+def test_a_live_output_goes_on_with_withheld_frames_while_a_detector_hangs_and_the_run_then_ends() -> None:
+    hung = threading.Event()
+
+    def hang_at_ten(frame: Frame) -> Regions:
+        if number(frame) >= 10:
+            hung.wait(30)
+        return faces(FACE)
+
+    pulse = Pulse(Fraction(20))
+    pipeline, sink = build(
+        60,
+        detector=FunctionDetector(hang_at_ten),
+        deadline=2.0,
+        lookahead=0,
+        pulse=pulse,
+    )
+    summary = finishes_within(30, pipeline.run)
+    hung.set()
+    assert summary.stopped is not None
+    assert "4 times in a row" in summary.stopped
+    own = [item for item in sink.items if item.withheld == SILENT]
+    # Four deadlines of 2 s; the first second of each is waited for, and frames follow at 20 a second.
+    assert len(own) >= 40
+    assert all((item.image == 128).all() for item in own)
+    stamps = [item.frame.pts for item in sink.items]
+    assert stamps == sorted(set(stamps))
+    assert summary.frames == len(sink.items)
+    assert sink.closed
+
+
+def test_frames_whose_time_was_filled_are_counted_and_not_written() -> None:
+    def late_once(frame: Frame) -> Regions:
+        if frame.pts == 5:
+            time.sleep(1.6)
+        return faces(FACE)
+
+    source = MemorySource([replace(frame, time_base=Fraction(1, 1000)) for frame in frames(noise(12))])
+    pipeline, sink = build(source=source, detector=FunctionDetector(late_once), lookahead=0, pulse=Pulse(Fraction(20)))
+    summary = finishes_within(20, pipeline.run)
+    assert summary.superseded == 7
+    assert summary.frames + summary.superseded == 12 + summary.withheld
+    assert {item.withheld for item in sink.items} == {None, SILENT}
+
+
+@pytest.mark.parametrize("pulse", [None, Pulse(Fraction(20))])
+def test_a_source_that_fails_with_an_end_of_file_has_not_ended(pulse: Pulse | None) -> None:
+    source = MemorySource(frames(noise(20)), before=fail_at(3, EOFError("cut off")))
+    pipeline, sink = build(source=source, pulse=pulse)
+    with pytest.raises(EOFError, match="cut off"):
+        finishes_within(15, pipeline.run)
+    assert sink.aborted

@@ -193,10 +193,10 @@ class BrokenStandIns(StandIns):
             raise GenerationError("the cache is lost")
         super().follow(regions)
 
-    def paint(self, image: Image, regions: Regions) -> Composed:
+    def paint(self, image: Image, regions: Regions, *, simple: bool = False) -> Composed:
         if not self._following and self._number % 3 == 2:
             raise GenerationError("the network is broken")
-        return super().paint(image, regions)
+        return super().paint(image, regions, simple=simple)
 
 
 @pytest.mark.parametrize("following", [True, False])

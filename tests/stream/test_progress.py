@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from stream.anonymizer import Anonymized
+from stream.metrics import Latencies, Snapshot
 from stream.pipeline import Summary
 from stream.progress import RunProgress, render_summary
 from stream.regions import Regions
@@ -41,10 +42,11 @@ def test_a_terminal_gets_one_with_the_name_of_the_input() -> None:
     assert "1/3" in text.getvalue()
 
 
-def render(summary: Summary, **parts: tuple[str, ...]) -> str:
+def render(summary: Summary, snapshot: Snapshot | None = None, **parts: tuple[str, ...]) -> str:
     target, text = console()
     named: dict[str, tuple[str, ...]] = {"problems": (), "dropped": (), "notes": ()} | parts
-    render_summary(target, RunResult(summary, **named), "out[bold].mp4")
+    result = RunResult(summary, named["problems"], named["dropped"], named["notes"], snapshot)
+    render_summary(target, result, "out[bold].mp4")
     return text.getvalue()
 
 
@@ -82,3 +84,9 @@ def test_the_summary_says_what_was_found_withheld_and_dropped_and_where_the_time
     assert text.count("audio") == 12
     assert "..." in text
     assert "8 bits" in text
+
+
+def test_latencies_of_live_runs_are_shown() -> None:
+    text = render(Summary(frames=3), Snapshot(latency=Latencies(recent=(0.12, 0.345, 1.2))))
+    assert "120 ms at the median, 345 at 95 %, 1200 at 99 %" in " ".join(text.split())
+    assert "latency" not in render(Summary(frames=3), Snapshot())

@@ -12,9 +12,10 @@ from engines.errors import SinkError
 from stream.anonymizer import Anonymizer
 from stream.config import RunSettings
 from stream.frame import Frame
+from stream.metrics import Latencies, SinkState, Snapshot
 from stream.pipeline import Pipeline, Summary
 from stream.regions import Regions
-from stream.report import ReportWriter, versions
+from stream.report import ReportWriter, report_tail, summary_line, versions
 from tests.engines.helpers import doubler, tiny_draft
 from tests.fakes import (
     FILLS,
@@ -49,6 +50,29 @@ def write(tmp_path: Path, count: int, anonymizer: Anonymizer, **settings: object
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     assert list(tmp_path.glob(".*")) == []
     return loaded, sink
+
+
+LIVE = Snapshot(
+    frames={"anonymized": 20, "withheld": 1, "dropped": 9},
+    latency=Latencies(recent=(0.11, 0.1824, 0.3)),
+    sinks=(SinkState(name="a", dropped=4), SinkState(name="b"), SinkState(name="c", dropped=3)),
+)
+
+
+def test_of_a_live_run_it_says_how_late_and_how_many_were_lost() -> None:
+    summary = Summary(frames=21, withheld=1, superseded=2)
+    tail = report_tail(summary, (), (), LIVE)
+    assert tail["late"] == 7
+    assert tail["not_sent"] == [4, None, 3]
+    assert tail["latency"] == {"median": 0.11, "p95": 0.1824, "p99": 0.3}
+    assert summary_line(summary, LIVE) == (
+        "21 frames, 1 of them withheld; 7 pictures came too late to be looked at; 7 did not reach an output; "
+        "latency 110 ms at the median, 182 ms at 95 %, 300 ms at 99 % of the last frames"
+    )
+    for measured in (None, Snapshot()):
+        tail = report_tail(summary, (), (), measured)
+        assert (tail["late"], tail["not_sent"], tail["latency"]) == (0, [], None)
+        assert summary_line(summary, measured) == "21 frames, 1 of them withheld"
 
 
 @pytest.mark.parametrize("count", [0, 1, 30])

@@ -18,7 +18,8 @@ from stream.frame import Frame
 from stream.manual import ManualRegion, ManualRegions
 from stream.pipeline import Pipeline
 from stream.regions import Regions
-from stream.run import RunResult, _check_lookahead, run
+from stream.run import RunResult, run
+from stream.run_checks import check_lookahead
 from stream.sources.base import StreamInfo
 from tests.fakes import (
     FILLS,
@@ -228,6 +229,6 @@ def test_regions_by_hand_that_never_apply_are_pointed_out(clip: Path, tmp_path: 
 def test_a_lookahead_that_does_not_fit_into_memory_is_refused_with_what_would(clip: Path, tmp_path: Path) -> None:
     info = StreamInfo(name="big", width=7680, height=4320)
     with pytest.raises(UsageError, match=r"use at most 21$"):
-        _check_lookahead(info, 1000)
-    _check_lookahead(info, 21)
+        check_lookahead(info, 1000)
+    check_lookahead(info, 21)
     assert go(clip, tmp_path / "out.mkv", covering(lookahead=1000)).summary.frames == COUNT

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.errors import SourceError, UsageError
+from engines.errors import SinkError, SourceError, UsageError
 from stream.address import Address, input_address, output_address
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.config import RunSettings
@@ -19,7 +19,7 @@ from stream.pipeline import Pipeline
 from stream.run import RunResult, run
 from stream.sources.base import StreamInfo
 from stream.sources.live import AWAY
-from tests.fakes import FILLS, Box, FixedDetector, finishes_within, flat_settings, read_pictures
+from tests.fakes import FILLS, Box, FixedDetector, finishes_within, flat_settings, noise, read_pictures, write_lossless
 from tests.stream.sinks.servers import Server, free_port
 from tests.stream.sources.camera import Camera, packets
 
@@ -180,11 +180,37 @@ def test_a_camera_goes_on_to_a_server(pieces: list[bytes]) -> None:
     with Camera(pieces) as camera:
         result = go(camera, output_address(url), stop_after(50), codec="libx264")
     assert result.summary.frames >= 50
-    assert any("reach the server" in note for note in result.notes)
+    assert any("did not reach rtmp://" in note for note in result.notes)
     assert len(server.pictures) >= 20
     x0, y0, x1, y1 = FACE
     # Encoded with loss: the covered part stays far from anything that the camera shows.
     assert all(picture[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].max() < 12 for picture in server.pictures)
+
+
+def send_file(clip: Path, url: str, **settings: object) -> RunResult:
+    covering = Anonymizer([FixedDetector(FACE)], FILLS, flat_settings())
+    chosen = RunSettings.model_validate(settings)
+    return finishes_within(60, lambda: run(clip, output_address(url), chosen, anonymizer=covering))
+
+
+def test_a_file_goes_to_a_server_whole_and_at_its_own_pace(tmp_path: Path) -> None:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/x"
+    clip = write_lossless(tmp_path / "clip.mkv", noise(60))
+    server = Server(url)
+    began = time.monotonic()
+    result = send_file(clip, url, sink_timeout=20)
+    took = time.monotonic() - began
+    assert server.ended()
+    assert len(server.pictures) == result.summary.frames == 60
+    # Of 25 frames a second.
+    assert took >= 2.2
+    assert any("0 frames did not reach" in note for note in result.notes)
+
+
+def test_a_file_that_no_server_takes_is_an_error(tmp_path: Path) -> None:
+    clip = write_lossless(tmp_path / "clip.mkv", noise(20))
+    with pytest.raises(SinkError, match=r"Connection refused \(given up: failed 3 times in a row\)"):
+        send_file(clip, f"rtmp://127.0.0.1:{free_port()}/live/x", reconnect_attempts=2)
 
 
 def test_images_and_sound_are_not_sent_to_a_server(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from stream.compose.parts import Painters
 from stream.generators.base import Bools, Generator, Ints
-from stream.outline import Outline
+from stream.outline import Outline, PixelMask
 from stream.regions import NO_TRACK, Kind, Regions
 from stream.roles import Role
 from stream.stand_ins import StandIns
+from stream.stitch import stitch
 from stream.surface import Surface
 from tests.compose import FILLS, Flat, posed
 from tests.generator_bundles import vertex_embeddings
@@ -153,3 +154,18 @@ def test_all_generators_are_prepared_and_closed() -> None:
     stand_ins.prepare()
     stand_ins.close()
     assert faces.told == persons.told == ["prepare", "close"]
+
+
+def test_in_haste_everybody_is_covered_as_if_no_generator_was_ready() -> None:
+    mask = PixelMask(50, 20, np.ones((70, 40), np.bool_))
+    # More of somebody than the box says, as after several frames of a mask that moves.
+    regions = Regions.of([[10, 10, 60, 100]], Kind.PERSON, track_ids=[1], outlines=[Outline(mask)])
+    ready, slow = Noted(Kind.PERSON), Noted(Kind.PERSON, slow=True)
+    hasty = made({"person": ready}).paint(IMAGE, regions, simple=True)
+    late = made({"person": slow}).paint(IMAGE, regions)
+    assert not hasty.generated.any()
+    np.testing.assert_array_equal(hasty.image, late.image)
+    shown = (hasty.image == IMAGE).all(axis=2)
+    assert not shown[20:90, 50:90].any()
+    # The control: the boxes alone leave a part of the mask as it was.
+    assert (stitch(IMAGE, regions, FILLS) == IMAGE).all(axis=2)[20:90, 50:90].any()
