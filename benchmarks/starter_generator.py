@@ -2,7 +2,8 @@
 
 `l1_levels` asks for the very person that is hidden: z is what the person was drawn from, without truncation. The
 distances of looks compare histograms of the clothes' colours (all of the body but the head): between crops of one z in
-other poses, and between other z in the same poses.
+other poses, and between other z in the same poses. `looks` takes the poses from people who have nothing to do with each
+other, in other light, before other backgrounds; `tracks` from one person who walks through a room, as a track does.
 
 `features` is a Frechet distance, as in FID, but NOT of Inception's features: the well-kept libraries for those
 (pytorch-fid, clean-fid, torcheval) want torchvision, and weights from the net. What is compared here are histograms of
@@ -28,7 +29,8 @@ from scipy import linalg
 
 from engines.bundle import Bundle
 from engines.errors import GenerationError
-from export.starter.body import load_body
+from export.starter.body import Body, load_body
+from export.starter.clips import walking_clip
 from export.starter.coarse_surface import nearest_of, vertices_of
 from export.starter.crop_batches import PLAIN, Batch, make_batch
 from export.starter.crops import CropSet, open_crops, write_crops
@@ -38,6 +40,7 @@ from stream.frame import Image
 from stream.generators.base import Crops, Generator
 from stream.generators.open import open_generator
 from stream.latents import Latent, Latents
+from stream.presets import find_preset
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float32]
@@ -47,7 +50,11 @@ Bools = npt.NDArray[np.bool_]
 #: Crops whose tables are built together.
 _AT_ONCE: Final = 16
 #: Looks and poses of the comparison of colours.
-LOOKS, POSES = 12, 8
+LOOKS, POSES = 12, 24
+#: Clips of the tracks, frames of each, and from one that is looked at to the next.
+TRACKS, _TRACK_FRAMES, _TRACK_STEP = 5, 100, 6
+#: As the preset runs it.
+_TRUNCATION: Final[float] = find_preset("starter").settings["truncation"]
 #: Bins of each channel of a colour, of a channel alone, and of a gradient's direction.
 _JOINT, _ALONE, _DIRECTIONS = 4, 8, 6
 #: Gradients below this many levels a pixel are no edges.
@@ -132,7 +139,7 @@ def generate(
         bundle: of the generator.
         batch: of N crops, by `on_bundle`.
         z: (N, Z).
-        truncation: None for what a run uses.
+        truncation: None for the generator's default.
         threads: None for all cores.
 
     Raises:
@@ -283,7 +290,7 @@ def measure(bundle: Bundle, crops: CropSet, head: Bools, canonical: Floats, *, t
     true = pixels(batch.image.numpy())
     found = reconstruction(generate(bundle, batch, batch.z.numpy(), truncation=1.0), batch)
     others = draw.standard_normal((len(crops), generation.z_channels)).astype(np.float32)
-    anybody = generate(bundle, batch, others, truncation=None)
+    anybody = generate(bundle, batch, others, truncation=_TRUNCATION)
     real, made = (
         np.stack([features(image, where) for image, where in zip(images, wanted, strict=True)])
         for images in (true, anybody)
@@ -307,7 +314,7 @@ def _histograms(bundle: Bundle, batch: Batch, clothes: Bools) -> list[list[Doubl
     part = Batch(*(values[:poses] for values in batch))
     z = np.random.default_rng(1).standard_normal((LOOKS, batch.z.shape[1])).astype(np.float32)
     whole = Batch(*(torch.cat([values] * LOOKS) for values in part))
-    images = generate(bundle, whole, np.repeat(z, poses, axis=0), truncation=None)
+    images = generate(bundle, whole, np.repeat(z, poses, axis=0), truncation=_TRUNCATION)
     return [
         [colours(image, where) for image, where in zip(images[first : first + poses], clothes[:poses], strict=True)]
         for first in range(0, len(images), poses)
@@ -322,15 +329,47 @@ def measure_with(
     with tempfile.TemporaryDirectory() as folder:
         size = bundle.manifest.generation.image_size
         crops = held_out_crops(Path(folder), body, count, size, seed=seed, workers=workers)
-        return measure(bundle, crops, head, load_body(body).canonical, threads=threads)
+        measured = measure(bundle, crops, head, load_body(body).canonical, threads=threads)
+    return measured | {"tracks": tracks(bundle, load_body(body), head, seed=seed)}
+
+
+def tracks(bundle: Bundle, body: Body, head: Bools, *, seed: int) -> Row:
+    """Distances of looks along the tracks of people who walk: the means over several clips.
+
+    Args:
+        bundle: of the generator.
+        body: whom to draw.
+        head: (K,), the vertices of the mesh that are no clothes.
+        seed: of the clips.
+    """
+    assert bundle.manifest.generation is not None
+    rows = []
+    for clip in range(TRACKS):
+        scenes = walking_clip(body, seed + clip, _TRACK_FRAMES, people=1)
+        with tempfile.TemporaryDirectory() as folder:
+            seen = itertools.islice(scenes, 0, None, _TRACK_STEP)
+            write_crops(Path(folder), seen, bundle.manifest.generation.image_size, seed=seed)
+            crops = open_crops(Path(folder))
+            on_mesh = batch_of(crops, range(len(crops)), bundle.manifest.generation.z_channels)
+        clothes = (on_mesh.body[:, 0].numpy() > 0) & ~head[on_mesh.vertices.numpy()]
+        rows.append(compare_looks(_histograms(bundle, on_bundle(bundle, body.canonical, on_mesh), clothes)))
+    within, between = (float(np.mean([row[name] for row in rows])) for name in ("within", "between"))
+    return {
+        "clips": TRACKS,
+        "frames": [row["poses"] for row in rows],
+        "within": round(within, 4),
+        "between": round(between, 4),
+        "ratio": round(within / between, 4),
+    }
 
 
 def lines(result: Row) -> Iterator[tuple[str, str]]:
     """The cells of the table."""
-    looks = result["looks"]
+    looks, along = result["looks"], result["tracks"]
     yield "crops of people not seen", str(result["crops"])
     yield "difference from the truth, levels of 255", f"{result['l1_levels']:.2f}"
     yield "distance of features (no FID)", f"{result['features']:.4f}, true halves {result['features_floor']:.4f}"
     yield "colours within a look, between looks", f"{looks['within']:.3f}, {looks['between']:.3f}"
+    yield "the same along tracks", f"{along['within']:.3f}, {along['between']:.3f}"
     for row in result["latency"]:
         yield f"{row['threads']} threads", f"{row['frame_ms']:.1f} ms a frame, tables {row['tables_ms']:.0f} ms"

@@ -172,7 +172,7 @@ def _build(
         normalisation=Normalisation(colour="rgb", mean=MEAN, std=(1.0, 1.0, 1.0), multiple=_MULTIPLE),
         licence=checkpoints()[NAME].licence,
         provenance=Provenance(
-            artefact=checkpoint.name, source=str(checkpoint), sha256=sha256_file(checkpoint), homepage=HOMEPAGE
+            artefact=checkpoint.name, source="a local file", sha256=sha256_file(checkpoint), homepage=HOMEPAGE
         ),
         exporter=f"standin {metadata.version('standin')}",
         parity=parity,

@@ -256,7 +256,8 @@ def test_the_generator_is_measured(tiny_generator: Bundle, tmp_path: Path) -> No
     assert 0 < figures["l1_levels"] < 255
     assert figures["features"] > figures["features_floor"] >= 0
     looks = figures["looks"]
-    assert (looks["looks"], looks["poses"]) == (starter_generator.LOOKS, starter_generator.POSES)
+    assert looks["looks"] == starter_generator.LOOKS
+    assert 2 <= looks["poses"] <= starter_generator.POSES
     assert looks["between"] > 0
     (timed,) = figures["latency"]
     assert timed["frame_ms"] >= timed["frame_best_ms"] > 0

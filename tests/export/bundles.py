@@ -10,6 +10,7 @@ import onnx
 
 from engines.bundle import Bundle
 from engines.manifest import Generation
+from export.tensorrt_checks import check_onnx
 from stream.generators.base import Crops
 
 
@@ -52,3 +53,13 @@ def write_without_the_guard(bundle: Bundle, graph: str, path: Path) -> None:
                 node.input[i] = "image"
     model.graph.node.remove(guards[0])
     onnx.save(model, path)
+
+
+def refused_by_tensorrt(bundle: Bundle) -> list[str]:
+    """What TensorRT's parser would not take of a bundle's graphs; that suppression counts boxes is known."""
+    return [
+        str(problem)
+        for name, graph in bundle.manifest.graphs.items()
+        for problem in check_onnx(onnx.load(bundle.file(graph.file)))
+        if (name, problem.operator, problem.severity) != ("detector", "NonMaxSuppression", "note")
+    ]

@@ -27,6 +27,7 @@ from export.graphs import GraphPlan
 from export.models.cse import DenseSpec
 from export.models.rcnn import BackboneSpec, BoxSpec, MaskSpec
 from export.models.rpn import ProposalSpec
+from tests.export.bundles import refused_by_tensorrt
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -102,6 +103,11 @@ def masks(folder: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def dense(folder: Path) -> Bundle:
     return export_detector("cse", folder / "dense.pth", folder / "dense", config=DENSE, input_size=(128, 192))
+
+
+def test_tensorrt_takes_every_graph(masks: Bundle, dense: Bundle) -> None:
+    assert refused_by_tensorrt(masks) == []
+    assert refused_by_tensorrt(dense) == []
 
 
 def run(bundle: Bundle, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:

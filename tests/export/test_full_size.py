@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.generator_ways import published_spec, random_network
+from benchmarks.generator_ways import random_network
 from engines.bundle import Bundle, open_bundle
 from export.configs import configs
+from export.seeded import published_spec
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from tests.export.bundles import crops_of
@@ -24,7 +25,7 @@ MOST_BYTES = 6e9
 #: (getrusage would count what the process that started it held).
 MEASURED = """
 from pathlib import Path
-from stream.__main__ import main
+from stream.cli import main
 try:
     main()
 except SystemExit as end:

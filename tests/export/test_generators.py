@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.generator_ways import published_spec, random_network
+from benchmarks.generator_ways import random_network
 from engines.bundle import Bundle
 from engines.errors import CheckpointError, UsageError
 from engines.manifest import Generation
@@ -23,9 +23,10 @@ from engines.runtime import Device, open_runtime
 from engines.runtime_onnx import OnnxRuntime
 from export.configs import configs
 from export.generators import export_generator
+from export.seeded import published_spec
 from stream.generators.open import open_generator
 from stream.latents import Latents, truncate
-from tests.export.bundles import crops_of, write_without_the_guard
+from tests.export.bundles import crops_of, refused_by_tensorrt, write_without_the_guard
 from tests.export.helpers import config_of, weights
 from tests.export.networks import (
     IMAGE,
@@ -102,6 +103,10 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(case.name)
     bundle = export_generator(case.name, checkpoint(folder, case), folder / "bundle", config=config_of(case))
     return Exported(case, inputs_of(case), bundle)
+
+
+def test_tensorrt_takes_every_graph(exported: Exported) -> None:
+    assert refused_by_tensorrt(exported.bundle) == []
 
 
 def lattice(image: torch.Tensor, wanted: Published) -> torch.Tensor:

@@ -79,6 +79,22 @@ def test_half_precision_trains_too(scenes: PackedScenes, tmp_path: Path) -> None
     assert state["task"]["learnt"]["0.stem.conv.weight"].dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler about itself
+def test_a_compiled_network_learns_the_same(
+    scenes: PackedScenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced as it will be, but run by torch itself: to wait for a C++ compiler would take a minute.
+    compile_it = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_it(module, backend="eager"))
+    plain, compiled = (
+        load_checkpoint(run(scenes, tmp_path / name, 2, replace(OPTIONS, compiled=compiled)))["task"]["learnt"]
+        for name, compiled in (("plain", False), ("compiled", True))
+    )
+    assert plain.keys() == compiled.keys()
+    for name, values in plain.items():
+        assert torch.allclose(values.float(), compiled[name].float(), atol=1e-4), name
+
+
 def test_another_training_may_begin_with_the_averaged_weights(scenes: PackedScenes, tmp_path: Path) -> None:
     first = run(scenes, tmp_path / "first", 2)
     second = run(scenes, tmp_path / "second", 0, replace(OPTIONS, size=(32, 64)), weights=first, seed=1)
