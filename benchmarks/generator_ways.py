@@ -14,7 +14,6 @@ from torch import Tensor
 from benchmarks.vertex_search import smooth_map, smooth_surface
 from engines.bundle import Bundle
 from engines.runtime import Runtime
-from export.configs import Config, UnetConfig
 from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.unet import StyleUnet, UnetSpec
 from stream.generators.base import Crops, Generator, to_network
@@ -26,8 +25,8 @@ Floats = npt.NDArray[np.float32]
 Spec = UnetSpec | SurfaceSpec
 Network = StyleUnet | SurfaceUnet
 
-#: Of the published networks: channels at the finest level, most channels, w, vertices of the surface.
-WIDTH, WIDEST, LATENT, VERTICES = 64, 512, 512, 27_554
+#: Of the published networks: w, vertices of the surface.
+LATENT, VERTICES = 512, 27_554
 TRUNCATION = 0.7
 
 
@@ -37,26 +36,6 @@ class Way:
 
     run: Callable[[], Floats]
     before: Callable[[], object] = tuple
-
-
-def published_spec(config: Config, *, width: int = WIDTH, widest: int = WIDEST, vertices: int = VERTICES) -> Spec:
-    """The network that a config was published with; narrower for tests."""
-    widths = [min(width * 2**level, widest) for level in range(config.levels)]
-    pairs = tuple(zip(widths, [*widths[1:], widths[-1]], strict=True))
-    fields: dict[str, Any] = {
-        "image_size": config.image_size,
-        "image_channels": 3,
-        "z_channels": config.z_channels,
-        "w_channels": LATENT,
-        "embedding_channels": config.embedding_channels,
-        "encoder": pairs,
-        "decoder": tuple((outputs, inputs) for inputs, outputs in reversed(pairs)),
-        "conv_clamp": config.conv_clamp,
-    }
-    if isinstance(config, UnetConfig):
-        return UnetSpec(**fields, mapping_layers=2, middle_blocks=0, fix_errors=config.fix_errors)
-    fields |= {"embedding_layers": 2, "z_layers": 3, "combined_layers": 6, "middle_blocks": 2}
-    return SurfaceSpec(**fields, hidden_channels=LATENT, vertices=vertices)
 
 
 def random_network(spec: Spec, seed: int = 0) -> Network:

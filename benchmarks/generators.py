@@ -48,7 +48,6 @@ from benchmarks.generator_ways import (
     engine_feeds,
     engine_way,
     our_ways,
-    published_spec,
     published_way,
     random_crops,
     random_network,
@@ -59,6 +58,7 @@ from engines.runtime import DEVICES, Device, open_runtime
 from engines.runtime_openvino import import_openvino
 from export.configs import configs
 from export.generators import export_generator
+from export.seeded import published_spec
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from stream.report import versions
