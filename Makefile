@@ -10,7 +10,7 @@ PRESET ?=
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cpu,openvino,demo,dev,export]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cpu,openvino,batch,demo,dev,evaluate,export,serve]"
 	@touch $@
 
 demo: $(STAMP)

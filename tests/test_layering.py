@@ -18,7 +18,7 @@ LONGEST_FILE = 400
 #: Scripts that are run, not imported: what they print is what they are for.
 CLI = {
     "stream/cli.py", "stream/cli_engines.py", "stream/cli_generate.py", "stream/cli_gst.py", "stream/doctor.py",
-    "stream/demo.py",
+    "stream/cli_bench.py", "stream/cli_run.py", "stream/cli_serve.py", "stream/cli_verify.py", "stream/demo.py",
 }  # fmt: skip
 
 
