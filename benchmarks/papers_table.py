@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from stream.networks import parse_network
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import save
@@ -34,7 +36,6 @@ from stream.config import AnonymizerSettings, make_settings
 from stream.evaluate.compare import CompareSettings, Row, compare
 from stream.evaluate.judge import LOWEST
 from stream.evaluate.methods import CLASSICAL, MethodSettings
-from stream.evaluate.networks import parse_network
 from stream.evaluate.table import markdown
 from stream.regions import Kind
 from stream.verify.people import LookSettings

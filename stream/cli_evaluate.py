@@ -28,9 +28,10 @@ from stream.evaluate.frechet import Arithmetic
 from stream.evaluate.judge import LOWEST, Judge
 from stream.evaluate.market import read_market
 from stream.evaluate.methods import CLASSICAL, MethodSettings, check_classical
-from stream.evaluate.networks import FORM, PerceptualNetwork, VectorNetwork, parse_network
 from stream.evaluate.synthetic import ANNOTATIONS, IMAGES, MARKET, write_synthetic
 from stream.evaluate.table import cells, details, markdown, to_json
+from stream.networks import FORM, parse_network
+from stream.perception import PerceptualNetwork, VectorNetwork
 from stream.presets import DEFAULT_PRESET
 from stream.regions import Kind
 from stream.sinks.target import check_target

@@ -5,7 +5,6 @@ Exit codes: 0 nothing over its limit, 1 a limit was passed or a file could not b
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +17,7 @@ from rich.table import Table
 from engines.errors import UsageError
 from engines.runtime import Device
 from engines.store import Store, home
+from stream.networks import FORM, parse_network
 from stream.regions import Kind
 from stream.sinks.target import check_target
 from stream.terminal import EXIT_FAILED
@@ -60,15 +60,14 @@ def verify_command(
         typer.Option(help="What `standin run --report` wrote, or a folder with FILE.report.json for every file."),
     ] = None,
     embedding: Annotated[
-        Path | None, typer.Option(help="ONNX file of a network that tells people apart, for what is left of identity.")
+        str | None,
+        typer.Option(metavar=FORM, help="A network that tells people apart (ONNX), for what is left of identity."),
     ] = None,
     embedding_kind: Annotated[Literal["face", "person"], typer.Option(help="What that network is for.")] = "face",
-    embedding_size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Of its pictures, where the file leaves it open.")
+    perceptual: Annotated[
+        str | None,
+        typer.Option(metavar=FORM, help="A network that tells how far pictures look apart (ONNX), for tLP."),
     ] = None,
-    embedding_mean: Annotated[float, typer.Option(help="Subtracted from levels of 0 to 255.")] = 127.5,
-    embedding_std: Annotated[float, typer.Option(min=1e-6, help="By which they are divided then.")] = 127.5,
-    embedding_colour: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of its channels.")] = "rgb",
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,14 +95,8 @@ def verify_command(
         every=every,
         embedding=None
         if embedding is None
-        else EmbeddingSettings(
-            embedding,
-            Kind.of(embedding_kind),
-            _parse_size(embedding_size),
-            embedding_mean,
-            embedding_std,
-            embedding_colour,
-        ),
+        else EmbeddingSettings(parse_network(embedding, "--embedding"), Kind.of(embedding_kind)),
+        perceptual=None if perceptual is None else parse_network(perceptual, "--perceptual"),
         run_report=run_report,
         limits=parse_limits(fail_over or ()),
     )
@@ -136,15 +129,6 @@ def _parse_kinds(names: list[str]) -> tuple[Kind, ...]:
     if wrong := [name for name in names if name not in labels]:
         raise UsageError(f"--kind {wrong[0]}: expected {' or '.join(labels)}")
     return tuple(Kind.of(name) for name in dict.fromkeys(names))
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if found is None or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
-        raise UsageError(f"--embedding-size {text}: expected width and height in pixels, like 112x112")
-    return int(found[1]), int(found[2])
 
 
 def _print(console: Console, result: Verification) -> None:

@@ -1,7 +1,8 @@
-"""Networks of the user's own that look at pictures: features, distances, identity. ONNX files, run on the CPU."""
+"""Networks of the user's own that look at pictures: how they are named, and run on the CPU. ONNX files."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -25,6 +26,10 @@ _DIMENSIONS: Final = 4
 _AT_ONCE: Final = 16
 #: What `fit` does, in words for reports.
 RESIZE: Final = "area where both sides shrink, else bilinear"
+#: How a network is given.
+FORM: Final = "FILE[,size=WxH][,mean=M][,std=S][,colour=bgr]"
+_KEYS: Final = ("size", "mean", "std", "colour")
+_SIZE: Final = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,40 @@ class NetworkSettings:
     mean: Levels = 127.5
     std: Levels = 127.5
     colour: Literal["rgb", "bgr"] = "rgb"
+
+
+def parse_network(text: str, option: str) -> NetworkSettings:
+    """The network of a text like `net.onnx,size=128x256,mean=123.7/116.3/103.5,std=58.4,colour=bgr`.
+
+    Args:
+        text: as given.
+        option: by which, for messages.
+
+    Raises:
+        UsageError: a part cannot be meant.
+    """
+    path, *parts = re.split(rf",(?=(?:{'|'.join(_KEYS)})=)", text)
+    if re.search(r",\w+=", path):
+        raise UsageError(f"{option} {text}: expected {FORM}")
+    given = dict(part.split("=", 1) for part in parts)
+    if not path or len(given) != len(parts):
+        raise UsageError(f"{option} {text}: expected {FORM}, each at most once")
+    size = None
+    if "size" in given:
+        found = _SIZE.fullmatch(given["size"])
+        if found is None:
+            raise UsageError(f"{option}: size={given['size']} is no width and height in pixels, like 128x256")
+        size = int(found[1]), int(found[2])
+    colour = given.get("colour", "rgb")
+    if colour not in ("rgb", "bgr"):
+        raise UsageError(f"{option}: colour={colour}, expected rgb or bgr")
+    return NetworkSettings(
+        Path(path),
+        size,
+        _levels(given.get("mean", "127.5"), f"{option}: mean"),
+        _levels(given.get("std", "127.5"), f"{option}: std", positive=True),
+        cast("Literal['rgb', 'bgr']", colour),
+    )
 
 
 class PictureNetwork:
@@ -165,3 +204,15 @@ def _size(settings: NetworkSettings, width: int | str, height: int | str, say_si
             raise UsageError(f"{settings.path} takes pictures of {width}x{height} only; leave {say_size} out")
         return width, height
     return settings.size
+
+
+def _levels(text: str, what: str, *, positive: bool = False) -> Levels:
+    try:
+        values = [float(part) for part in text.split("/")]
+    except ValueError:
+        values = []
+    fine = all(np.isfinite(value) and (value > 1e-6 or not positive) for value in values)
+    if len(values) not in (1, 3) or not fine:
+        above = " above 0" if positive else ""
+        raise UsageError(f"{what}={text}, expected a level{above} for all channels, or three like 123.7/116.3/103.5")
+    return values[0] if len(values) == 1 else (values[0], values[1], values[2])

@@ -23,11 +23,11 @@ from stream.evaluate.frechet import LoadArithmetic
 from stream.evaluate.judge import Judge
 from stream.evaluate.market import Market, Shot, read_market
 from stream.evaluate.methods import ORIGINAL, Methods, MethodSettings, or_whole
-from stream.evaluate.networks import PerceptualNetwork, VectorNetwork
 from stream.evaluate.pictures import list_pictures, read_picture
 from stream.follow import Look
 from stream.frame import Image
 from stream.networks import Floats, NetworkSettings
+from stream.perception import PerceptualNetwork, VectorNetwork
 from stream.regions import Kind
 from stream.verify.people import LookSettings, choose_detectors
 

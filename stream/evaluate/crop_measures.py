@@ -12,11 +12,11 @@ from engines.errors import UsageError
 from stream.evaluate.crops import Cut, People
 from stream.evaluate.figures import Figure
 from stream.evaluate.frechet import Arithmetic, frechet_figure
-from stream.evaluate.networks import PerceptualNetwork, VectorNetwork, distance
 from stream.evaluate.path_length import EPSILON, SIDE, path_length, step
 from stream.frame import Image
 from stream.generators.classical import Fill
 from stream.networks import RESIZE, Floats, fit
+from stream.perception import PerceptualNetwork, VectorNetwork, perceptual_distance
 from stream.regions import Regions
 
 _OF: Final = "crops"
@@ -103,10 +103,10 @@ class CropMeasures:
         real = network.maps(cut.real)
         maps = {name: network.maps(np.rint(levels)) for name, levels in made.items()}
         for name, its in maps.items():
-            self._made[name].lpips.append(distance(real, its))
+            self._made[name].lpips.append(perceptual_distance(real, its))
         own = self._made[self._generated]
         other = np.rint(self._people.generate(cut, z[1]))
-        own.diversity.append(distance(maps[self._generated], network.maps(other)))
+        own.diversity.append(perceptual_distance(maps[self._generated], network.maps(other)))
         # The published code measures pictures of whole levels, of which a step this small moves few.
         ends = made[self._generated], self._people.generate(cut, step(z[0], z[1]))
         own.steps_float.append(_step_distance(network, ends[0], ends[1]))
@@ -145,7 +145,7 @@ class CropMeasures:
 
 def _step_distance(network: PerceptualNetwork, first: Floats, second: Floats) -> float:
     size = (SIDE, SIDE) if network.any_size else None
-    return distance(network.maps(fit(first, size)), network.maps(fit(second, size)))
+    return perceptual_distance(network.maps(fit(first, size)), network.maps(fit(second, size)))
 
 
 def _length(distances: Sequence[float], network: PerceptualNetwork, notes: Sequence[str]) -> Figure:

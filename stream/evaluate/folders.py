@@ -17,9 +17,9 @@ from stream.evaluate.frechet import LoadArithmetic, frechet_figure
 from stream.evaluate.judge import Judge
 from stream.evaluate.market import Market
 from stream.evaluate.methods import ORIGINAL
-from stream.evaluate.networks import PerceptualNetwork, VectorNetwork, distance
 from stream.evaluate.pictures import check_folder, list_pictures, partners, read_pairs, read_picture
 from stream.networks import Floats
+from stream.perception import PerceptualNetwork, VectorNetwork, perceptual_distance
 
 #: Is told how many pictures are done, and how many there are.
 Advance = Callable[[int, int], object]
@@ -61,7 +61,7 @@ def folder_distance(first: Path, second: Path, network: PerceptualNetwork, advan
     names = partners(first, second)
     values = []
     for _, one, other in read_pairs(first, second, names):
-        values.append(distance(network.maps(one), network.maps(other)))
+        values.append(perceptual_distance(network.maps(one), network.maps(other)))
         advance(len(values), len(names))
     return Figure(float(np.mean(values)), len(values), "pictures", network.name, network.resize)
 

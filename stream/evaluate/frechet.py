@@ -9,8 +9,8 @@ import numpy as np
 
 from engines.errors import UsageError
 from stream.evaluate.figures import Figure
-from stream.evaluate.networks import VectorNetwork
 from stream.networks import Floats
+from stream.perception import VectorNetwork
 
 #: Fewer have no covariance.
 FEWEST = 2

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from stream.evaluate.figures import Figure
 from stream.evaluate.market import Market, Shot
-from stream.verify.identity import Vectors, search
+from stream.networks import Floats
+from stream.verify.identity import search
 
 Ints = npt.NDArray[np.int64]
 #: Queries that are searched for together: of all of Market1501's, ranks would take gigabytes.
@@ -32,7 +33,7 @@ class Ranking:
     queries: int
 
 
-def rank(queries: Vectors, gallery: Vectors, people: tuple[Ints, Ints], cameras: tuple[Ints, Ints]) -> Ranking:
+def rank(queries: Floats, gallery: Floats, people: tuple[Ints, Ints], cameras: tuple[Ints, Ints]) -> Ranking:
     """Looks for the people of queries in a gallery, by cosine similarity.
 
     Entries that show the person of a query and come from its camera do not count, as in Market1501 (Zheng et al. 2015);
@@ -68,8 +69,8 @@ def rank(queries: Vectors, gallery: Vectors, people: tuple[Ints, Ints], cameras:
 
 def figures(
     market: Market,
-    queries: Vectors,
-    galleries: dict[str, Vectors],
+    queries: Floats,
+    galleries: dict[str, Floats],
     network: str,
     resize: str,
     notes: tuple[str, ...] = (),

@@ -22,6 +22,7 @@ from stream.tracker import Tracker
 from stream.verify.identity import Embedder, Identities
 from stream.verify.pairs import FilePair, FramePairs, pair_times
 from stream.verify.people import Lookout, found_again
+from stream.verify.perceptual import PerceptualLook, PerceptualSteps
 from stream.verify.raw import Aligner, RawLook, background_of, cores
 from stream.verify.record import Case, FileRecord, FrameRecord, RegionRecord
 from stream.verify.run_report import ReportCheck, ReportFrame, RunReport, is_reported
@@ -52,12 +53,14 @@ class FileTools:
     Attributes:
         lookout: finds faces and persons.
         embedder: tells people apart, None if that is not asked for.
+        perceptual: tells how far pictures look apart, None if that is not asked for.
         every: of so many frames one is compared.
         progress: is told how far it is.
     """
 
     lookout: Lookout
     embedder: Embedder | None = None
+    perceptual: PerceptualLook | None = None
     every: int = 1
     progress: Progress = lambda _name, _done, _all: None
 
@@ -185,6 +188,7 @@ class _FileLook:
         record, report = self.record, self.report
         tracker = Tracker(_HOLD)
         identities = None if self.tools.embedder is None else Identities(self.tools.embedder)
+        steps = None if self.tools.perceptual is None else PerceptualSteps(self.tools.perceptual)
         check = None if report is None else ReportCheck(report, self.places)
         entries = {} if report is None else report.by_time()
         count = max(1, sum(i % self.tools.every == 0 for i, _ in record.pairing.pairs))
@@ -198,11 +202,14 @@ class _FileLook:
             if identities is not None and not frame.flat:
                 for region in frame.regions:
                     identities.add(region.track, region.kind, region.box, before.image, after.image)
+            if steps is not None:
+                steps.add(frame, before.image, after.image)
             self.tools.progress(record.name, done + 1, count)
         record.step = float(np.median(np.diff([frame.time for frame in record.frames]))) if count > 1 else 0.0
         record.cases = sorted(self.cases.values(), key=lambda case: -case.badness)[:_CASES]
         record.moved = self.aligner.moved
         record.identity = None if identities is None else identities.result()
+        record.perceptual = None if steps is None else steps.result(record.step)
         record.claims = [] if check is None else check.claims()
 
     def _frame(

@@ -10,6 +10,7 @@ from typing import Final
 from engines.errors import UsageError
 from stream.presets import did_you_mean
 from stream.regions import Kind
+from stream.verify.perceptual import weighted
 from stream.verify.record import FileRecord, FrameRecord
 from stream.verify.tracks import Run, flicker, raw_runs, switches, tracks_of
 
@@ -29,6 +30,7 @@ MEASURES: Final[Mapping[str, str]] = {
     "unreported": "frames with a face or person that the run's report does not have",
     "identity_switches": "stand-ins that became others",
     "flicker": "mean step of stand-ins' colours from frame to frame",
+    "tlp": "mean difference between the perceptual steps of stand-ins and of their originals",
     "found_again": "share of faces and persons that detectors find in the output as well",
     "unjudged": "share of faces and persons without texture enough to tell",
     "similarity": "mean cosine between people and their stand-ins",
@@ -123,7 +125,7 @@ def measure(files: Sequence[FileRecord], missing: int = 0) -> dict[str, float]:
     if regions:
         values["found_again"] = sum(region.again for region in regions) / len(regions)
         values["unjudged"] = sum(not region.raw.judged for region in regions) / len(regions)
-    return values | _identity(files)
+    return values | _perceptual(files) | _identity(files)
 
 
 def passed(values: Mapping[str, float], limits: Mapping[str, float]) -> tuple[str, ...]:
@@ -163,6 +165,14 @@ def _unseen(frame: FrameRecord) -> bool:
 
 def _shifted(file: FileRecord) -> int:
     return len(file.pairing.shifted) or (len(file.pairing.pairs) if file.pairing.offset else 0)
+
+
+def _perceptual(files: Sequence[FileRecord]) -> dict[str, float]:
+    """The mean over the steps of all files."""
+    known = [file.perceptual for file in files if file.perceptual is not None]
+    if not known:
+        return {}
+    return {"tlp": weighted(known, lambda entry: entry.tlp)}
 
 
 def _identity(files: Sequence[FileRecord]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Final
 from stream.verify.findings import MEASURES, Finding, find, measure
 from stream.verify.look import Verification
 from stream.verify.numbers import shown
+from stream.verify.perceptual import weighted
 from stream.verify.plots import Line, Plot, draw
 from stream.verify.record import FileRecord
 from stream.verify.style import STYLE
@@ -209,6 +210,12 @@ def _about(result: Verification, *, show: bool) -> str:
         worst = max(found.worst for found in steps)
         original = sum(found.original * found.pairs for found in steps) / sum(found.pairs for found in steps)
         entries["Colour steps"] = f"at most {worst:.1%} of the range; mean of the original {original:.1%}"
+    if known := [file.perceptual for file in result.files if file.perceptual is not None]:
+        output, original = weighted(known, lambda entry: entry.output), weighted(known, lambda entry: entry.original)
+        entries["Perceptual steps"] = (
+            f"mean of stand-ins {output:.3g}, of the original {original:.3g}; "
+            f"they differ by at most {max(entry.worst for entry in known):.3g}"
+        )
     rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in entries.items())
     return (
         f'<section class="card about"><h2>How it was looked</h2><dl>{rows}</dl>'
@@ -216,8 +223,7 @@ def _about(result: Verification, *, show: bool) -> str:
         "frame. It is counted in the core of every face and person, since detectors differ in where one ends; "
         "what has no texture cannot be judged. Nobody whom no detector finds is counted. A stand-in that a detector "
         "finds is no fault. Other engines may take for a face what is none, and miss one that is: zero here is no "
-        "proof.</p><p>A perceptual distance between frames is not measured: no well-kept library has one without "
-        "torch.</p></section>"
+        "proof.</p></section>"
     )
 
 

@@ -9,24 +9,19 @@ from the original (without the very picture itself) shows what the network can d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import BundleError, UsageError
 from stream.frame import Image
-from stream.networks import NetworkSettings, PictureNetwork, Pictures
+from stream.networks import Floats, NetworkSettings
+from stream.perception import VectorNetwork
 from stream.regions import Kind
-
-Vectors = npt.NDArray[np.float32]
+from stream.verify.crop import cut
 
 #: Pictures of a track: when it is seen for the first time, and the second, third, fifth, ninth, and so on.
 _MOST: Final = 24
-#: A face is cut out as a square of so many times its longer side, as networks for faces expect it.
-_FACE: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +29,12 @@ class EmbeddingSettings:
     """A network that gives a vector for a picture of a face or a person.
 
     Attributes:
-        path: ONNX file with one picture (N, 3, height, width) as input and the vector as its first output.
+        network: which, and what it takes.
         kind: what it is for.
-        size: width and height of its pictures, None for those that the file says.
-        mean: subtracted from levels of 0 to 255.
-        std: by which they are divided then.
-        colour: order of the channels.
     """
 
-    path: Path
+    network: NetworkSettings
     kind: Kind = Kind.FACE
-    size: tuple[int, int] | None = None
-    mean: float = 127.5
-    std: float = 127.5
-    colour: Literal["rgb", "bgr"] = "rgb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +75,9 @@ class Embedder:
 
     def __init__(self, settings: EmbeddingSettings) -> None:
         self.settings = settings
-        chosen = NetworkSettings(settings.path, settings.size, settings.mean, settings.std, settings.colour)
-        self._network = PictureNetwork(chosen, say_size="--embedding-size")
-        if self._network.size is None:
-            raise UsageError(f"{settings.path} takes pictures of any size; say which with --embedding-size 112x112")
-        self._size = self._network.size
+        self._network = VectorNetwork(settings.network, "--embedding")
 
-    def embed(self, image: Image, box: tuple[float, float, float, float]) -> Vectors:
+    def embed(self, image: Image, box: tuple[float, float, float, float]) -> Floats:
         """The vector of a region, of length 1.
 
         Args:
@@ -104,27 +87,7 @@ class Embedder:
         Raises:
             BundleError: the network fails, or gives no vector.
         """
-        crop = cv2.resize(_cut(image, box, self.settings.kind), self._size, interpolation=cv2.INTER_AREA)
-        vector: Vectors = unit_vectors(self._network, np.asarray(crop, np.uint8)[None])[0]
-        return vector
-
-
-def unit_vectors(network: PictureNetwork, pictures: Pictures) -> Vectors:
-    """What a network makes of pictures, as vectors of length 1, (N, C).
-
-    Args:
-        network: whose first output is a vector for each picture.
-        pictures: (N, height, width, 3) of its size.
-
-    Raises:
-        BundleError: the network fails, or gives no vectors.
-    """
-    found = network.first(pictures)
-    vectors = found.reshape(len(found), -1)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if vectors.shape[1] < 2 or not np.isfinite(lengths).all() or not lengths.all():
-        raise BundleError(f"{network.settings.path} gives no vector for a picture, but an array {found.shape}")
-    return np.asarray(vectors / lengths, np.float32)
+        return self._network.identity(cut(image, box, self.settings.kind))
 
 
 @dataclass(slots=True)
@@ -138,8 +101,8 @@ class Identities:
     embedder: Embedder
     _seen: dict[int, int] = field(default_factory=dict)
     _tracks: list[int] = field(default_factory=list)
-    _before: list[Vectors] = field(default_factory=list)
-    _after: list[Vectors] = field(default_factory=list)
+    _before: list[Floats] = field(default_factory=list)
+    _after: list[Floats] = field(default_factory=list)
 
     def add(self, track: int, kind: Kind, box: tuple[float, float, float, float], before: Image, after: Image) -> None:
         """Looks at a region, if it is one of those of its track that are embedded.
@@ -164,7 +127,7 @@ class Identities:
         return compare(np.stack(self._before), np.stack(self._after), np.array(self._tracks))
 
 
-def compare(before: Vectors, after: Vectors, tracks: npt.NDArray[np.int64]) -> IdentityResult:
+def compare(before: Floats, after: Floats, tracks: npt.NDArray[np.int64]) -> IdentityResult:
     """Similarities, and the search for tracks by their outputs.
 
     Args:
@@ -196,7 +159,7 @@ def compare(before: Vectors, after: Vectors, tracks: npt.NDArray[np.int64]) -> I
     )
 
 
-def search(similarity: Vectors, same: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def search(similarity: Floats, same: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Rank-1 accuracy and mean average precision.
 
     Args:
@@ -208,16 +171,3 @@ def search(similarity: Vectors, same: npt.NDArray[np.bool_]) -> tuple[float, flo
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = np.cumsum(hits, axis=1) / ranks
     return float(hits[:, 0].mean()), float(((precision * hits).sum(axis=1) / hits.sum(axis=1)).mean())
-
-
-def _cut(image: Image, box: tuple[float, float, float, float], kind: Kind) -> Image:
-    """The region, with what is outside the frame as its edge is."""
-    x0, y0, x1, y1 = box
-    width, height = x1 - x0, y1 - y0
-    if kind is Kind.FACE:
-        width = height = _FACE * max(width, height)
-    left, top = round((x0 + x1 - width) / 2), round((y0 + y1 - height) / 2)
-    wide, high = max(2, round(width)), max(2, round(height))
-    rows = np.clip(np.arange(top, top + high), 0, image.shape[0] - 1)
-    columns = np.clip(np.arange(left, left + wide), 0, image.shape[1] - 1)
-    return np.ascontiguousarray(image[rows[:, None], columns])

@@ -2,7 +2,8 @@
 
 Detectors that had no part in the run look for faces and persons in the original and in the output. How raw pixels are
 told from others is said in `stream.verify.raw`, how stand-ins are followed in `stream.verify.tracks`, how people are
-recognised in `stream.verify.identity`, what a report claims in `stream.verify.run_report`.
+recognised in `stream.verify.identity`, how much stand-ins change in `stream.verify.perceptual`, what a report claims in
+`stream.verify.run_report`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from engines.errors import SinkError, SourceError, UsageError
 from engines.store import Store
+from stream.networks import NetworkSettings
 from stream.report import versions
 from stream.sinks.target import Target
 from stream.verify.file import FileTools, Progress, look_at
@@ -22,6 +24,7 @@ from stream.verify.findings import DEFAULT_LIMITS, MEASURES, Finding, find, meas
 from stream.verify.identity import Embedder, EmbeddingSettings
 from stream.verify.pairs import FilePair, pair_files
 from stream.verify.people import Lookout, LookSettings, choose_detectors
+from stream.verify.perceptual import PerceptualLook
 from stream.verify.record import FileRecord
 from stream.verify.run_report import RunReport, all_bundles, find_run_report, read_run_report
 from stream.verify.tracks import flicker
@@ -39,6 +42,7 @@ class VerifySettings:
         look: how faces and persons are found.
         every: of so many frames of the original one is compared.
         embedding: a network that tells people apart, None for none.
+        perceptual: a network that tells how far pictures look apart, None for none.
         run_report: the run's report, or a folder with one for each file, called as the file with `.report.json` after.
         limits: of measures, by name; more than that is a fault.
     """
@@ -46,6 +50,7 @@ class VerifySettings:
     look: LookSettings = field(default_factory=LookSettings)
     every: int = 1
     embedding: EmbeddingSettings | None = None
+    perceptual: NetworkSettings | None = None
     run_report: Path | None = None
     limits: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_LIMITS))
 
@@ -115,9 +120,10 @@ def verify(
     of_the_run = all_bundles(reports.values())
     bundles = choose_detectors(settings.look, store, of_the_run)
     embedder = None if settings.embedding is None else Embedder(settings.embedding)
+    perceptual = None if settings.perceptual is None else PerceptualLook(settings.perceptual)
     lookout = Lookout(bundles, settings.look)
     try:
-        tools = FileTools(lookout, embedder, settings.every, progress)
+        tools = FileTools(lookout, embedder, perceptual, settings.every, progress)
         single = not original.is_dir()
         files: list[FileRecord] = []
         for pair in found.pairs:
@@ -165,7 +171,6 @@ def to_json(result: Verification) -> dict[str, Any]:
             name: {"value": value, "limit": limits.get(name), "meaning": MEASURES[name]}
             for name, value in result.measures.items()
         },
-        "perceptual_distance": None,
         "findings": [asdict(finding) for finding in result.findings],
         "missing_files": list(result.missing),
         "extra_files": list(result.extra),
@@ -241,6 +246,7 @@ def _file(file: FileRecord) -> dict[str, Any]:
         "measures": measure([file]),
         "flicker": {"steps": moved.pairs, "mean": moved.mean, "worst": moved.worst, "original": moved.original},
         "identity": None if file.identity is None else asdict(file.identity),
+        "perceptual": None if file.perceptual is None else asdict(file.perceptual),
         "frames": [
             {
                 "index": frame.index,

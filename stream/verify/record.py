@@ -16,6 +16,7 @@ from stream.verify.raw import BY_CHANCE, RAW_REGION, RawShare
 
 if TYPE_CHECKING:
     from stream.verify.identity import IdentityResult
+    from stream.verify.perceptual import PerceptualResult
 
 Looks = npt.NDArray[np.float32]
 
@@ -166,6 +167,7 @@ class FileRecord:
         cases: the worst, the worst first.
         moved: whether the output's pictures had to be brought back to their places.
         identity: similarity between people and their stand-ins, None where no network was given.
+        perceptual: how stand-ins change beside their originals, None without a network, or where nobody is seen twice.
         error: why the file could not be compared, None if it could.
     """
 
@@ -183,6 +185,7 @@ class FileRecord:
     cases: list[Case] = field(default_factory=list)
     moved: bool = False
     identity: IdentityResult | None = None
+    perceptual: PerceptualResult | None = None
     error: str | None = None
 
     @property

@@ -4,9 +4,7 @@ What a stand-in looks like is told by the colours of its core: their distributio
 sixteen steps, cumulated, so that the distance between two of them is how far colours moved (the earth mover's distance)
 and does not jump where a colour crosses from one step to the next. An identity switch is a jump that stays; flicker is
 what moves from each frame to the next without staying. What the original does itself (a cloud, a lamp) is no fault of
-the stand-in, so both are set against it.
-
-A perceptual distance (tLP) would need a network that does not ship, in libraries that need torch; it is left out.
+the stand-in, so both are set against it. `stream.verify.perceptual` looks at more than colours, with a network.
 """
 
 from __future__ import annotations
@@ -198,9 +196,13 @@ def _steps(first: RegionRecord, second: RegionRecord) -> tuple[float, float] | N
     return distance(first.looks_after, second.looks_after), distance(first.looks_before, second.looks_before)
 
 
+def follows(seconds: float, step: float) -> bool:
+    """Whether a frame so much later is about the next that was compared."""
+    return seconds <= 3.5 * step
+
+
 def _next(one: FrameRecord, other: FrameRecord, step: float) -> bool:
-    """Whether the second frame is about the next that was compared."""
-    return other.time - one.time <= 3.5 * step
+    return follows(other.time - one.time, step)
 
 
 def _switches(seen: Sequence[tuple[FrameRecord, RegionRecord]], step: float) -> list[Switch]:

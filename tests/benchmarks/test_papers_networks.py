@@ -7,8 +7,9 @@ import onnx
 import pytest
 
 from benchmarks.papers_networks import _colours
-from stream.evaluate.networks import VectorNetwork, parse_network
 from stream.evaluate.synthetic import draw_look, shot
+from stream.networks import parse_network
+from stream.perception import VectorNetwork
 
 pytest.importorskip("onnxruntime", reason="networks run in ONNX Runtime")
 

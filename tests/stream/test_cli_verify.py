@@ -14,6 +14,7 @@ from stream.config import RunSettings, make_settings
 from stream.run import run
 from stream.terminal import EXIT_USAGE
 from tests.command import Ended
+from tests.stream.evaluate.made import map_network
 from tests.stream.verify.clips import FIRST, SECOND, add_sound, following, planted, write_scenes
 from tests.stream.verify.test_identity import network
 
@@ -93,7 +94,7 @@ def test_limits_can_be_moved_and_taken_away(verify: Verify, folder: Path) -> Non
 
 def test_identity_is_measured_with_a_network_of_ones_own(verify: Verify, folder: Path, tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
-    embedding = ("--embedding", network(tmp_path / "x.onnx", size=("h", "w")), "--embedding-size", "8x8")
+    embedding = ("--embedding", f"{network(tmp_path / 'x.onnx', size=('h', 'w'))},size=8x8")
     ended = verify(folder / "in.mp4", folder / "clean.mp4", "--detector", "other", *embedding, "--json", numbers)
     assert ended.code == 0, ended.err
     identity = json.loads(numbers.read_text())["files"][0]["identity"]
@@ -101,6 +102,21 @@ def test_identity_is_measured_with_a_network_of_ones_own(verify: Verify, folder:
     assert identity["pictures"] == 10
     assert -1 <= identity["similarity"] < 0.9
     assert identity["rank1_original"] == 1
+
+
+def test_perceptual_consistency_is_measured_with_a_network_of_ones_own(
+    verify: Verify, folder: Path, tmp_path: Path
+) -> None:
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.html"
+    perceptual = ("--perceptual", f"{map_network(tmp_path / 'x.onnx')},mean=0,std=255")
+    reports = ("--json", numbers, "--report", page)
+    ended = verify(folder / "in.mp4", folder / "clean.mp4", "--detector", "other", *perceptual, *reports)
+    assert ended.code == 0, ended.err
+    content = json.loads(numbers.read_text())
+    found = content["files"][0]["perceptual"]
+    assert content["measures"]["tlp"]["value"] == found["tlp"] > 0
+    assert "tlp" in ended.out
+    assert "Perceptual steps" in page.read_text()
 
 
 def test_only_faces_are_looked_for_if_asked(verify: Verify, folder: Path) -> None:
@@ -121,7 +137,8 @@ def test_only_faces_are_looked_for_if_asked(verify: Verify, folder: Path) -> Non
         (("in.mp4", "clean.mp4", "--report", "missing/x.html"), "does not exist"),
         (("in.mp4", "clean.mp4", "--report", "in.mp4"), "is the input"),
         (("in.mp4", "clean.mp4", "--json", "run.json"), "use --overwrite"),
-        (("in.mp4", "clean.mp4", "--embedding-size", "0x5", "--embedding", "x"), "--embedding-size 0x5"),
+        (("in.mp4", "clean.mp4", "--embedding", "x,size=0x5"), "--embedding: size=0x5"),
+        (("in.mp4", "clean.mp4", "--perceptual", "x,std=0"), "--perceptual: std=0"),
         (("in.mp4", "clean.mp4", "--every", "0"), "every"),
         (("in.mp4", "clean.mp4", "--kind", "dog"), "--kind dog: expected face or person"),
         (("in.mp4",), "ANONYMIZED"),

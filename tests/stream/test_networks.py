@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from engines.bundle import sha256_file
 from engines.errors import BundleError, UsageError
-from stream.networks import NetworkSettings, PictureNetwork, fit
+from stream.networks import NetworkSettings, PictureNetwork, fit, parse_network
 from tests.stream.evaluate.made import map_network, vector_network
 
 pytest.importorskip("onnxruntime", reason="networks run in ONNX Runtime")
@@ -104,3 +104,21 @@ def test_pictures_shrink_by_means_of_areas() -> None:
     assert fit(checks, None) is checks
     assert fit(checks, (8, 8)) is checks
     assert fit(checks.astype(np.uint8), (16, 12)).shape == (12, 16, 3)
+
+
+def test_a_network_is_given_with_what_it_takes() -> None:
+    found = parse_network("a,b/net.onnx,size=128x256,mean=123.7/116.3/103.5,std=58,colour=bgr", "--x")
+    assert found == NetworkSettings(Path("a,b/net.onnx"), (128, 256), (123.7, 116.3, 103.5), 58.0, "bgr")
+    assert parse_network("net.onnx", "--x") == NetworkSettings(Path("net.onnx"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "net.onnx,size=3", "net.onnx,size=0x4", "net.onnx,sise=3x3", "net.onnx,mean=a", "net.onnx,mean=1/2",
+        "net.onnx,std=0", "net.onnx,std=nan", "net.onnx,colour=red", "net.onnx,std=1,std=2", ",std=1",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_with_the_option(text: str) -> None:
+    with pytest.raises(UsageError, match="--x"):
+        parse_network(text, "--x")

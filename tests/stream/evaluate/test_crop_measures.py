@@ -14,11 +14,11 @@ from stream.assemble import find_bundles
 from stream.evaluate.crop_measures import CropMeasures, CropTools
 from stream.evaluate.crops import People
 from stream.evaluate.methods import Methods, MethodSettings
-from stream.evaluate.networks import PerceptualNetwork, VectorNetwork, distance
 from stream.evaluate.path_length import EPSILON, step
 from stream.frame import Image
 from stream.generators import classical
 from stream.networks import NetworkSettings
+from stream.perception import PerceptualNetwork, VectorNetwork, perceptual_distance
 from stream.regions import Kind, Regions
 from tests.fakes import noise
 from tests.stream.evaluate.made import map_network, vector_network, write_store
@@ -91,8 +91,8 @@ def test_the_figures_are_those_of_the_definitions(people: People, regions: Regio
     for index, cut in enumerate(people.cuts(IMAGES[0], regions)):
         z0, z1 = people.latents(cut, 0, index, 2)
         ends = [people.generate(cut, z) for z in (z0, z1, step(z0, z1))]
-        diversity.append(distance(network.maps(np.rint(ends[0])), network.maps(np.rint(ends[1]))))
-        lengths.append(distance(network.maps(ends[0]), network.maps(ends[2])) / EPSILON**2)
+        diversity.append(perceptual_distance(network.maps(np.rint(ends[0])), network.maps(np.rint(ends[1]))))
+        lengths.append(perceptual_distance(network.maps(ends[0]), network.maps(ends[2])) / EPSILON**2)
     assert found["diversity"].value == pytest.approx(np.mean(diversity))
     assert found["ppl_float"].value == pytest.approx(np.mean(lengths), rel=1e-6)
     # A level more or less is far more than so small a step: what is published is mostly rounding.

@@ -13,10 +13,10 @@ from stream.evaluate.coco import read_coco
 from stream.evaluate.folders import folder_distance, folder_fid, folder_identity, folder_precision
 from stream.evaluate.judge import Judge
 from stream.evaluate.market import read_market
-from stream.evaluate.networks import PerceptualNetwork, VectorNetwork
 from stream.evaluate.pictures import list_pictures, read_picture
 from stream.evaluate.synthetic import ANNOTATIONS, IMAGES, MARKET
 from stream.networks import NetworkSettings
+from stream.perception import PerceptualNetwork, VectorNetwork
 from stream.regions import Kind
 from stream.verify.people import LookSettings, choose_detectors
 from tests.stream.evaluate.made import map_network, vector_network, write_set, write_store

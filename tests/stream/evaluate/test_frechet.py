@@ -8,8 +8,8 @@ import pytest
 
 from engines.errors import UsageError
 from stream.evaluate.frechet import frechet_figure
-from stream.evaluate.networks import VectorNetwork
 from stream.networks import NetworkSettings
+from stream.perception import VectorNetwork
 from tests.stream.evaluate.made import vector_network
 
 pytest.importorskip("onnxruntime", reason="networks run in ONNX Runtime")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ import pytest
 
 from engines.errors import BundleError, UsageError
 from stream.frame import Image
+from stream.networks import NetworkSettings
 from stream.regions import Kind
 from stream.verify.identity import Embedder, EmbeddingSettings, Identities, compare, search
 
@@ -29,6 +31,10 @@ def network(path: Path, *, size: tuple[int | str, int | str] = (4, 4), channels:
     return path
 
 
+def embedder_of(path: Path, **settings: Any) -> Embedder:
+    return Embedder(EmbeddingSettings(NetworkSettings(path, **settings)))
+
+
 def patch(seed: int) -> Image:
     """A picture of somebody: coarse, so that a small network sees it."""
     return np.kron(np.random.default_rng(seed).integers(0, 256, (12, 12, 3)), np.ones((4, 4, 1))).astype(np.uint8)
@@ -37,21 +43,21 @@ def patch(seed: int) -> Image:
 def test_the_network_gets_the_region_normalised(tmp_path: Path) -> None:
     image = np.zeros((48, 48, 3), np.uint8)
     image[..., 0] = 255
-    embedder = Embedder(EmbeddingSettings(network(tmp_path / "x.onnx"), mean=55, std=100))
+    embedder = embedder_of(network(tmp_path / "x.onnx"), mean=55.0, std=100.0)
     vector = embedder.embed(image, BOX).reshape(3, 16)
     assert np.allclose(vector[0] / vector[1], (255 - 55) / (0 - 55), rtol=1e-5)
     assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
-    other = Embedder(EmbeddingSettings(network(tmp_path / "x.onnx"), mean=55, std=100, colour="bgr"))
+    other = embedder_of(network(tmp_path / "x.onnx"), mean=55.0, std=100.0, colour="bgr")
     assert np.allclose(other.embed(image, BOX).reshape(3, 16)[::-1], vector)
 
 
 def test_a_region_at_the_edge_is_cut_out_all_the_same(tmp_path: Path) -> None:
-    embedder = Embedder(EmbeddingSettings(network(tmp_path / "x.onnx")))
+    embedder = embedder_of(network(tmp_path / "x.onnx"))
     assert embedder.embed(patch(0), (-20.0, -5.0, 10.0, 30.0)).shape == (48,)
 
 
 def test_people_who_are_left_are_recognised_and_others_are_not(tmp_path: Path) -> None:
-    embedder = Embedder(EmbeddingSettings(network(tmp_path / "x.onnx")))
+    embedder = embedder_of(network(tmp_path / "x.onnx"))
     raw, replaced = Identities(embedder), Identities(embedder)
     for track in range(6):
         for turn in range(3):
@@ -82,7 +88,7 @@ def test_one_person_cannot_be_mistaken_for_another() -> None:
 
 
 def test_nobody_is_no_result(tmp_path: Path) -> None:
-    assert Identities(Embedder(EmbeddingSettings(network(tmp_path / "x.onnx")))).result() is None
+    assert Identities(embedder_of(network(tmp_path / "x.onnx"))).result() is None
 
 
 def test_the_search_is_that_of_the_textbook() -> None:
@@ -96,19 +102,19 @@ def test_the_search_is_that_of_the_textbook() -> None:
 
 def test_a_size_is_asked_for_where_the_file_leaves_it_open(tmp_path: Path) -> None:
     path = network(tmp_path / "open.onnx", size=("h", "w"))
-    with pytest.raises(UsageError, match="say which with --embedding-size"):
-        Embedder(EmbeddingSettings(path))
-    assert Embedder(EmbeddingSettings(path, size=(6, 5))).embed(patch(0), BOX).shape == (90,)
+    with pytest.raises(UsageError, match="say which: --embedding FILE,size=WxH"):
+        embedder_of(path)
+    assert embedder_of(path, size=(6, 5)).embed(patch(0), BOX).shape == (90,)
     with pytest.raises(UsageError, match="takes pictures of 4x4 only"):
-        Embedder(EmbeddingSettings(network(tmp_path / "fixed.onnx"), size=(6, 5)))
+        embedder_of(network(tmp_path / "fixed.onnx"), size=(6, 5))
 
 
 def test_files_that_are_no_such_network_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("no network")
     with pytest.raises(BundleError, match="is not an ONNX file"):
-        Embedder(EmbeddingSettings(text))
+        embedder_of(text)
     with pytest.raises(UsageError, match="no such file"):
-        Embedder(EmbeddingSettings(tmp_path / "nothing.onnx"))
+        embedder_of(tmp_path / "nothing.onnx")
     with pytest.raises(BundleError, match="picture"):
-        Embedder(EmbeddingSettings(network(tmp_path / "grey.onnx", channels=1)))
+        embedder_of(network(tmp_path / "grey.onnx", channels=1))

@@ -16,11 +16,13 @@ from engines.errors import SourceError, UsageError
 from engines.store import Store
 from stream.config import RunSettings, make_settings
 from stream.frame import Image
+from stream.networks import NetworkSettings
 from stream.regions import Kind
 from stream.run import run
 from stream.verify.look import Verification, VerifySettings, json_text, to_json, verify, write_text
 from stream.verify.people import LookSettings
 from tests.media import mean_error, pictures, read_clip, write_clip
+from tests.stream.evaluate.made import map_network
 from tests.stream.verify.clips import (
     COUNT,
     FIRST,
@@ -228,6 +230,23 @@ def test_an_identity_switch_is_found_and_named(place: Place) -> None:
     assert limited.faults == ("identity_switches",)
 
 
+def test_a_stand_in_that_flickers_moves_more_than_its_original(place: Place, tmp_path: Path) -> None:
+    perceptual = NetworkSettings(map_network(tmp_path / "maps.onnx"))
+
+    def tlp(name: str, colours: Sequence[tuple[int, int, int]]) -> float:
+        path = place.plant(name, lambda i, good, raw: stand_in(good, i, colours[i]))
+        return place.look(path, perceptual=perceptual).measures["tlp"]
+
+    dark, light = (110, 80, 60), (200, 150, 120)
+    steady = tlp("steady.mp4", [light] * COUNT)
+    flickering = tlp("flickering.mp4", [light if index % 2 else dark for index in range(COUNT)])
+    assert flickering > 5 * steady > 0
+    limited = place.look(place.folder / "flickering.mp4", perceptual=perceptual, limits={"tlp": 2 * steady})
+    assert limited.faults == ("tlp",)
+    assert limited.files[0].perceptual is not None
+    assert limited.files[0].perceptual.steps == 2 * (COUNT - 1)
+
+
 def test_the_starter_detector_finds_a_raw_face_and_none_in_a_clean_result(tmp_path: Path) -> None:
     store = Store(tmp_path / "home", known={})
     if "starter-detector" not in store.available():
@@ -365,7 +384,8 @@ def test_the_json_has_every_number_and_no_picture(place: Place, tmp_path: Path) 
         "meaning": "share of the area of faces and persons that is as in the original",
     }
     assert len(content["files"][0]["frames"]) == COUNT
-    assert content["perceptual_distance"] is None
+    assert content["files"][0]["perceptual"] is None
+    assert "tlp" not in content["measures"]
     assert str(tmp_path.parent) not in json_text(result)
     write_text(tmp_path / "out.json", json_text(result), overwrite=False)
     assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(to_json(result)))

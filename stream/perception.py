@@ -1,76 +1,20 @@
-"""The user's networks for measures: how they are named on the command line, and what is asked of them.
+"""What networks of the user's own see in pictures: vectors, maps, and how far apart two pictures are.
 
-Each is an ONNX file with one picture as input, (N, 3, height, width) or with N fixed to 1. A feature or
-re-identification network's first output is a vector for each picture, (N, ...). A perceptual network's outputs are
-maps (N, C, h, w), or vectors, whose squared differences are summed over channels and averaged over pixels: to be LPIPS,
-the network itself scales each pixel's channels to length 1 and multiplies them by the square roots of LPIPS' weights.
+Each network has one picture as input, (N, 3, height, width) or with N fixed to 1. A feature or re-identification
+network's first output is a vector for each picture, (N, ...). A perceptual network's outputs are maps (N, C, h, w), or
+vectors, whose squared differences are summed over channels and averaged over pixels: to be LPIPS, the network itself
+scales each pixel's channels to length 1 and multiplies them by the square roots of LPIPS' weights.
 """
 
 from __future__ import annotations
-
-import re
-from pathlib import Path
-from typing import Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.errors import BundleError, UsageError
-from stream.networks import RESIZE, Floats, Levels, NetworkSettings, PictureNetwork, Pictures, fit
-from stream.verify.identity import unit_vectors
+from stream.networks import RESIZE, Floats, NetworkSettings, PictureNetwork, Pictures, fit
 
 Doubles = npt.NDArray[np.float64]
-
-#: How a network is given.
-FORM: Final = "FILE[,size=WxH][,mean=M][,std=S][,colour=bgr]"
-_KEYS: Final = ("size", "mean", "std", "colour")
-_SIZE: Final = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
-
-
-def parse_network(text: str, option: str) -> NetworkSettings:
-    """The network of a text like `net.onnx,size=128x256,mean=123.7/116.3/103.5,std=58.4,colour=bgr`.
-
-    Args:
-        text: as given.
-        option: by which, for messages.
-
-    Raises:
-        UsageError: a part cannot be meant.
-    """
-    path, *parts = re.split(rf",(?=(?:{'|'.join(_KEYS)})=)", text)
-    if re.search(r",\w+=", path):
-        raise UsageError(f"{option} {text}: expected {FORM}")
-    given = dict(part.split("=", 1) for part in parts)
-    if not path or len(given) != len(parts):
-        raise UsageError(f"{option} {text}: expected {FORM}, each at most once")
-    size = None
-    if "size" in given:
-        found = _SIZE.fullmatch(given["size"])
-        if found is None:
-            raise UsageError(f"{option}: size={given['size']} is no width and height in pixels, like 128x256")
-        size = int(found[1]), int(found[2])
-    colour = given.get("colour", "rgb")
-    if colour not in ("rgb", "bgr"):
-        raise UsageError(f"{option}: colour={colour}, expected rgb or bgr")
-    return NetworkSettings(
-        Path(path),
-        size,
-        _levels(given.get("mean", "127.5"), f"{option}: mean"),
-        _levels(given.get("std", "127.5"), f"{option}: std", positive=True),
-        cast("Literal['rgb', 'bgr']", colour),
-    )
-
-
-def _levels(text: str, what: str, *, positive: bool = False) -> Levels:
-    try:
-        values = [float(part) for part in text.split("/")]
-    except ValueError:
-        values = []
-    fine = all(np.isfinite(value) and (value > 1e-6 or not positive) for value in values)
-    if len(values) not in (1, 3) or not fine:
-        above = " above 0" if positive else ""
-        raise UsageError(f"{what}={text}, expected a level{above} for all channels, or three like 123.7/116.3/103.5")
-    return values[0] if len(values) == 1 else (values[0], values[1], values[2])
 
 
 class VectorNetwork:
@@ -161,7 +105,7 @@ class PerceptualNetwork:
         return [found[0] for found in self._network.all(fit(picture, self._network.size)[None])]
 
 
-def distance(first: list[Floats], second: list[Floats]) -> float:
+def perceptual_distance(first: list[Floats], second: list[Floats]) -> float:
     """How far apart two pictures are by their maps: LPIPS' sum, where the network makes its maps.
 
     https://arxiv.org/abs/1801.03924, equation 1: over layers, the mean over pixels of squared differences.
@@ -182,3 +126,21 @@ def distance(first: list[Floats], second: list[Floats]) -> float:
     if not np.isfinite(total):
         raise BundleError("a perceptual network gives values that are not finite")
     return total
+
+
+def unit_vectors(network: PictureNetwork, pictures: Pictures) -> Floats:
+    """What a network makes of pictures, as vectors of length 1, (N, C).
+
+    Args:
+        network: whose first output is a vector for each picture.
+        pictures: (N, height, width, 3) of its size.
+
+    Raises:
+        BundleError: the network fails, or gives no vectors.
+    """
+    found = network.first(pictures)
+    vectors = found.reshape(len(found), -1)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if vectors.shape[1] < 2 or not np.isfinite(lengths).all() or not lengths.all():
+        raise BundleError(f"{network.settings.path} gives no vector for a picture, but an array {found.shape}")
+    return np.asarray(vectors / lengths, np.float32)

@@ -6,29 +6,11 @@ import numpy as np
 import pytest
 
 from engines.errors import BundleError, UsageError
-from stream.evaluate.networks import PerceptualNetwork, VectorNetwork, distance, parse_network
 from stream.networks import NetworkSettings
+from stream.perception import PerceptualNetwork, VectorNetwork, perceptual_distance
 from tests.stream.evaluate.made import map_network, vector_network
 
 pytest.importorskip("onnxruntime", reason="networks run in ONNX Runtime")
-
-
-def test_a_network_is_given_with_what_it_takes() -> None:
-    found = parse_network("a,b/net.onnx,size=128x256,mean=123.7/116.3/103.5,std=58,colour=bgr", "--x")
-    assert found == NetworkSettings(Path("a,b/net.onnx"), (128, 256), (123.7, 116.3, 103.5), 58.0, "bgr")
-    assert parse_network("net.onnx", "--x") == NetworkSettings(Path("net.onnx"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "net.onnx,size=3", "net.onnx,size=0x4", "net.onnx,sise=3x3", "net.onnx,mean=a", "net.onnx,mean=1/2",
-        "net.onnx,std=0", "net.onnx,std=nan", "net.onnx,colour=red", "net.onnx,std=1,std=2", ",std=1",
-    ],
-)  # fmt: skip
-def test_what_cannot_be_meant_is_refused_with_the_option(text: str) -> None:
-    with pytest.raises(UsageError, match="--x"):
-        parse_network(text, "--x")
 
 
 def test_features_are_as_they_come_and_identities_have_length_one(tmp_path: Path) -> None:
@@ -56,8 +38,8 @@ def test_the_distance_is_summed_over_layers_and_channels_and_averaged_over_pixel
     other[0, 0] = (1, 2, 0)
     other[1, 1] = (0, 0, 3)
     # One layer: ((1 + 4) + 9) / 4 pixels; the other one is twice as strong.
-    assert distance(network.maps(one), network.maps(other)) == pytest.approx(14 / 4 * (1 + 4))
-    assert distance(network.maps(one), network.maps(one)) == 0
+    assert perceptual_distance(network.maps(one), network.maps(other)) == pytest.approx(14 / 4 * (1 + 4))
+    assert perceptual_distance(network.maps(one), network.maps(one)) == 0
     assert network.any_size
     assert network.resize == "none"
 
@@ -76,11 +58,11 @@ def test_maps_scaled_by_the_roots_of_weights_give_lpips() -> None:
         [(one * np.sqrt(weight)[:, None, None]).astype(np.float32) for one, weight in zip(maps, weights, strict=True)]
         for maps in unit
     ]
-    assert distance(scaled[0], scaled[1]) == pytest.approx(expected, rel=1e-5)
+    assert perceptual_distance(scaled[0], scaled[1]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_pictures_of_two_sizes_have_no_distance(tmp_path: Path) -> None:
     network = PerceptualNetwork(NetworkSettings(map_network(tmp_path / "x.onnx")))
     small, large = (network.maps(np.zeros((side, 4, 3), np.uint8)) for side in (4, 5))
     with pytest.raises(BundleError, match="same size"):
-        distance(small, large)
+        perceptual_distance(small, large)
