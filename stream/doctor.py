@@ -22,8 +22,9 @@ from engines.runtime_openvino import import_openvino, openvino_core
 from engines.store import Store, home
 from stream.check import Check, last_line, run_probe, version_of
 from stream.check_placement import check_placement
+from stream.doctor_extras import check_extras
 from stream.doctor_gpu import check_tensorrt
-from stream.doctor_live import check_gstreamer, check_status_page
+from stream.doctor_live import check_gstreamer
 from stream.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def collect(store: Store | None = None) -> list[Check]:
         *check_tensorrt(),
         *check_encoders(),
         *check_gstreamer(),
-        *check_status_page(),
+        *check_extras(),
         *check_store(store),
         *check_presets(store),
     ]

@@ -1,14 +1,13 @@
-"""What live streams need beside the default run: GStreamer with its parts, and the libraries of the status page."""
+"""What live streams may need beside the default run: GStreamer with its parts."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Final
 
 from engines.errors import RuntimeUnavailableError
-from stream.check import Check, last_line, run_probe, version_of
+from stream.check import Check, last_line, run_probe
 from stream.gst_path import check_tools, variables
 
 #: By what it is for: an element, or a module of the bindings, and the Debian package that has it.
@@ -18,7 +17,6 @@ _ELEMENTS: Final = {
     "servers over rtsp:// through GStreamer": ("rtspclientsink", "gstreamer1.0-rtsp"),
 }
 _SERVER: Final = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-_PAGE: Final = ("fastapi", "uvicorn", "prometheus_client")
 
 
 def check_gstreamer() -> list[Check]:
@@ -57,13 +55,3 @@ def _part(purpose: str, what: str, package: str, *, there: bool) -> Check:
     if there:
         return Check(f"GStreamer {what}", "ok", f"for {purpose}")
     return Check(f"GStreamer {what}", "missing", "not installed", f"only for {purpose}: apt install {package}")
-
-
-def check_status_page(installed: Callable[[str], str | None] = version_of) -> list[Check]:
-    """The libraries of the status page of `standin serve`."""
-    found = {name: installed(name) for name in _PAGE}
-    if all(found.values()):
-        return [Check("status page", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
-    missing = ", ".join(name for name, version in found.items() if version is None)
-    todo = 'only for the status page of standin serve: pip install "standin[serve]"'
-    return [Check("status page", "missing", f"{missing} not installed", todo)]

@@ -103,12 +103,21 @@ def report_head(settings: RunSettings, info: StreamInfo, anonymizer: Anonymizer)
     return {
         "schema_version": SCHEMA_VERSION,
         "input": _describe_input(info),
-        "settings": json.loads(settings.model_dump_json()),
+        "settings": _settings(settings),
         "versions": versions(),
         "bundles": [
             {"name": b.manifest.name, "sha256": b.digest, "licence": b.manifest.licence} for b in anonymizer.bundles
         ],
     }
+
+
+def _settings(settings: RunSettings) -> dict[str, Any]:
+    """Every setting, files by their names alone: a report goes to others, whom it does not concern where files are."""
+    written = settings.model_dump(mode="json", exclude={"report"})
+    written |= {name: value.name for name, value in settings if isinstance(value, Path) and name in written}
+    written["detector"] = [Path(one).name for one in settings.detector]
+    written["engine"] = {name: folder.name for name, folder in settings.engine.items()}
+    return written
 
 
 def report_entry(item: Anonymized, covering: AnonymizerSettings, name: str) -> dict[str, Any]:

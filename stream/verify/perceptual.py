@@ -1,7 +1,7 @@
 """Perceptual consistency: whether stand-ins change from frame to frame as much as the people they stand for.
 
 tLP is the difference between two perceptual distances: of a frame of the output from the one before, and of the same
-two frames of the original (Chu et al. 2020, https://arxiv.org/abs/1811.09393, section 4.2). Here the pictures are
+two frames of the original (Chu et al. 2020, https://arxiv.org/abs/1811.09393). Here the pictures are
 those of one face or person, cut out at the place where detectors find it in the original: a stand-in that flickers
 moves more than its original, one that is frozen moves less, and what surrounds them does not count.
 

@@ -90,6 +90,17 @@ def test_a_report_of_any_length_is_valid(tmp_path: Path, count: int) -> None:
     assert {"python", "numpy", "av"} <= set(report["versions"])
 
 
+def test_it_does_not_say_where_files_are(tmp_path: Path) -> None:
+    paths = {name: tmp_path / f"{name}.json" for name in ("contact_sheet", "detections", "regions")}
+    given = {"detector": ["faces", str(tmp_path / "mine")], "engine": {"person-cse": tmp_path / "cse"}, **paths}
+    report, _ = write(tmp_path, 1, Anonymizer([FixedDetector(FACE)], FILLS, flat_settings()), **given)
+    settings = report["settings"]
+    assert "report" not in settings
+    assert settings["detections"] == "detections.json"
+    assert (settings["detector"], settings["engine"]) == (["faces", "mine"], {"person-cse": "cse"})
+    assert str(tmp_path) not in json.dumps(report)
+
+
 def test_it_names_the_bundles_with_their_hashes(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "tiny", tiny_draft(), {"detector.onnx": doubler()})
     anonymizer = Anonymizer([FixedDetector(FACE)], FILLS, flat_settings(), bundles=[bundle])

@@ -77,7 +77,10 @@ def test_file_after_file_is_as_in_runs_of_its_own(tmp_path: Path) -> None:
         run(clip, alone, given.model_copy(update={"report": alone.with_suffix(".json")}))
         staged = tmp_path / "staging" / clip.stem
         assert same(staged / clip.name, alone)
-        assert report(staged / f"{clip.name}.report.json") == report(alone.with_suffix(".json"))
+        written, own = staged / f"{clip.name}.report.json", alone.with_suffix(".json")
+        assert report(written) == report(own)
+        settings_of = [json.loads(path.read_text())["settings"] | {"threads": None} for path in (written, own)]
+        assert settings_of[0] == settings_of[1]
     one.close()
 
 
@@ -108,6 +111,7 @@ def test_in_pieces_tracks_and_stand_ins_are_those_of_the_whole(tmp_path: Path, v
     assert same(tmp_path / "chunked/long.mkv", whole)
     frames, summary = report(tmp_path / "chunked/long.mkv.report.json")
     assert (frames, summary) == report(whole.with_suffix(".json"))
+    assert str(tmp_path) not in (tmp_path / "chunked/long.mkv.report.json").read_text()
     assert summary["tracks"] > 0
 
 
