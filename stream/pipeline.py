@@ -11,9 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -25,6 +23,7 @@ from stream.follow import Followed, Look
 from stream.frame import Frame
 from stream.pulse import Pulse
 from stream.regions import Kind, Origin
+from stream.side_by_side import side_by_side
 from stream.sinks.base import Hurried, Sink
 from stream.sources.base import Endable, Source
 
@@ -267,7 +266,7 @@ class Pipeline:
             with self._clock("detect"):
                 return self._anonymizer.look(frame)
 
-        feed(_side_by_side(look, self._frames, self._anonymizer.parallel), self._looks)
+        feed(side_by_side(look, self._frames, self._anonymizer.parallel), self._looks)
 
     def _cover(self) -> None:
         def covered() -> Iterator[Anonymized]:
@@ -382,19 +381,3 @@ class _Clock:
             self._working -= 1
             if not self._working:
                 self._totals[self._stage] += time.perf_counter() - self._began
-
-
-def _side_by_side(function: Callable[[Frame], Look], frames: Iterable[Frame], workers: int) -> Iterator[Look]:
-    """`map`, in order, with so many calls under way at a time."""
-    if workers == 1:
-        yield from map(function, frames)
-        return
-    under_way: deque[Future[Look]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="standin-look") as pool:
-        for frame in frames:
-            under_way.append(pool.submit(function, frame))
-            del frame
-            while len(under_way) >= workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()

@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +30,7 @@ from stream.config import RunSettings
 from stream.detections import DetectionsFile, Detectors, Place
 from stream.detectors.cached import to_rows
 from stream.frame import Frame
+from stream.side_by_side import side_by_side
 from stream.sources.base import file_url
 from stream.sources.describe import main_video
 from stream.sources.video import VideoSource
@@ -114,7 +113,7 @@ def look(
                 file.add(Place.of(frame), to_rows(seen.detections, made_by.surface))
             return seen.failure is None
 
-        for kept in _side_by_side(add, source, anonymizer.parallel):
+        for kept in side_by_side(add, source, anonymizer.parallel):
             count += kept
             on_frame()
     return count
@@ -182,15 +181,3 @@ def _cuts(container: InputContainer, stream: VideoStream, seconds: float, start:
         else:
             # Key frames lie further apart than that.
             seconds *= 2
-
-
-def _side_by_side(function: Callable[[Frame], bool], frames: VideoSource, workers: int) -> Iterator[bool]:
-    under_way: deque[Future[bool]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="standin-look") as pool:
-        for frame in frames:
-            under_way.append(pool.submit(function, frame))
-            del frame
-            while len(under_way) >= workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
