@@ -147,12 +147,12 @@ class _Freed:
             give_back()
 
 
-class DeviceMemory(_Freed):
-    """Bytes on the GPU; made by `Cuda.allocate`.
+class _Memory(_Freed):
+    """Bytes.
 
     Attributes:
         address: where.
-        size: bytes.
+        size: how many.
     """
 
     def __init__(self, address: int, size: int, give_back: Callable[[], object]) -> None:
@@ -161,18 +161,12 @@ class DeviceMemory(_Freed):
         self.size = size
 
 
-class HostMemory(_Freed):
-    """Pinned bytes of the host; made by `Cuda.pinned`.
+class DeviceMemory(_Memory):
+    """Bytes on the GPU; made by `Cuda.allocate`."""
 
-    Attributes:
-        address: where.
-        size: bytes.
-    """
 
-    def __init__(self, address: int, size: int, give_back: Callable[[], object]) -> None:
-        super().__init__(give_back)
-        self.address = address
-        self.size = size
+class HostMemory(_Memory):
+    """Pinned bytes of the host; made by `Cuda.pinned`."""
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """The first bytes as an array; not to be used once the memory was freed.
