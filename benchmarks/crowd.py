@@ -34,13 +34,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, save
-from benchmarks.generator_ways import VERTICES, random_network
+from benchmarks.generator_ways import VERTICES
 from benchmarks.vertex_search import smooth_surface
 from engines.bundle import open_bundle
 from engines.runtime import DEVICES
 from export.configs import configs
 from export.generators import export_generator
-from export.seeded import published_spec
+from export.seeded import published_spec, random_network
 from stream.compose import boxes
 from stream.compose.parts import Painters
 from stream.generators import classical

@@ -35,12 +35,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, save
-from benchmarks.generator_ways import VERTICES, random_network
+from benchmarks.generator_ways import VERTICES
 from benchmarks.vertex_search import MAP, smooth_map, smooth_surface
 from engines.runtime import DEVICES, Device
 from export.configs import configs
 from export.generators import export_generator
-from export.seeded import published_spec
+from export.seeded import published_spec, random_network
 from stream.compose import boxes, composer, crops, masks, parts, surfaces
 from stream.compose.composer import compose
 from stream.compose.parts import Painters

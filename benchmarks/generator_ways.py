@@ -38,24 +38,6 @@ class Way:
     before: Callable[[], object] = tuple
 
 
-def random_network(spec: Spec, seed: int = 0) -> Network:
-    """Seeded weights that keep the size of what flows through: all normal, spread 1, biases 0.1, scales about 1."""
-    network = StyleUnet(spec) if isinstance(spec, UnetSpec) else SurfaceUnet(spec)
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if name.endswith("resample_filter"):
-                continue
-            # The U-Net's mapping multiplies its weights by 0.01.
-            slow = name.startswith("style_net.fc") and name.endswith("weight")
-            spread = 100.0 if slow else 0.1 if name.endswith(("bias", "w_avg")) else 1.0
-            scales = name.endswith(".affine.bias") or (
-                name.startswith("style_net.dec_layers") and name.endswith("bias")
-            )
-            tensor.normal_(1.0 if scales else 0.0, spread, generator=random)
-    return network.eval()
-
-
 def random_crops(spec: Spec, count: int, seed: int = 0) -> Crops:
     """Noise with a body in its middle and a border round it, on a smooth surface where the network knows surfaces."""
     height, width = spec.image_size

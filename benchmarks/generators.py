@@ -50,7 +50,6 @@ from benchmarks.generator_ways import (
     our_ways,
     published_way,
     random_crops,
-    random_network,
 )
 from engines.bundle import Bundle
 from engines.errors import RuntimeUnavailableError
@@ -58,7 +57,7 @@ from engines.runtime import DEVICES, Device, open_runtime
 from engines.runtime_openvino import import_openvino
 from export.configs import configs
 from export.generators import export_generator
-from export.seeded import published_spec
+from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from stream.report import versions

@@ -179,10 +179,10 @@ def published_spec(
     return SurfaceSpec(**fields, hidden_channels=_LATENT, vertices=vertices)
 
 
-def seeded_network(spec: UnetSpec | SurfaceSpec) -> StyleUnet | SurfaceUnet:
-    """A generator with seeded random weights that keep the size of what flows through it."""
+def random_network(spec: UnetSpec | SurfaceSpec, seed: int = _SEED) -> StyleUnet | SurfaceUnet:
+    """A generator whose random weights keep the size of what flows through: normal, spread 1, biases 0.1, scales 1."""
     network = StyleUnet(spec) if isinstance(spec, UnetSpec) else SurfaceUnet(spec)
-    random = torch.Generator().manual_seed(_SEED)
+    random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.endswith("resample_filter"):
@@ -193,9 +193,15 @@ def seeded_network(spec: UnetSpec | SurfaceSpec) -> StyleUnet | SurfaceUnet:
             layers = name.startswith("style_net.dec_layers") and name.endswith("bias")
             scales = name.endswith(".affine.bias") or layers
             tensor.normal_(1.0 if scales else 0.0, spread, generator=random)
-        if isinstance(spec, SurfaceSpec):
-            network.state_dict()[_MAP].copy_(torch.from_numpy(standardise(seeded_surface(spec.vertices))))
     return network.eval()
+
+
+def seeded_network(spec: UnetSpec | SurfaceSpec) -> StyleUnet | SurfaceUnet:
+    """A random generator, with a surface that is smooth as published ones are."""
+    network = random_network(spec)
+    if isinstance(spec, SurfaceSpec):
+        network.state_dict()[_MAP].copy_(torch.from_numpy(standardise(seeded_surface(spec.vertices))))
+    return network
 
 
 def _calm(state: dict[str, Tensor]) -> dict[str, Tensor]:

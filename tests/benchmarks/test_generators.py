@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.convolutions import Convolutions, count_macs
-from benchmarks.generator_ways import Way, random_crops, random_network
+from benchmarks.generator_ways import Way, random_crops
 from benchmarks.generators import HEAD, Settings, Turn, lines, measure, summarise, take_turns, whole_frames
 from export.architecture import expected_tensors
 from export.configs import configs
-from export.seeded import published_spec
+from export.seeded import published_spec, random_network
 from tests.parity import parity_case
 
 

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.generator_ways import random_network
 from engines.bundle import Bundle, open_bundle
 from export.configs import configs
-from export.seeded import published_spec
+from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from tests.export.bundles import crops_of

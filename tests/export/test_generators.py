@@ -15,7 +15,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.generator_ways import random_network
 from engines.bundle import Bundle
 from engines.errors import CheckpointError, UsageError
 from engines.manifest import Generation
@@ -23,7 +22,7 @@ from engines.runtime import Device, open_runtime
 from engines.runtime_onnx import OnnxRuntime
 from export.configs import configs
 from export.generators import export_generator
-from export.seeded import published_spec
+from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents, truncate
 from tests.export.bundles import crops_of, refused_by_tensorrt, write_without_the_guard
