@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -250,14 +250,28 @@ def to_network(crops: Crops, normal: Normalisation) -> tuple[Floats, Floats]:
     return np.ascontiguousarray(image, np.float32), known.astype(np.float32)
 
 
+def open_pool(at_once: int) -> ThreadPoolExecutor | None:
+    """Threads for runs side by side, None where there is one run at a time.
+
+    They are kept as long as the generator: memory that a new thread takes for itself with every frame is never all
+    given back.
+    """
+    return ThreadPoolExecutor(at_once, thread_name_prefix="standin-generate") if at_once > 1 else None
+
+
+def close_pool(pool: ThreadPoolExecutor | None) -> None:
+    """Let its threads end; one that hangs is not waited for."""
+    if pool is not None:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def run_chosen(
     runtime: Runtime,
     crops: Crops,
     chosen: Bools,
     feeds_of: Callable[[Ints, Crops], Mapping[str, Array]],
     most: int,
-    *,
-    at_once: int = 1,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Generated:
     """Runs a generator's graph on the chosen crops, as few times as `most` allows.
 
@@ -267,7 +281,7 @@ def run_chosen(
         chosen: bool (N,), which are generated; the others come back as 0.
         feeds_of: gives the inputs for some crops, from their places in `crops` and the crops themselves.
         most: crops in one run.
-        at_once: runs that may be under way together.
+        pool: does runs side by side; without one, they are done one after the other.
 
     Raises:
         GenerationError: the answer is not finite, or not of the shape of the input.
@@ -287,10 +301,12 @@ def run_chosen(
         output[part] = answer
 
     parts = [places[start : start + most] for start in range(0, len(places), most)]
-    if at_once > 1 and len(parts) > 1:
-        with ThreadPoolExecutor(min(at_once, len(parts)), thread_name_prefix="standin-generate") as pool:
-            # A list, so that what any of them raises is raised.
-            list(pool.map(run, parts))
+    if pool is not None and len(parts) > 1:
+        runs = [pool.submit(run, part) for part in parts]
+        # All of them, whatever one raises: what was lent for these runs is given back afterwards.
+        wait(runs)
+        for one in runs:
+            one.result()
     else:
         for part in parts:
             run(part)

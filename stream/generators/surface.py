@@ -17,6 +17,8 @@ from stream.generators.base import (
     Generated,
     Ints,
     check_crops,
+    close_pool,
+    open_pool,
     run_chosen,
     to_network,
 )
@@ -96,7 +98,7 @@ class SurfaceGenerator:
         self.needs_surface = True
         self._mapping = mapping
         self._generator = generator
-        self._at_once = at_once
+        self._pool = open_pool(at_once)
         self._normalisation = normalisation
         self._vertices = vertices
         self._latents = latents
@@ -172,7 +174,7 @@ class SurfaceGenerator:
             def feeds(places: Ints, part: Crops) -> Mapping[str, Array]:
                 return self._feeds(part, rows[places], slots[places])
 
-            return run_chosen(self._generator, crops, np.asarray(slots >= 0), feeds, self._most, at_once=self._at_once)
+            return run_chosen(self._generator, crops, np.asarray(slots >= 0), feeds, self._most, self._pool)
 
     def set_truncation(self, value: float) -> None:
         """Drop all tables; those that are requested from now on are built with another truncation."""
@@ -191,6 +193,7 @@ class SurfaceGenerator:
     def close(self) -> None:
         """Stop building and free the engines."""
         self._tables.close()
+        close_pool(self._pool)
         self._mapping.close()
         self._generator.close()
 

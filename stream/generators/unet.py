@@ -20,6 +20,8 @@ from stream.generators.base import (
     Generated,
     Ints,
     check_crops,
+    close_pool,
+    open_pool,
     run_chosen,
     to_network,
 )
@@ -73,7 +75,7 @@ class UnetGenerator(AlwaysReady):
         self.needs_surface = any(tensor.name == "embedding" for tensor in generator.inputs)
         self._mapping = mapping
         self._generator = generator
-        self._at_once = at_once
+        self._pool = open_pool(at_once)
         self._normalisation = normalisation
         self._truncation = truncation
         self._average = average
@@ -114,7 +116,7 @@ class UnetGenerator(AlwaysReady):
         def feeds(_: Ints, part: Crops) -> Mapping[str, Array]:
             return self._feeds(part, np.stack([self._w_of(int(track_id)) for track_id in part.track_ids]))
 
-        return run_chosen(self._generator, crops, self.ready(crops.track_ids), feeds, self._most, at_once=self._at_once)
+        return run_chosen(self._generator, crops, self.ready(crops.track_ids), feeds, self._most, self._pool)
 
     def set_truncation(self, value: float) -> None:
         """Use another truncation from now on, towards the same averages."""
@@ -136,6 +138,7 @@ class UnetGenerator(AlwaysReady):
 
     def close(self) -> None:
         """Free the engines."""
+        close_pool(self._pool)
         self._mapping.close()
         self._generator.close()
 

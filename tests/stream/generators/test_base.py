@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ import pytest
 from engines.errors import GenerationError
 from engines.manifest import Normalisation
 from engines.runtime import Runtime
-from stream.generators.base import Crops, Generated, check_crops, run_chosen, to_network
+from stream.generators.base import Crops, Generated, check_crops, close_pool, open_pool, run_chosen, to_network
 from tests.generator_bundles import HEIGHT, WIDTH, crops
 
 NORMAL = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
@@ -158,7 +160,11 @@ class Numbered:
 def chosen_run(graph: Numbered, at_once: int) -> Generated:
     given = crops(0, 1, 2, 3)
     chosen = np.array([True, True, False, True])
-    return run_chosen(cast("Runtime", graph), given, chosen, lambda places, _: {"number": places}, 1, at_once=at_once)
+    pool = open_pool(at_once)
+    try:
+        return run_chosen(cast("Runtime", graph), given, chosen, lambda places, _: {"number": places}, 1, pool)
+    finally:
+        close_pool(pool)
 
 
 def test_crops_are_generated_side_by_side_and_come_back_in_their_places() -> None:
@@ -172,3 +178,45 @@ def test_crops_are_generated_side_by_side_and_come_back_in_their_places() -> Non
 def test_what_one_of_them_raises_is_raised() -> None:
     with pytest.raises(GenerationError, match="not finite"):
         chosen_run(Numbered(broken=3), 2)
+
+
+class Recorded:
+    """Says which threads ran it; the first crop's run fails while the others take their time."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.threads: set[int] = set()
+        self.ended = 0
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self.threads.add(threading.get_ident())
+        if self.fails and int(feeds["number"][0]) == 0:
+            raise GenerationError("the first")
+        time.sleep(0.05)
+        self.ended += 1
+        return {"output": np.zeros((1, 3, HEIGHT, WIDTH), np.float32)}
+
+
+def run_all(graph: Recorded, pool: ThreadPoolExecutor | None) -> None:
+    given = crops(0, 1, 2, 3)
+    runtime = cast("Runtime", graph)
+    run_chosen(runtime, given, np.ones(4, np.bool_), lambda places, _: {"number": places}, 1, pool)
+
+
+def test_an_error_is_raised_when_the_runs_beside_it_have_ended() -> None:
+    graph, pool = Recorded(fails=True), open_pool(2)
+    with pytest.raises(GenerationError, match="the first"):
+        run_all(graph, pool)
+    assert graph.ended == 3
+    close_pool(pool)
+
+
+def test_threads_are_kept_from_frame_to_frame() -> None:
+    graph, pool = Recorded(), open_pool(2)
+    for _ in range(4):
+        run_all(graph, pool)
+    assert len(graph.threads) == 2
+    close_pool(pool)
+    alone = Recorded()
+    run_all(alone, open_pool(1))
+    assert alone.threads == {threading.get_ident()}
