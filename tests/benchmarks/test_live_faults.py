@@ -130,7 +130,7 @@ def test_a_minute_with_kills_of_the_camera_and_of_the_server_lets_nobody_through
     result = measure(1.0, 2, 1, ["--threads", "1"])
     assert result["raw"] == 0, result
     assert result["matched"] >= 0.9, result
-    assert result["verdicts"]["covered"] > 200, result
+    assert result["verdicts"]["covered"] > 60, result
     for peer in ("recovery_camera", "recovery_server"):
         assert result[peer]["times"] == 2
         assert result[peer]["never"] == 0, result

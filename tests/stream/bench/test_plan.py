@@ -111,10 +111,12 @@ def test_what_is_no_video_is_an_error(tmp_path: Path) -> None:
         bench(plan(tmp_path / "a.mp4"))
 
 
+#: A shell that starts tests in the background has Ctrl-C ignored, and whoever it starts as well.
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
 from stream.bench.plan import Plan, bench
+signal.signal(signal.SIGINT, signal.default_int_handler)
 bench(Plan(presets=("faces",), persons=(2,), video=Path(sys.argv[1]), seconds=60, runs=1, threads=1))
 """
 
