@@ -239,7 +239,12 @@ def _add_detector(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     detector = commands.add_parser("detector", help="train the detector", parents=[_common(), _training()])
     detector.add_argument("--scenes", type=Path, required=True, metavar="DIR", help="scenes, or packed ones")
     detector.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
-    detector.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint of another training to begin with")
+    detector.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of another training, or folder of a detector's bundle, to begin with",
+    )
     _add_budget(detector)
     detector.set_defaults(run=_detector)
     bundle = commands.add_parser("detector-bundle", help="make the detector's bundle", parents=[_common()])

@@ -12,11 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError
 from export.starter.detector import DetectorSpec, PersonNetwork
-from export.starter.detector_data import Augmentation, PackedScenes, Samples, batches
+from export.starter.detector_data import Augmentation, PackedScenes, Samples, batches, stacked
 from export.starter.detector_losses import LossWeights, SurfaceLoss, losses, total
 from export.starter.detector_surface import Anchors, Template, smooth_table, spread_anchors, vertex_embeddings
+from export.starter.detector_unfold import check_surface, read_folded, unfold
 from export.starter.training import (
     Average,
     Budget,
@@ -29,6 +31,8 @@ from export.starter.training import (
 
 #: Gradients are shortened to this norm: a single odd batch must not throw the rest away.
 _LONGEST_GRADIENT = 5.0
+#: Samples on which the statistics of a bundle's network are measured.
+_MEASURED = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,17 @@ class DetectorTask:
         self._learnt.load_state_dict(state["average"])
         self._average.load(state["average"])
 
+    def begin_with_bundle(self, bundle: Bundle) -> None:
+        """Takes over the network of a bundle; its statistics are measured on samples.
+
+        Raises:
+            CheckpointError: it is another network, or was trained for another surface.
+        """
+        check_surface(bundle, vertex_embeddings(self.surface.table, self._anchors))
+        pictures = (stacked([self._samples[number]])["image"].to(self._device) for number in range(_MEASURED))
+        unfold(self.network, read_folded(bundle), pictures)
+        self._average.load(self._learnt.state_dict())
+
     def begin(self, step: int) -> None:
         """See `Task`."""
         self._step = step
@@ -203,7 +218,8 @@ def train_detector(
         options: see there.
         seed: of everything that is drawn.
         resume: go on from the folder's checkpoint where there is one.
-        weights: checkpoint of another training to begin with, such as one on smaller pictures.
+        weights: checkpoint of another training to begin with, such as one on smaller pictures, or a bundle's folder,
+            such as that of the starter set.
         save_every: steps between checkpoints.
         log_every: steps between lines of the log.
         progress: is told what is being done.
@@ -214,7 +230,10 @@ def train_detector(
     task = DetectorTask(scenes, template, options, seed)
     if weights is not None:
         try:
-            task.begin_with(load_checkpoint(weights)["task"])
+            if weights.is_dir():
+                task.begin_with_bundle(open_bundle(weights))
+            else:
+                task.begin_with(load_checkpoint(weights)["task"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{weights} has no weights for this detector ({reason})") from error

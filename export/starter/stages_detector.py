@@ -83,7 +83,7 @@ def train_a_detector(scenes: Path, body: Path, output: Path, run: Run, *, weight
         body: the body's file, of the people in them.
         output: folder of the run; scenes are packed inside it.
         run: see there.
-        weights: checkpoint of another training to begin with.
+        weights: checkpoint of another training, or folder of a bundle, to begin with.
 
     Raises:
         UsageError: a setting that does not fit, or the folder holds a run and is not to be resumed.
