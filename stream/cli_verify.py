@@ -46,7 +46,10 @@ def verify_command(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="face or person: what must not be raw; may be given several times. (default: both)"),
+        typer.Option(
+            help="face or person: what must not be raw; may be given several times. "
+            "(default: both, or what each --detector finds)"
+        ),
     ] = None,
     threshold: Annotated[float, typer.Option(min=0.02, max=1, help="Score from which a detection counts.")] = 0.5,
     detect_size: Annotated[
@@ -86,7 +89,7 @@ def verify_command(
     settings = VerifySettings(
         look=LookSettings(
             detectors=tuple(detector or ()),
-            kinds=_parse_kinds(kind) if kind else KINDS,
+            kinds=_parse_kinds(kind or []),
             threshold=threshold,
             detect_size=detect_size,
             device=device,
@@ -146,6 +149,8 @@ def _print(console: Console, result: Verification) -> None:
         console.print(f"{mark} {where}{escape(finding.text)}", soft_wrap=True, highlight=False)
     if (more := len(result.findings) - _MOST_FINDINGS) > 0:
         console.print(f"  and {more} more; --json and --report have all of them")
+    if result.settings.run_report is None:
+        console.print("whether these detectors had a part in the run is not known: --run-report tells", highlight=False)
     compared = sum(len(file.frames) for file in result.files)
     people = sum(len(frame.regions) for file in result.files for frame in file.frames)
     seen = f"{compared} frames, {people} faces and persons, seen by {', '.join(result.detectors)}"

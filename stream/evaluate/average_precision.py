@@ -127,13 +127,15 @@ class Precision:
             self._people += (overlap.max(axis=1) >= _SAME).tolist()
 
     def figures(self) -> dict[str, Figure]:
-        """AP, AP50 and, where something was covered, the share of people who were."""
-        ap, ap50 = average_precision(self.truth, self._found, self._images)
-        count = len(self._images)
-        made = {
-            name: Figure(value, count, "pictures", self.detector, self.resize, self.notes)
-            for name, value in (("ap", ap), ("ap50", ap50))
-        }
+        """AP and AP50 where anybody is annotated, and where something was covered the share of people who were."""
+        made = {}
+        # Without anybody to be found, a precision of 0 would say that all were missed.
+        if any(entry["image_id"] in self._images and not entry.get("iscrowd") for entry in self.truth.annotations):
+            values = average_precision(self.truth, self._found, self._images)
+            made = {
+                name: Figure(value, len(self._images), "pictures", self.detector, self.resize, self.notes)
+                for name, value in zip(("ap", "ap50"), values, strict=True)
+            }
         if self._people:
             made["covered"] = Figure(float(np.mean(self._people)), len(self._people), "annotated people")
         return made

@@ -21,7 +21,7 @@ from stream.sources.video import VideoSource
 from stream.tracker import Tracker
 from stream.verify.identity import Embedder, Identities
 from stream.verify.pairs import FilePair, FramePairs, pair_times
-from stream.verify.people import Lookout, found_again
+from stream.verify.people import Lookout, found_again, seen_in_either
 from stream.verify.perceptual import PerceptualLook, PerceptualSteps
 from stream.verify.raw import Aligner, RawLook, background_of, cores
 from stream.verify.record import Case, FileRecord, FrameRecord, RegionRecord
@@ -201,11 +201,18 @@ class _FileLook:
                 check.add(index, entry, look, flat=frame.flat)
             if identities is not None and not frame.flat:
                 for region in frame.regions:
+                    if region.only_after:
+                        continue
                     identities.add(region.track, region.kind, region.box, before.image, after.image)
             if steps is not None:
                 steps.add(frame, before.image, after.image)
             self.tools.progress(record.name, done + 1, count)
-        record.step = float(np.median(np.diff([frame.time for frame in record.frames]))) if count > 1 else 0.0
+        if len(record.frames) < count:
+            # What changes while it is read must not end as a clean result.
+            lost = f"{count - len(record.frames)} of {count} frames were there at first, and could not be read again"
+            record.unread = (*record.unread, lost)
+        times = [frame.time for frame in record.frames]
+        record.step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         record.cases = sorted(self.cases.values(), key=lambda case: -case.badness)[:_CASES]
         record.moved = self.aligner.moved
         record.identity = None if identities is None else identities.result()
@@ -221,17 +228,20 @@ class _FileLook:
             return frame, None
         self._note_repetition(frame, before.image, after.image)
         found, again = self.tools.lookout.look(before), self.tools.lookout.look(after)
-        frame.looked = found is not None
-        regions = Regions.empty() if found is None else found
+        frame.looked = found is not None and again is not None
+        original, output = (Regions.empty() if seen is None else seen for seen in (found, again))
+        regions = seen_in_either(original, output)
         stepped = tracker.step(regions, before.width, before.height).regions
         # The tracker gives back all detections first, in their order, with names.
         regions = stepped[: len(regions)]
-        output = Regions.empty() if again is None else again
         frame.found = len(output)
         covered = regions.boxes if entry is None else np.concatenate([regions.boxes, entry.regions.boxes])
         look = self.aligner.look(before.image, after.image, background_of(before.image.shape[:2], covered))
         frame.noise = look.noise
+        frame.foreign = look.foreign and not frame.flat
         self._add_regions(frame, regions, output, look, before.image, after.image)
+        for region in frame.regions[len(original) :]:
+            region.only_after = True
         if entry is not None and not entry.withheld:
             self._check_reported(frame, regions, entry, before)
         return frame, look

@@ -22,11 +22,14 @@ MEASURES: Final[Mapping[str, str]] = {
     "extra_frames": "frames of the output that the original does not have",
     "shifted_frames": "frames with another time than in the original",
     "repeated_frames": "frames that show the picture before once more",
+    "unmatched_frames": "frames that show another place than the original, or too little of its own to tell",
     "unseen_frames": "frames that could not be decoded, or that detectors could not look at",
     "streams_left": "audio, subtitles, data, attachments, cover and further pictures",
     "metadata_left": "entries about place, device, time or title",
     "report_faults": "frames for which the run's report is wrong",
+    "extra_files": "results without an original",
     "missing_files": "files without a result, or that could not be compared",
+    "empty_files": "files in which detectors found nobody",
     "unreported": "frames with a face or person that the run's report does not have",
     "identity_switches": "stand-ins that became others",
     "flicker": "mean step of stand-ins' colours from frame to frame",
@@ -44,11 +47,15 @@ DEFAULT_LIMITS: Final[Mapping[str, float]] = {
     "missing_frames": 0,
     "extra_frames": 0,
     "shifted_frames": 0,
+    "unmatched_frames": 0,
     "unseen_frames": 0,
     "streams_left": 0,
     "metadata_left": 0,
     "report_faults": 0,
     "missing_files": 0,
+    "extra_files": 0,
+    # Where most cannot be judged, nothing was shown.
+    "unjudged": 0.5,
 }
 
 
@@ -94,12 +101,13 @@ def parse_limits(given: Iterable[str]) -> dict[str, float]:
     return limits
 
 
-def measure(files: Sequence[FileRecord], missing: int = 0) -> dict[str, float]:
+def measure(files: Sequence[FileRecord], missing: int = 0, extra: int = 0) -> dict[str, float]:
     """All measures over all files; those that could not be taken are left out.
 
     Args:
         files: that were looked at.
         missing: how many originals have no result.
+        extra: how many results have no original.
     """
     frames = [frame for file in files for frame in file.frames]
     regions = [region for frame in frames for region in frame.regions]
@@ -111,11 +119,14 @@ def measure(files: Sequence[FileRecord], missing: int = 0) -> dict[str, float]:
         "extra_frames": sum(len(file.pairing.extra) for file in files),
         "shifted_frames": sum(_shifted(file) for file in files),
         "repeated_frames": sum(frame.repeated for frame in frames),
+        "unmatched_frames": sum(frame.foreign for frame in frames),
         "unseen_frames": sum(_unseen(frame) for frame in frames) + sum(len(file.unread) for file in files),
         "streams_left": sum(len(file.streams) for file in files),
         "metadata_left": sum(len(file.metadata) for file in files),
         "report_faults": sum(max(1, len(claim.frames)) for file in files for claim in file.claims),
         "missing_files": missing + sum(file.error is not None for file in files),
+        "extra_files": extra,
+        "empty_files": sum(_empty(file) for file in files),
         "unreported": sum(len(file.unreported) for file in files),
         "identity_switches": sum(len(switches(file)) for file in files),
     }
@@ -123,7 +134,8 @@ def measure(files: Sequence[FileRecord], missing: int = 0) -> dict[str, float]:
     if moved:
         values["flicker"] = sum(found.mean * found.pairs for found in moved) / sum(found.pairs for found in moved)
     if regions:
-        values["found_again"] = sum(region.again for region in regions) / len(regions)
+        original = [region for region in regions if not region.only_after]
+        values["found_again"] = sum(region.again for region in original) / max(1, len(original))
         values["unjudged"] = sum(not region.raw.judged for region in regions) / len(regions)
     return values | _perceptual(files) | _identity(files)
 
@@ -137,7 +149,7 @@ def find(file: FileRecord) -> list[Finding]:
     """What was found in one file, in the order of the measures."""
     if file.error is not None:
         return [Finding("missing_files", file.error, file.name)]
-    found = [*_raw(file), *_timing(file), *_beside(file), *_report(file), *_steady(file)]
+    found = [*_raw(file), *_doubtful(file), *_timing(file), *_beside(file), *_report(file), *_steady(file)]
     order = list(MEASURES)
     return sorted(found, key=lambda finding: (order.index(finding.measure), finding.frames or (-1, -1)))
 
@@ -227,6 +239,28 @@ def _partly_raw(file: FileRecord) -> Iterator[Finding]:
 def _all_raw(frame: FrameRecord) -> bool:
     judged = [region for region in frame.regions if region.raw.judged]
     return bool(judged) and all(region.is_raw for region in judged)
+
+
+def _doubtful(file: FileRecord) -> Iterator[Finding]:
+    """What does not show anybody raw, and proves nothing either."""
+    if _empty(file):
+        # Nothing raw was found, and nothing at all: that must not read as a proof.
+        yield Finding("empty_files", "detectors found nobody in the original", file.name)
+    for one, other in spans(frame.index for frame in file.frames if frame.foreign):
+        text = f"{_places(one, other)} of the output do not show the original's place, or too little of it to tell"
+        yield Finding("unmatched_frames", text, file.name, (one, other))
+    for one, other in spans(frame.index for frame in file.frames if frame.regions and not _judged(frame)):
+        text = f"nobody in {_places(one, other)} has texture enough to tell whether it is raw"
+        yield Finding("unjudged", text, file.name, (one, other))
+
+
+def _empty(file: FileRecord) -> bool:
+    seen = any(frame.looked and frame.damaged is None and frame.lost is None for frame in file.frames)
+    return seen and not any(frame.regions for frame in file.frames)
+
+
+def _judged(frame: FrameRecord) -> bool:
+    return any(region.raw.judged for region in frame.regions)
 
 
 def _timing(file: FileRecord) -> Iterator[Finding]:

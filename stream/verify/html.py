@@ -198,12 +198,14 @@ def _about(result: Verification, *, show: bool) -> str:
     look = result.settings.look
     entries = {
         "Detectors": ", ".join(result.detectors),
-        "Engines of the run": ", ".join(result.of_the_run) or "not known: no report of the run was given",
-        "Looked for": ", ".join(f"{kind.label}s" for kind in look.kinds),
+        "Engines of the run": ", ".join(result.of_the_run)
+        or "not known, nor whether they are others: no report of the run was given",
+        "Looked for": ", ".join(f"{kind.label}s" for kind in result.kinds),
         "Score from": f"{look.threshold:g}",
         "Frames": "all" if result.settings.every == 1 else f"one of {result.settings.every}",
         "Thumbnails": "as they are: this page holds raw people" if show else "blurred",
     }
+    entries |= {f"Network of --{option}": name for option, name in result.networks.items()}
     entries |= _identity(result)
     steps = [found for file in result.files if (found := flicker(file)).pairs]
     if steps:

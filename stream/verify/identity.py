@@ -77,6 +77,11 @@ class Embedder:
         self.settings = settings
         self._network = VectorNetwork(settings.network, "--embedding")
 
+    @property
+    def name(self) -> str:
+        """The file's name and the beginning of its hash."""
+        return self._network.name
+
     def embed(self, image: Image, box: tuple[float, float, float, float]) -> Floats:
         """The vector of a region, of length 1.
 

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from engines.errors import SinkError, SourceError, UsageError
+from engines.errors import BundleError, SinkError, SourceError, UsageError
 from engines.store import Store
 from stream.networks import NetworkSettings
+from stream.regions import Kind
 from stream.report import versions
 from stream.sinks.target import Target
 from stream.verify.file import FileTools, Progress, look_at
@@ -25,7 +26,7 @@ from stream.verify.identity import Embedder, EmbeddingSettings
 from stream.verify.pairs import FilePair, pair_files
 from stream.verify.people import Lookout, LookSettings, choose_detectors
 from stream.verify.perceptual import PerceptualLook
-from stream.verify.record import FileRecord
+from stream.verify.record import Claim, FileRecord
 from stream.verify.run_report import RunReport, all_bundles, find_run_report, read_run_report
 from stream.verify.tracks import flicker
 
@@ -68,6 +69,8 @@ class Verification:
         files: in order of their names.
         missing: originals without a result.
         extra: results without an original.
+        kinds: what they looked for.
+        networks: of the user's own that looked, by their options: file and hash.
         measures: by name; those that could not be taken are not there.
         findings: of all files, in their order.
         faults: names of the measures that passed their limits.
@@ -81,6 +84,8 @@ class Verification:
     files: tuple[FileRecord, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    networks: Mapping[str, str]
     measures: Mapping[str, float]
     findings: tuple[Finding, ...]
     faults: tuple[str, ...]
@@ -115,6 +120,7 @@ def verify(
         SourceError: a single file cannot be read, or its pictures have another size.
         BundleError: a detector or the network is not what it should be.
     """
+    _check_limits(settings)
     found = pair_files(original, anonymized)
     reports = _read_reports(found.pairs, settings.run_report)
     of_the_run = all_bundles(reports.values())
@@ -127,16 +133,22 @@ def verify(
         single = not original.is_dir()
         files: list[FileRecord] = []
         for pair in found.pairs:
-            files.append(_look_at(pair, tools, reports.get(pair.name), single=single))
+            file = _look_at(pair, tools, reports.get(pair.name), single=single)
+            if settings.run_report is not None and pair.name not in reports:
+                file.claims.append(Claim("there is none of this file"))
+            files.append(file)
             _keep_worst(files)
     finally:
         lookout.close()
-    values = measure(files, len(found.missing))
+    values = measure(files, len(found.missing), len(found.extra))
     findings = [finding for file in files for finding in find(file)]
     findings += [Finding("missing_files", "there is no result of this file", name) for name in found.missing]
-    if not any(frame.regions for file in files for frame in file.frames):
-        # Nothing raw was found, and nothing at all: that must not read as a proof.
-        findings.append(Finding("unjudged", "detectors found nobody in the original", original.name))
+    findings += [Finding("extra_files", "there is no original of this result", name) for name in found.extra]
+    findings += [
+        Finding(name, f"{name} could not be taken, so its limit was not looked at", original.name)
+        for name in settings.limits
+        if name not in values and name not in DEFAULT_LIMITS
+    ]
     return Verification(
         original=original,
         anonymized=anonymized,
@@ -146,6 +158,12 @@ def verify(
         files=tuple(files),
         missing=found.missing,
         extra=found.extra,
+        kinds=lookout.kinds,
+        networks={
+            option: network.name
+            for option, network in (("embedding", embedder), ("perceptual", perceptual))
+            if network is not None
+        },
         measures=values,
         findings=tuple(findings),
         faults=passed(values, settings.limits),
@@ -163,9 +181,10 @@ def to_json(result: Verification) -> dict[str, Any]:
         "faults": list(result.faults),
         "detectors": list(result.detectors),
         "of_the_run": list(result.of_the_run),
+        "networks": dict(result.networks),
         "every": result.settings.every,
         "threshold": result.settings.look.threshold,
-        "kinds": [kind.label for kind in result.settings.look.kinds],
+        "kinds": [kind.label for kind in result.kinds],
         "versions": versions(),
         "measures": {
             name: {"value": value, "limit": limits.get(name), "meaning": MEASURES[name]}
@@ -205,7 +224,7 @@ def _read_reports(pairs: tuple[FilePair, ...], place: Path | None) -> dict[str, 
     read: dict[Path, RunReport] = {}
     found: dict[str, RunReport] = {}
     for pair in pairs:
-        path = find_run_report(place, pair.name)
+        path = find_run_report(place, pair.name, str(Path(pair.name).with_suffix(pair.anonymized.suffix)))
         if path is None:
             continue
         if path not in read:
@@ -217,12 +236,22 @@ def _read_reports(pairs: tuple[FilePair, ...], place: Path | None) -> dict[str, 
 def _look_at(pair: FilePair, tools: FileTools, report: RunReport | None, *, single: bool) -> FileRecord:
     try:
         return look_at(pair, tools, report)
-    except (SourceError, UsageError) as error:
+    except (SourceError, UsageError, BundleError) as error:
         if single:
             raise
         # Reports go to others, whom it does not concern where files are here.
         text = str(error).replace(str(pair.original), pair.name).replace(str(pair.anonymized), f"{pair.name}'s result")
         return FileRecord(pair.name, error=text)
+
+
+def _check_limits(settings: VerifySettings) -> None:
+    """See that what is limited can be measured."""
+    for option, given, names in (
+        ("--perceptual", settings.perceptual, ("tlp",)),
+        ("--embedding", settings.embedding, ("similarity", "rank1", "map")),
+    ):
+        if given is None and (limited := [name for name in names if name in settings.limits]):
+            raise UsageError(f"--fail-over {limited[0]} needs a network: {option} FILE")
 
 
 def _keep_worst(files: Sequence[FileRecord]) -> None:
@@ -255,6 +284,7 @@ def _file(file: FileRecord) -> dict[str, Any]:
                 "found": frame.found,
                 "flat": frame.flat,
                 "looked": frame.looked,
+                "unmatched": frame.foreign,
                 "noise": round(frame.noise, 2),
                 "regions": [
                     {
@@ -264,6 +294,7 @@ def _file(file: FileRecord) -> dict[str, Any]:
                         "track": region.track,
                         "raw": round(region.share, 4) if region.raw.judged else None,
                         "again": region.again,
+                        "only_after": region.only_after,
                         "reported": region.reported,
                     }
                     for region in frame.regions

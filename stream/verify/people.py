@@ -38,7 +38,7 @@ class LookSettings:
 
     Attributes:
         detectors: names or folders of detection bundles; empty for all that are there and were not in the run.
-        kinds: what is looked for.
+        kinds: what is looked for; empty for faces and persons, or with detectors of one's own for what these find.
         threshold: score from which a detection counts.
         detect_size: the longer side of the picture that detectors see, in pixels.
         device: where they run.
@@ -46,7 +46,7 @@ class LookSettings:
     """
 
     detectors: tuple[str, ...] = ()
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: tuple[Kind, ...] = ()
     threshold: float = 0.5
     detect_size: int = 1280
     device: Device = "cpu"
@@ -62,14 +62,16 @@ def choose_detectors(settings: LookSettings, store: Store, of_the_run: Collectio
         of_the_run: names of the run's own bundles, which do not look at their own work.
 
     Raises:
-        UsageError: none is left, one is no detector, or it finds nothing that is looked for.
+        UsageError: none is left for a kind that is looked for, one is no detector, or it finds none of these kinds.
         BundleError: one that was named is missing, or not what its manifest says.
     """
     if settings.detectors:
         named = tuple(store.find(name) for name in settings.detectors)
         for bundle in named:
-            if not _suits(bundle, settings.kinds):
-                raise UsageError(f"{bundle.manifest.name} finds no {_names(settings.kinds)}; choose another --detector")
+            if not _suits(bundle, settings.kinds or KINDS):
+                wanted = _names(settings.kinds or KINDS)
+                raise UsageError(f"{bundle.manifest.name} finds no {wanted}; choose another --detector")
+        _check_kinds(named, settings.kinds, store, of_the_run)
         return named
     found = []
     for name in store.available():
@@ -80,14 +82,25 @@ def choose_detectors(settings: LookSettings, store: Store, of_the_run: Collectio
         except BundleError as error:
             _log.warning("%s", error)
             continue
-        if _suits(bundle, settings.kinds):
+        if _suits(bundle, settings.kinds or KINDS):
             found.append(bundle)
-    if not found:
-        used = f" beside those of the run ({', '.join(sorted(of_the_run))})" if of_the_run else ""
-        others = [name for name in store.known if name not in of_the_run]
-        get = f", or get one: standin engines pull {others[0]}" if others else ""
-        raise UsageError(f"there is no detector for {_names(settings.kinds)} here{used}; name one with --detector{get}")
+    _check_kinds(found, settings.kinds or KINDS, store, of_the_run)
     return tuple(found)
+
+
+def _check_kinds(bundles: Sequence[Bundle], kinds: Sequence[Kind], store: Store, of_the_run: Collection[str]) -> None:
+    """See that somebody looks for each kind: what nobody looks for is not found to be raw either."""
+    found = {label for bundle in bundles for label in bundle.manifest.kinds}
+    missing = [kind for kind in kinds if kind.label not in found]
+    if not missing:
+        return
+    used = f" beside those of the run ({', '.join(sorted(of_the_run))})" if of_the_run else ""
+    labels = {kind.label for kind in missing}
+    others = [name for name, artefact in store.known.items() if name not in of_the_run and labels & set(artefact.kinds)]
+    get = f", or get one: standin engines pull {others[0]}" if others else ""
+    rest = [kind for kind in kinds if kind not in missing]
+    fewer = f", or look for {_names(rest)} alone: {' '.join(f'--kind {kind.label}' for kind in rest)}" if rest else ""
+    raise UsageError(f"there is no detector for {_names(missing)} here{used}; name one with --detector{get}{fewer}")
 
 
 class Lookout:
@@ -96,6 +109,9 @@ class Lookout:
     Args:
         bundles: that look.
         settings: how.
+
+    Attributes:
+        kinds: what is looked for.
 
     Raises:
         BundleError: a bundle is not what its manifest says.
@@ -110,7 +126,9 @@ class Lookout:
             device=settings.device,
             threads=settings.threads,
         )
-        self._kinds = np.array([int(kind) for kind in settings.kinds], np.uint8)
+        labels = {label for bundle in bundles for label in bundle.manifest.kinds}
+        self.kinds = settings.kinds or tuple(kind for kind in KINDS if kind.label in labels)
+        self._kinds = np.array([int(kind) for kind in self.kinds], np.uint8)
         self._detector: Detector = open_detector(Bundles(tuple(bundles), {}), chosen, settings.threads)
 
     def look(self, frame: Frame) -> Regions | None:
@@ -138,6 +156,14 @@ def found_again(before: Regions, after: Regions) -> npt.NDArray[np.bool_]:
         return np.zeros(len(before), np.bool_)
     same = (geometry.iou(before.boxes, after.boxes) >= _SAME_IOU) & (before.kinds[:, None] == after.kinds[None])
     return np.asarray(same.any(axis=1))
+
+
+def seen_in_either(before: Regions, after: Regions) -> Regions:
+    """What detectors find in the original, and after that what they find in the output alone.
+
+    A face that is missed in the original by a little may be raw as well.
+    """
+    return Regions.concatenate([before, after[~found_again(after, before)]])
 
 
 def _apart(regions: Regions) -> npt.NDArray[np.bool_]:

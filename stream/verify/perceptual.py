@@ -3,7 +3,7 @@
 tLP is the difference between two perceptual distances: of a frame of the output from the one before, and of the same
 two frames of the original (Chu et al. 2020, https://arxiv.org/abs/1811.09393). Here the pictures are
 those of one face or person, cut out at the place where detectors find it in the original: a stand-in that flickers
-moves more than its original, one that is frozen moves less, and what surrounds them does not count.
+moves more than its original, one that is frozen moves less, and little of what surrounds them counts.
 
 The distance is that of a network of the user's own: LPIPS' weights cannot come with the project.
 """
@@ -126,7 +126,7 @@ class PerceptualSteps:
         """
         last, self._last = self._last, {}
         for region in frame.regions:
-            if frame.flat or region.share:
+            if frame.flat or region.share or region.only_after:
                 continue
             maps = self.look.maps(before, region), self.look.maps(after, region)
             self._last[region.track] = (frame.time, *maps)

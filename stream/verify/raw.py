@@ -19,7 +19,9 @@ wall behind a grey cover is equal too. What is compared is therefore structure, 
    chance, or an edge that both have.
 
 An output that was moved or scaled by a little is first brought back: where the background does not fit, an affine
-motion is estimated on it, kept if the background fits better with it, and used for the next frames.
+motion is estimated on it, kept if the background fits better with it, and used for the next frames. Where not even the
+best of the background fits, the output is no result of this original, or was changed so much that nothing can be told:
+that is said, and is no clean frame.
 
 Only the core of a region counts, since detectors differ in where a face or a person ends, and a box holds background
 at its corners, which a stand-in rightly leaves: an ellipse inside the box, or the mask with its border taken off.
@@ -44,6 +46,8 @@ Plane = npt.NDArray[np.float32]
 
 #: Standard deviation of the window, in pixels.
 _SIGMA: Final = 1.5
+#: ... and of the one over which a change is one of brightness.
+_BRIGHTNESS: Final = 8.0
 #: Variance that counts as nothing, so that flat places do not divide by zero.
 _FLOOR: Final = 1.0
 #: Sum of both variances from which texture is an edge, and counts no more for being stronger.
@@ -75,6 +79,9 @@ _BORDER: Final = 0.08
 #: Similarity of the background below which it is tried whether the output was moved, how much better it must get, and
 #: in how many frames it is tried in vain.
 _MOVED, _WORTH_IT, _TRIES = 0.98, 0.02, 3
+#: The best tenth of a background that fits is at least so similar. A wrong one, or one out of its place, is not; nine
+#: tenths of it may have been covered.
+_FITS: Final = 0.55
 _ALIGN_SIDE: Final = 480
 _CRITERIA: Final = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 
@@ -134,7 +141,7 @@ class Aligner:
         """
         old, new = _luma(before), _luma(after)
         plain = RawLook(old, new, background)
-        if plain.background >= _MOVED or not plain.knows_background:
+        if plain.background >= _MOVED or plain.best is None:
             return plain
         if self._motion is not None:
             back = RawLook(old, _moved_back(new, self._motion), background)
@@ -162,7 +169,8 @@ class RawLook:
     Attributes:
         knows_background: whether there is enough of it, with enough texture.
         background: median similarity of the background, 0 where too little of it is known.
-        noise: median difference in levels between both pictures there.
+        noise: median difference in levels between both pictures there, without that in brightness: what encoding did.
+        best: similarity of the best tenth of the background's texture, None where too little of it is known.
         limit: similarity from which a pixel counts as raw.
 
     Raises:
@@ -181,15 +189,26 @@ class RawLook:
         tamed = np.minimum(1, _EDGE / (self._energy + _FLOOR))
         self._shared, self._energy = self._shared * tamed, self._energy * tamed
         known = int(background.sum()) >= _ENOUGH
-        self.noise = float(np.median(np.abs(before - after)[background])) if known else 0.0
+        changed = before - after
+        # A picture that is brighter or darker, by places too, is no noise.
+        changed -= np.asarray(cv2.GaussianBlur(changed, (0, 0), _BRIGHTNESS), np.float32)
+        self.noise = float(np.median(np.abs(changed)[background])) if known else 0.0
         self._telling = np.asarray(variance >= max(_TELLING, _ABOVE_NOISE * self.noise) ** 2)
         usable = background & self._telling
         self.knows_background = int(usable.sum()) >= _ENOUGH
         self.background, self.limit = 0.0, _USUAL
+        everywhere = _similar(self._shared, self._energy, _SQUARE)
+        textured = background & (variance >= _TELLING**2)
+        self.best = float(np.percentile(everywhere[textured], 90)) if int(textured.sum()) >= _ENOUGH else None
         if self.knows_background:
-            similar = _similar(self._shared, self._energy, _SQUARE)[usable]
+            similar = everywhere[usable]
             low, middle = np.percentile(similar, (10, 50))
             self.background, self.limit = float(middle), float(np.clip(low - _BELOW, _LOWEST, _HIGHEST))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the output is no picture of the original's place: then nobody can be told to be raw."""
+        return self.best is not None and self.best < _FITS
 
     def share(self, core: PixelMask) -> RawShare:
         """How much of a region's core is left.

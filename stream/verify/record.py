@@ -32,6 +32,7 @@ class RegionRecord:
         track: its name over time, counted from 0.
         raw: what is left of it.
         again: whether detectors find one at the same place of the output.
+        only_after: whether detectors find it in the output alone, and not in the original.
         reported: whether the run's report has it; None without a report.
         looks_before: colours of its core in the original, as `stream.verify.tracks.looks` gives them.
         looks_after: in the output.
@@ -43,6 +44,7 @@ class RegionRecord:
     track: int
     raw: RawShare
     again: bool = False
+    only_after: bool = False
     reported: bool | None = None
     looks_before: Looks | None = None
     looks_after: Looks | None = None
@@ -69,7 +71,8 @@ class FrameRecord:
         found: how many faces and persons detectors find in the output, wherever they are.
         flat: whether the output is of one colour.
         noise: median difference in levels between both pictures where nobody is.
-        looked: whether detectors could look at it.
+        looked: whether detectors could look at it, before and after.
+        foreign: whether the output shows another place than the original, or too little of its own to tell.
         damaged: why the original could not be decoded, None if it could.
         lost: why the output could not be decoded, None if it could.
         repeated: whether it shows the picture of the frame before, which in the original is another one.
@@ -82,6 +85,7 @@ class FrameRecord:
     flat: bool = False
     noise: float = 0.0
     looked: bool = True
+    foreign: bool = False
     damaged: str | None = None
     lost: str | None = None
     repeated: bool = False

@@ -98,17 +98,19 @@ def read_run_report(path: Path) -> RunReport:
         raise UsageError(f"{path} is not the report of a run: {type(error).__name__} at {error}") from error
 
 
-def find_run_report(place: Path, name: str) -> Path | None:
+def find_run_report(place: Path, *names: str) -> Path | None:
     """The report of a file: the place itself, or in the folder that it is, by the file's path.
 
     Args:
         place: a report or a folder with reports.
-        name: of the file, its path below the compared folder.
+        names: of the file, paths below the compared folder: the original's, and the result's where that differs.
     """
     if not place.is_dir():
         return place
-    names = (entry.format(path=name, stem=str(Path(name).with_suffix(""))) for entry in _NAMES)
-    return next((place / entry for entry in names if (place / entry).is_file()), None)
+    tried = (
+        place / entry.format(path=name, stem=str(Path(name).with_suffix(""))) for name in names for entry in _NAMES
+    )
+    return next((path for path in tried if path.is_file()), None)
 
 
 def _report(content: dict[str, Any]) -> RunReport:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,8 @@ _SIDE_DATA: Final = {
 }
 #: What encoders write about themselves, behind an identifier of 16 bytes.
 _ENCODERS: Final = (b"x264", b"x265", b"Lavc", b"SVT", b"NVENC")
+#: Segments of JPEG that are looked into, or say how the picture is to be shown.
+_KNOWN_SEGMENTS: Final = (b"Exif\0", b"http://ns.adobe.com/xap/", b"ICC_PROFILE\0", b"Adobe", b"MPF\0", b"Photoshop ")
 #: Of a clip's beginning, how many frames are asked what they carry.
 _FRAMES: Final = 50
 #: Of the first directory: what is about the picture's place, time, device or people.
@@ -121,6 +123,7 @@ def left_in_image(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 if (count := getattr(picture, "n_frames", 1)) > 1:
                     streams[f"{count - 1} further picture{'s' if count > 2 else ''} in the file"] = None
                 words |= dict.fromkeys(_exif(picture.getexif()))
+                words |= dict.fromkeys(_segments(getattr(picture, "applist", ())))
                 words |= {label: None for key, label in _BLOCKS.items() if picture.info.get(key)}
                 words |= dict.fromkeys(f"text {key!r}" for key in getattr(picture, "text", {}) if key not in _BLOCKS)
                 # In TIFF the second directory is a further picture, and counted as such.
@@ -134,9 +137,19 @@ def left_in_image(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(streams), tuple(words)
 
 
+def _segments(segments: Sequence[tuple[str, bytes]]) -> Iterator[str]:
+    """Segments of a JPEG that no decoder needs, of those that are not looked into elsewhere."""
+    for name, content in segments:
+        if name == "APP0" and content.startswith(b"JFIF\0") and not any(content[12:14]):
+            continue
+        if name == "APP0" or (name.startswith("APP") and not content.startswith(_KNOWN_SEGMENTS)):
+            yield f"a segment {name}"
+
+
 def _opened(path: Path) -> InputContainer:
     try:
-        return av.open(file_url(path), metadata_errors="replace")
+        # What MP4's demuxer keeps to itself otherwise: unknown entries, and XMP, where a place may stand.
+        return av.open(file_url(path), metadata_errors="replace", options={"export_all": "1", "export_xmp": "1"})
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{path} cannot be opened as video: {reason}. Is it a video file, and complete?") from error

@@ -184,7 +184,11 @@ def _covered(seen: Sequence[tuple[FrameRecord, RegionRecord]]) -> list[tuple[Fra
     return [
         (frame, region)
         for frame, region in seen
-        if not frame.flat and not region.share and region.looks_after is not None and region.looks_before is not None
+        if not frame.flat
+        and not region.only_after
+        and not region.share
+        and region.looks_after is not None
+        and region.looks_before is not None
     ]
 
 

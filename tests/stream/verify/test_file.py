@@ -2,17 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from engines.store import Store
+from stream.frame import Frame
+from stream.regions import Regions
 from stream.verify.file import FileTools, is_flat, look_at, matched
+from stream.verify.findings import measure
 from stream.verify.pairs import FilePair, FramePairs
 from stream.verify.people import Lookout, LookSettings, choose_detectors
+from stream.verify.tracks import flicker
 from tests.fakes import number
 from tests.media import pictures, read_clip, write_clip
-from tests.stream.verify.clips import FIRST, SECOND, following, write_scenes
+from tests.stream.verify.clips import FIRST, SECOND, face_regions, following, write_scenes
 
 pytest.importorskip("onnxruntime", reason="detectors run in ONNX Runtime")
 
@@ -37,7 +42,7 @@ def test_frames_come_in_pairs_and_one_of_so_many(tmp_path: Path) -> None:
 def tools(tmp_path: Path) -> Iterator[FileTools]:
     store = Store(tmp_path / "home", known={}, built_in=tmp_path / "none")
     following(store.path("other"), "other", (FIRST, SECOND))
-    settings = LookSettings()
+    settings = LookSettings(("other",))
     lookout = Lookout(choose_detectors(settings, store), settings)
     yield FileTools(lookout)
     lookout.close()
@@ -66,3 +71,50 @@ def test_progress_is_told(tools: FileTools, tmp_path: Path) -> None:
     watched = FileTools(tools.lookout, every=2, progress=lambda *values: told.append(values))
     look_at(FilePair("a.mp4", clip, again), watched)
     assert told == [("a.mp4", 1, 3), ("a.mp4", 2, 3), ("a.mp4", 3, 3)]
+
+
+class Missing:
+    """Detectors that miss everybody in originals."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def look(self, _: Frame) -> Regions:
+        self._asked += 1
+        return face_regions() if self._asked % 2 else face_regions(FIRST)
+
+    def reset(self) -> None:
+        """The next frame belongs to another clip."""
+
+
+def test_who_is_found_in_the_output_alone_is_judged_as_well(tmp_path: Path) -> None:
+    tools = FileTools(cast("Lookout", Missing()))
+    original, raw = write_scenes(tmp_path / "a.mp4", 3), write_scenes(tmp_path / "b.mkv", 3)
+    record = look_at(FilePair("a.mp4", original, raw), tools)
+    regions = [region for _, region in record.regions]
+    assert len(regions) == 3
+    assert all(region.only_after and region.is_raw for region in regions)
+    assert flicker(record).pairs == 0
+    values = measure([record])
+    assert (values["raw_frames"], values["found_again"]) == (3, 0)
+
+
+class Blind:
+    """Detectors whose answer for outputs cannot be trusted."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def look(self, _: Frame) -> Regions | None:
+        self._asked += 1
+        return face_regions() if self._asked % 2 else None
+
+    def reset(self) -> None:
+        """The next frame belongs to another clip."""
+
+
+def test_an_output_that_nobody_could_look_at_is_no_clean_frame(tmp_path: Path) -> None:
+    clip = write_scenes(tmp_path / "a.mp4", 2)
+    other = write_scenes(tmp_path / "b.mkv", 2)
+    record = look_at(FilePair("a.mp4", clip, other), FileTools(cast("Lookout", Blind())))
+    assert measure([record])["unseen_frames"] == 2

@@ -64,6 +64,8 @@ def result(*files: FileRecord, **changes: Any) -> Verification:
         "files": files,
         "missing": (),
         "extra": (),
+        "kinds": (Kind.FACE,),
+        "networks": {"perceptual": "maps.onnx (sha256 0123)"},
         "measures": values,
         "findings": tuple(finding for file in files for finding in find(file)),
         "faults": passed(values, DEFAULT_LIMITS),

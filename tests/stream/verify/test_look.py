@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stream.frame import Image
 from stream.networks import NetworkSettings
 from stream.regions import Kind
 from stream.run import run
+from stream.verify import file
 from stream.verify.look import Verification, VerifySettings, json_text, to_json, verify, write_text
 from stream.verify.people import LookSettings
 from tests.media import mean_error, pictures, read_clip, write_clip
@@ -37,6 +39,7 @@ from tests.stream.verify.clips import (
     planted,
     raw_box,
     scene,
+    scenes,
     tag,
     write_scenes,
 )
@@ -56,6 +59,7 @@ class Place:
 
     def look(self, result: Path, **settings: Any) -> Verification:
         settings.setdefault("run_report", self.report)
+        settings.setdefault("look", LookSettings(kinds=(Kind.FACE,)))
         return verify(self.original, result, VerifySettings(**settings), self.store)
 
     def plant(self, name: str, what: Callable[[int, Image, Image], Image | None], **options: Any) -> Path:
@@ -310,7 +314,60 @@ def test_nobody_at_all_is_said(place: Place, tmp_path: Path) -> None:
     following(tmp_path / "blind", "blind", [])
     result = place.look(place.original.parent / "clean.mp4", look=LookSettings((str(tmp_path / "blind"),)))
     assert result.clean
-    assert texts(result, "unjudged") == ["detectors found nobody in the original"]
+    assert texts(result, "empty_files") == ["detectors found nobody in the original"]
+    limited = place.look(place.clean, look=LookSettings((str(tmp_path / "blind"),)), limits={"empty_files": 0})
+    assert limited.faults == ("empty_files",)
+
+
+@pytest.mark.parametrize("change", ["brighter", "gamma", "moved"])
+def test_raw_people_are_found_whatever_was_done_to_the_whole_picture(place: Place, change: str, tmp_path: Path) -> None:
+    def changed(image: Image) -> Image:
+        if change == "brighter":
+            return np.clip(image.astype(np.int16) + 20, 0, 255).astype(np.uint8)
+        if change == "gamma":
+            return (255 * (image / 255) ** 0.7).astype(np.uint8)
+        return np.asarray(np.roll(image, 4, axis=1), np.uint8)
+
+    path = planted(place.clean, place.original, tmp_path / "x.mp4", lambda i, good, raw: changed(raw))
+    result = place.look(path, run_report=None, look=LookSettings(("other",)))
+    assert result.measures["raw_frames"] == COUNT
+
+
+def test_a_result_of_another_recording_is_no_clean_one(place: Place, tmp_path: Path) -> None:
+    other = [np.asarray(np.rot90(image, 2), np.uint8) for image in scenes()]
+    write_clip(tmp_path / "other.mp4", other)
+    result = place.look(tmp_path / "other.mp4", run_report=None, look=LookSettings(("other",)))
+    assert result.measures["unmatched_frames"] == COUNT
+    assert "unmatched_frames" in result.faults
+    (text,) = texts(result, "unmatched_frames")
+    assert "do not show the original's place" in text
+
+
+def test_a_limit_on_what_is_not_measured_is_refused_or_said(place: Place, tmp_path: Path) -> None:
+    for measure, option in (("tlp", "--perceptual"), ("rank1", "--embedding")):
+        with pytest.raises(UsageError, match=f"--fail-over {measure} needs a network: {option} FILE"):
+            place.look(place.clean, limits={measure: 0.1})
+    following(tmp_path / "blind", "blind", [])
+    perceptual = NetworkSettings(map_network(tmp_path / "maps.onnx"))
+    look = LookSettings((str(tmp_path / "blind"),))
+    result = place.look(place.clean, look=look, perceptual=perceptual, limits={"tlp": 0.1})
+    assert texts(result, "tlp") == ["tlp could not be taken, so its limit was not looked at"]
+
+
+def test_a_file_without_its_report_is_no_clean_one(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    lacking = place.look(place.clean, run_report=tmp_path / "reports", look=LookSettings(("other",)))
+    assert lacking.faults == ("report_faults",)
+    assert texts(lacking, "report_faults") == ["the run's report: there is none of this file"]
+
+
+def test_frames_that_cannot_be_read_again_are_no_clean_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = file.matched
+    monkeypatch.setattr(file, "matched", lambda *given: islice(whole(*given), 7))
+    result = place.look(place.clean)
+    assert "unseen_frames" in result.faults
+    (text,) = texts(result, "unseen_frames")
+    assert text == f"{COUNT - 7} of {COUNT} frames were there at first, and could not be read again"
 
 
 def test_only_some_frames_are_compared_if_asked(place: Place) -> None:
@@ -330,11 +387,13 @@ def test_folders_are_compared_by_path_and_what_is_missing_is_said(place: Place, 
     (before / "broken.mp4").write_text("no video")
     (after / "broken.mp4").write_text("no video")
     (before / "notes.txt").write_text("not looked at")
-    result = verify(before, after, VerifySettings(every=10), place.store)
+    settings = VerifySettings(look=LookSettings(("other", "of-the-run")), every=10)
+    result = verify(before, after, settings, place.store)
     assert [file.name for file in result.files] == ["broken.mp4", "deep/one.mp4"]
     assert result.missing == ("lost.mp4",)
     assert result.extra == ("new.mp4",)
-    assert result.faults == ("missing_files",)
+    assert result.faults == ("missing_files", "extra_files")
+    assert texts(result, "extra_files") == ["there is no original of this result"]
     assert result.measures["missing_files"] == 2
     assert len(texts(result, "missing_files")) == 2
     assert str(tmp_path) not in json_text(result)
@@ -364,7 +423,7 @@ def test_a_folder_of_images_is_compared_with_the_report_of_its_run(place: Place,
     for index, name in enumerate(("one.png", "deep/two.png")):
         Pillow.fromarray(scene(index)).save(before / name)
     anonymize(place.folder, before, after, report=report)
-    settings = VerifySettings(run_report=report)
+    settings = VerifySettings(look=LookSettings(kinds=(Kind.FACE,)), run_report=report)
     clean = verify(before, after, settings, place.store)
     assert clean.findings == ()
     assert clean.of_the_run == ("of-the-run",)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from engines.errors import BundleMissingError, UsageError
+from engines.registry import Artefact
 from engines.store import Store
 from stream.frame import Frame
 from stream.regions import Kind
-from stream.verify.people import Lookout, LookSettings, choose_detectors, found_again
+from stream.verify.people import Lookout, LookSettings, choose_detectors, found_again, seen_in_either
 from tests.stream.verify.clips import FIRST, SECOND, Box, face_regions, following, moved, scene
 
 pytest.importorskip("onnxruntime", reason="detectors run in ONNX Runtime")
@@ -45,7 +46,7 @@ def test_named_ones_look_whatever_the_run_had(store: Store, tmp_path: Path) -> N
 def test_a_bundle_that_is_not_intact_is_left_out_with_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     (store.path("second") / "detector.onnx").write_bytes(b"changed")
     with caplog.at_level(logging.WARNING):
-        assert names(LookSettings(), store) == ["first"]
+        assert names(LookSettings(kinds=(Kind.FACE,)), store) == ["first"]
     assert "was changed" in caplog.text
 
 
@@ -56,6 +57,27 @@ def test_no_detector_is_one_clear_line(store: Store) -> None:
         names(LookSettings(("plates",)), store)
     with pytest.raises((UsageError, BundleMissingError), match="nobody"):
         names(LookSettings(("nobody",)), store)
+
+
+def test_somebody_must_look_for_every_kind(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no detector for persons here .* or look for faces alone: --kind face$"):
+        names(LookSettings(), store, "second")
+    known = {
+        name: Artefact(name, "0" * 64, 1, "MIT", "https://example.org", (), "none", "", kinds)
+        for name, kinds in (("faces", ("face",)), ("all", ("face", "person")))
+    }
+    there = Store(tmp_path / "home", known=known, built_in=tmp_path / "none")
+    with pytest.raises(UsageError, match="or get one: standin engines pull all,"):
+        names(LookSettings(), there, "second")
+    with pytest.raises(UsageError, match="no detector for persons"):
+        names(LookSettings(("first",), (Kind.FACE, Kind.PERSON)), store)
+
+
+def test_who_was_named_looks_for_what_it_finds(store: Store) -> None:
+    settings = LookSettings(("first",))
+    opened = Lookout(choose_detectors(settings, store), settings)
+    assert opened.kinds == (Kind.FACE,)
+    opened.close()
 
 
 @pytest.fixture
@@ -96,3 +118,11 @@ def test_what_is_at_the_same_place_was_found_again() -> None:
     assert found_again(before, after).tolist() == [False, True]
     assert found_again(before, face_regions()).tolist() == [False, False]
     assert found_again(face_regions(), after).tolist() == []
+
+
+def test_what_is_found_in_the_output_alone_comes_after_what_is_found_before() -> None:
+    before, after = face_regions(FIRST), face_regions((FIRST[0] + 3, *FIRST[1:]), SECOND)
+    both = seen_in_either(before, after)
+    np.testing.assert_array_equal(both.boxes, np.array([FIRST, SECOND], np.float32))
+    assert len(seen_in_either(face_regions(), after)) == 2
+    assert len(seen_in_either(before, face_regions())) == 1

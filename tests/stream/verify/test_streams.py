@@ -158,3 +158,32 @@ def test_a_broken_image_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(np.arange(200, dtype=np.uint8).tobytes())
     with pytest.raises(SourceError, match="cannot be read as an image"):
         left_in_image(path)
+
+
+def test_xmp_in_a_video_is_named(tmp_path: Path) -> None:
+    content = write_clip(tmp_path / "x.mp4", pictures(2)).read_bytes()
+    assert not left_metadata(tmp_path / "x.mp4")
+    box = bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<x:xmpmeta><exif:GPSLatitude/></x:xmpmeta>"
+    (tmp_path / "y.mp4").write_bytes(content + (len(box) + 8).to_bytes(4, "big") + b"uuid" + box)
+    assert left_metadata(tmp_path / "y.mp4") == ("other: xmp (container)",)
+
+
+@pytest.mark.parametrize(
+    ("marker", "content", "found"),
+    [
+        (0xEB, b"JP\0\0claims with thumbnails", ("a segment APP11",)),
+        (0xE0, b"JFXX\0\x10thumbnail", ("a segment APP0",)),
+        (0xE0, b"JFIF\0\1\1\0\0\1\0\1\1\1abc", ("a segment APP0",)),
+        (0xE2, b"ICC_PROFILE\0\1\1", ()),
+    ],
+)
+def test_segments_that_no_decoder_needs_are_named(
+    tmp_path: Path, marker: int, content: bytes, found: tuple[str, ...]
+) -> None:
+    path = tmp_path / "x.jpg"
+    Pillow.fromarray(np.zeros((32, 32, 3), np.uint8)).save(path)
+    picture = path.read_bytes()
+    assert left_in_image(path) == ((), ())
+    segment = bytes((0xFF, marker)) + (2 + len(content)).to_bytes(2, "big") + content
+    path.write_bytes(picture[:2] + segment + picture[2:])
+    assert left_in_image(path)[1] == found
