@@ -27,7 +27,7 @@ from stream.verify.raw import Aligner, RawLook, background_of, cores
 from stream.verify.record import Case, FileRecord, FrameRecord, RegionRecord
 from stream.verify.run_report import ReportCheck, ReportFrame, RunReport, is_reported
 from stream.verify.streams import left_in_image, left_metadata, left_streams
-from stream.verify.tracks import looks
+from stream.verify.tracks import looks, settle
 
 #: Compared frames for which a track that was missed goes on.
 _HOLD: Final = 10
@@ -218,6 +218,7 @@ class _FileLook:
         record.identity = None if identities is None else identities.result()
         record.perceptual = None if steps is None else steps.result(record.step)
         record.claims = [] if check is None else check.claims()
+        settle(record)
 
     def _frame(
         self, index: int, time: float, before: Frame, after: Frame, tracker: Tracker, entry: ReportFrame | None

@@ -17,6 +17,7 @@ from stream.verify.raw import BY_CHANCE, RAW_REGION, RawShare
 if TYPE_CHECKING:
     from stream.verify.identity import IdentityResult
     from stream.verify.perceptual import PerceptualResult
+    from stream.verify.tracks import Steadiness
 
 Looks = npt.NDArray[np.float32]
 
@@ -34,7 +35,7 @@ class RegionRecord:
         again: whether detectors find one at the same place of the output.
         only_after: whether detectors find it in the output alone, and not in the original.
         reported: whether the run's report has it; None without a report.
-        looks_before: colours of its core in the original, as `stream.verify.tracks.looks` gives them.
+        looks_before: colours of its core in the original, as `tracks.looks` gives them, while they are needed.
         looks_after: in the output.
     """
 
@@ -172,6 +173,7 @@ class FileRecord:
         moved: whether the output's pictures had to be brought back to their places.
         identity: similarity between people and their stand-ins, None where no network was given.
         perceptual: how stand-ins change beside their originals, None without a network, or where nobody is seen twice.
+        steady: what colours say of stand-ins, once that was worked out.
         error: why the file could not be compared, None if it could.
     """
 
@@ -190,6 +192,7 @@ class FileRecord:
     moved: bool = False
     identity: IdentityResult | None = None
     perceptual: PerceptualResult | None = None
+    steady: Steadiness | None = None
     error: str | None = None
 
     @property

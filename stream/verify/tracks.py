@@ -74,6 +74,15 @@ class Flicker:
 
 
 @dataclass(frozen=True, slots=True)
+class Steadiness:
+    """What colours say of one clip's stand-ins; see the functions of these names."""
+
+    switches: tuple[Switch, ...]
+    flicker: Flicker
+    colour_steps: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Frames in which a track was left raw, and none in which it was covered between them.
 
@@ -123,8 +132,17 @@ def tracks_of(frames: Iterable[FrameRecord]) -> dict[int, list[tuple[FrameRecord
     return found
 
 
+def settle(record: FileRecord) -> None:
+    """Works out what colours say, and forgets them: of an archive they would fill the memory."""
+    record.steady = Steadiness(tuple(switches(record)), flicker(record), tuple(colour_steps(record)))
+    for _, region in record.regions:
+        region.looks_before = region.looks_after = None
+
+
 def switches(record: FileRecord) -> list[Switch]:
     """Stand-ins that became others, in order of their frames."""
+    if record.steady is not None:
+        return list(record.steady.switches)
     found: list[Switch] = []
     for seen in tracks_of(record.frames).values():
         found += _switches(_covered(seen), record.step)
@@ -133,6 +151,8 @@ def switches(record: FileRecord) -> list[Switch]:
 
 def flicker(record: FileRecord) -> Flicker:
     """How much stand-ins move in colour, switches left out."""
+    if record.steady is not None:
+        return record.steady.flicker
     known = {(switch.track, switch.index) for switch in switches(record)}
     after: list[float] = []
     before: list[float] = []
@@ -151,6 +171,8 @@ def flicker(record: FileRecord) -> Flicker:
 
 def colour_steps(record: FileRecord) -> list[tuple[float, float]]:
     """The largest step of any track's stand-in at every compared frame: time in seconds, and share of the range."""
+    if record.steady is not None:
+        return list(record.steady.colour_steps)
     largest: dict[float, float] = {frame.time: 0.0 for frame in record.frames}
     for seen in tracks_of(record.frames).values():
         for (one, first), (other, second) in pairwise(_covered(seen)):

@@ -10,7 +10,7 @@ from stream.outline import PixelMask
 from stream.regions import Kind
 from stream.verify.raw import RawShare
 from stream.verify.record import FileRecord, FrameRecord, RegionRecord
-from stream.verify.tracks import colour_steps, distance, flicker, looks, raw_runs, switches
+from stream.verify.tracks import colour_steps, distance, flicker, looks, raw_runs, settle, switches
 
 CORE = PixelMask(0, 0, np.ones((20, 20), np.bool_))
 COVERED, RAW, FLAT = RawShare(400, 300, 0), RawShare(400, 300, 290), RawShare(400, 0, 0)
@@ -83,6 +83,15 @@ def test_steps_are_given_for_every_frame() -> None:
     steps = colour_steps(record([patch(120 if i < 4 else 170, i) for i in range(8)]))
     assert [time for time, _ in steps] == pytest.approx([STEP * i for i in range(8)])
     assert max(steps, key=lambda pair: pair[1])[0] == pytest.approx(STEP * 4)
+
+
+def test_what_was_worked_out_stays_when_colours_are_forgotten() -> None:
+    found = record([patch(120 if index < 8 else 200, index) for index in range(16)])
+    before = switches(found), flicker(found), colour_steps(found)
+    assert before[0]
+    settle(found)
+    assert all(region.looks_after is None and region.looks_before is None for _, region in found.regions)
+    assert (switches(found), flicker(found), colour_steps(found)) == before
 
 
 def runs(raw: Sequence[RawShare]) -> list[tuple[int, int, bool, bool]]:
