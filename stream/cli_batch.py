@@ -17,12 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from engines.errors import StandinError, UsageError
+from engines.errors import StandinError
 from stream.batch.batch import Batch, Ended, Estimate, Where, estimate, run_batch
 from stream.batch.dispatch import Dispatcher, Rules
 from stream.batch.folder import Extras
 from stream.batch.inputs import Layout
 from stream.batch.manifest import Counts
+from stream.batch.sidecars import check_patterns
 from stream.cli_run import run_command
 from stream.config import RunSettings, make_settings, read_config
 from stream.signals import Signals
@@ -97,7 +98,7 @@ def batch_command(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Files beside an input, like '*.srt', that are copied as they are; may be given several times.",
+            help="Texts beside an input, like '*.srt', that are copied as they are; may be given several times.",
         ),
     ] = None,
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Results have the times of their inputs.")] = False,
@@ -119,13 +120,12 @@ def batch_command(
     for name in ("report", "contact_sheet", "detections"):
         values.pop(name, None)
     settings = make_settings(RunSettings, values | given, origin="options")
-    if ending is not None and not ending.startswith("."):
-        raise UsageError(f"--ending {ending}: expected an ending like .mp4")
+    check_patterns(patterns := tuple(sidecar or ()))
     batch = Batch(
         inputs,
         Layout(output, base, flat, ending),
         settings,
-        Extras(report, tuple(sidecar or ()), keep_times),
+        Extras(report, patterns, keep_times, settings.overwrite),
         Rules(1, attempts, stall=stall, chunk=chunk),
         Where(address, workers, cpus_per_worker, gpus_per_worker, ray_folder),
     )

@@ -6,23 +6,24 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from engines.errors import SinkError, UsageError
+from engines.errors import SinkError, SourceError, StandinError, UsageError
 from engines.store import Store, home
 from stream.address import Address, Place
 from stream.assemble import find_bundles
 from stream.batch import cluster
 from stream.batch.dispatch import Dispatcher, Rules
-from stream.batch.folder import Extras, OutputFolder
-from stream.batch.inputs import Inputs, Layout
+from stream.batch.folder import Extras, OutputFolder, is_full
+from stream.batch.inputs import Found, Inputs, Layout
 from stream.batch.jobs import Order
 from stream.batch.manifest import Counts, Manifest
 from stream.batch.plan import anywhere, look_at_lengths, sample_speed, settings_key
+from stream.batch.remote import is_remote
 from stream.config import RunSettings
 from stream.report import versions
 from stream.run_checks import check_settings
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 #: Of a worker where nothing is said: a run keeps two cores busy, and gains little by more.
 _CORES_PER_WORKER: Final = 2
 _MOST_TROUBLES: Final = 100
+#: Files that an estimate tries, where the first ones cannot be read.
+_MOST_SAMPLES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class Estimate:
         counts: of files.
         troubles: name and error of files that cannot be done.
         frames: that are to be done, as far as that is known.
-        speed: frames per second of a worker, None where there is nothing to do.
+        speed: frames per second of a worker, None where there is nothing to do, or nothing that can be read.
         workers: at a time.
         seconds: that it will take, about.
         others: files in folders that are no video and no image.
@@ -139,6 +142,7 @@ def run_batch(
     Inputs(batch.inputs, batch.layout).check()
     with OutputFolder(Path(os.path.abspath(batch.layout.output))) as folder:
         inputs, manifest = _plan(batch, folder.manifest), folder.manifest
+        _complete(folder, batch.extras)
         counts, stopped = manifest.counts(), None
         on_plan(counts)
         if counts.waiting:
@@ -146,7 +150,8 @@ def run_batch(
             _local_share(batch.where, counts.waiting)
             with _ray(batch.where, folder) as ray:
                 share, workers = _share(ray, batch.where, counts.waiting)
-                order = Order(batch.settings, max(1, int(share.cpus)), batch.extras.reports, versions()["standin"])
+                threads, version = max(1, int(share.cpus)), versions()["standin"]
+                order = Order(batch.settings, threads, batch.extras.reports, version, str(folder.path))
                 dispatcher = Dispatcher(
                     cluster.RayCrew(ray, order, share),
                     folder,
@@ -177,9 +182,8 @@ def estimate(batch: Batch) -> Estimate:
             with cluster.joined(where.address) as ray:
                 share, workers = _share(ray, where, counts.waiting)
                 cpus = int(share.cpus)
-        entry = manifest.longest()
-        if speed is None and entry is not None:
-            speed = sample_speed(entry, batch.settings.model_copy(update={"threads": cpus}))
+        if speed is None:
+            speed = _sampled(manifest, batch.settings.model_copy(update={"threads": cpus}))
         seconds = frames / speed / max(1, workers) if speed else 0.0
         return Estimate(counts, manifest.troubles(_MOST_TROUBLES), frames, speed, workers, seconds, inputs.others)
 
@@ -198,9 +202,49 @@ def _plan(batch: Batch, manifest: Manifest) -> Inputs:
     vertices = batch.rules.chunk is not None and bundles.surface is not None
     key = settings_key(settings, bundles.all, reports=batch.extras.reports, vertices=vertices)
     inputs = Inputs(batch.inputs, batch.layout)
-    manifest.begin(inputs, key, overwrite=settings.overwrite)
+    found = _fitting(inputs, batch.extras)
+    manifest.begin(found, key, overwrite=settings.overwrite, reports=batch.extras.reports)
     look_at_lengths(manifest)
     return inputs
+
+
+def _fitting(inputs: Inputs, extras: Extras) -> Iterator[Found]:
+    """The inputs, of which none may ask for what there is not in its place."""
+    for found in inputs:
+        if (extras.sidecars or extras.times) and is_remote(found.at):
+            raise UsageError(f"--sidecar and --keep-times are for files on this machine's disks, not for {found.at}")
+        yield found
+
+
+def _complete(folder: OutputFolder, extras: Extras) -> None:
+    """Lay beside results of earlier calls what this one asks for.
+
+    Raises:
+        SinkError: there is no room left.
+    """
+    if not (extras.sidecars or extras.times):
+        return
+    for entry in folder.manifest.kept():
+        try:
+            trouble = folder.complete(entry, extras)
+        except StandinError as error:
+            if is_full(error):
+                raise
+            trouble = str(error)
+        if trouble is not None:
+            folder.manifest.lacks(entry.name, trouble)
+
+
+def _sampled(manifest: Manifest, settings: RunSettings) -> float | None:
+    """Frames per second, of the longest file that can be read."""
+    for _ in range(_MOST_SAMPLES):
+        if (entry := manifest.take()) is None:
+            break
+        try:
+            return sample_speed(entry, settings)
+        except SourceError as error:
+            _log.info("%s gives no estimate: %s", entry.name, error)
+    return None
 
 
 def _ray(where: Where, folder: OutputFolder) -> contextlib.AbstractContextManager[ModuleType]:

@@ -61,6 +61,8 @@ def local(cores: int, folder: Path) -> Iterator[ModuleType]:
     try:
         with _started(ray):
             ray.init(
+                # Whatever RAY_ADDRESS says.
+                address="local",
                 num_cpus=cores,
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,

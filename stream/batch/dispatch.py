@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from engines.errors import SinkError, StandinError, UsageError
+from engines.errors import StandinError, UsageError
 from stream.backoff import Backoff
 from stream.batch.chunks import Piece, split
 from stream.batch.crew import Crew, Done, Lost, Ready
-from stream.batch.folder import Extras, OutputFolder
+from stream.batch.folder import Extras, OutputFolder, is_full
 from stream.batch.inputs import is_image
-from stream.batch.jobs import Job, Outcome, Progress
+from stream.batch.jobs import Job, Opened, Outcome, Progress
 from stream.batch.manifest import Entry, Made
 from stream.batch.remote import is_remote
 from stream.config import RunSettings
@@ -114,7 +114,8 @@ class Dispatcher:
         self._pieces: deque[_Task] = deque()
         self._again: list[tuple[float, int, _Task]] = []
         self._order = itertools.count()
-        self._lost = 0
+        self._lost = self._unfit = 0
+        self._began = False
         self._stopping = False
         #: Why nothing more is begun, None if that is so because nothing is left.
         self.stopped: str | None = None
@@ -163,7 +164,7 @@ class Dispatcher:
         """As many workers as there should be, where there is work for them."""
         free = len(self._starting) + len(self._idle)
         work = len(self._pieces) + len(self._again) + self._manifest.untaken
-        if free + len(self._busy) < self._rules.workers and free < work:
+        if free + len(self._busy) < self._rules.workers - self._unfit and free < work:
             self._starting[self._crew.hire()] = time.monotonic()
 
     def _assign(self) -> None:
@@ -194,7 +195,8 @@ class Dispatcher:
         """The first piece of a file that is long enough; the others wait in line."""
         entry, length = file.entry, self._rules.chunk
         # What may not have changed at all is not looked at in pieces before that is known.
-        if length is None or entry.content is not None or is_remote(entry.at) or is_image(entry.at):
+        unsure = entry.content is not None or entry.made_of is not None
+        if length is None or unsure or is_remote(entry.at) or is_image(entry.at):
             return None
         try:
             pieces = split(Path(entry.at), length, self._settings)
@@ -220,7 +222,7 @@ class Dispatcher:
                 file.staging = self._folder.stage()
             # Where some files are looked at in pieces, poses of all are kept as those of pieces are.
             found = None if self._rules.chunk is None or is_image(entry.at) else tuple(file.detections)
-            job = Job(entry.name, entry.at, str(file.staging), entry.content, None, found)
+            job = Job(entry.name, entry.at, str(file.staging), entry.content, None, found, entry.made_of)
         else:
             job = Job(entry.name, entry.at, str(file.staging), None, task.piece, (task.detections,))
         self._busy[worker] = task
@@ -231,10 +233,10 @@ class Dispatcher:
             case Ready(worker, opened):
                 self._starting.pop(worker, None)
                 if opened.error is not None:
-                    kind = UsageError if opened.exit_code == UsageError.exit_code else StandinError
-                    raise kind(opened.error)
-                self._lost = 0
-                self._idle.append(worker)
+                    self._go_without(worker, opened.error, opened)
+                else:
+                    self._lost, self._began = 0, True
+                    self._idle.append(worker)
             case Done(worker, outcome):
                 task = self._busy.pop(worker)
                 if outcome.worn:
@@ -244,6 +246,16 @@ class Dispatcher:
                 self._done(worker, task, outcome)
             case Lost(worker, reason):
                 self._lose(worker, reason)
+
+    def _go_without(self, worker: int, error: str, opened: Opened) -> None:
+        """A worker cannot work: a fault of its machine, if another one can."""
+        self._crew.dismiss(worker)
+        self._unfit += 1
+        others = self._starting or self._idle or self._busy
+        if not others and (not self._began or self._unfit >= self._rules.workers):
+            kind = UsageError if opened.exit_code == UsageError.exit_code else StandinError
+            raise kind(error)
+        _log.warning("a worker cannot begin, and there is one less from now on: %s", error)
 
     def _lose(self, worker: int, reason: str) -> None:
         if worker in self._idle:
@@ -256,7 +268,7 @@ class Dispatcher:
             self._try_again(worker, task, f"its worker was lost: {reason}", usage=False)
 
     def _done(self, worker: int, task: _Task, outcome: Outcome) -> None:
-        entry, file = task.file.entry, task.file
+        file = task.file
         if outcome.full:
             self._stopping, self.stopped = True, outcome.error
             self._drop(task.file)
@@ -264,20 +276,30 @@ class Dispatcher:
             self._try_again(worker, task, outcome.error, usage=outcome.usage)
         elif task.piece is not None:
             self._piece_ended(file)
-        elif outcome.same:
-            self._manifest.same(entry.name)
-            self._end(file, None)
         else:
-            self._put(file, outcome)
+            self._put(file, outcome, task.attempts + 1)
 
-    def _put(self, file: _File, outcome: Outcome) -> None:
+    def _put(self, file: _File, outcome: Outcome, attempts: int) -> None:
         made = Made(outcome.content, outcome.frames, outcome.withheld, outcome.seconds, outcome.problem)
+        entry = file.entry
         try:
-            self._folder.put(file.entry, made, file.staging, self._extras)
-        except SinkError as error:
-            self._stopping, self.stopped = True, str(error)
+            if outcome.same:
+                self._manifest.same(entry.name)
+                trouble = self._folder.complete(entry, self._extras)
+            else:
+                trouble = self._folder.put(entry, made, file.staging, self._extras)
+        except StandinError as error:
+            if is_full(error):
+                self._stopping, self.stopped = True, str(error)
+                self._drop(file)
+            else:
+                # This one's place is not to be had; those of the others are.
+                self._manifest.failed(entry.name, str(error), attempts)
+                self._end(file, str(error))
             return
-        self._end(file, outcome.problem)
+        if trouble is not None:
+            self._manifest.lacks(entry.name, trouble)
+        self._end(file, outcome.problem or trouble)
 
     def _try_again(self, worker: int, task: _Task, error: str, *, usage: bool) -> None:
         file = task.file

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
-import logging
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +16,14 @@ from typing import Final, Self
 
 import filelock
 
-from engines.errors import SinkError, StandinError
-from stream.batch.inputs import MEDIA
-from stream.batch.manifest import HIDDEN, NAME, Entry, Made, Manifest, place
+from engines.errors import SinkError, SourceError, StandinError, UsageError
+from stream.batch import sidecars
+from stream.batch.inputs import HIDDEN, REPORT, check_name
+from stream.batch.manifest import NAME, Entry, Made, Manifest, place
 from stream.batch.remote import is_remote
-from stream.sinks.target import Target
+from stream.batch.sidecars import Sidecars
 
-_log = logging.getLogger(__name__)
-
-REPORT: Final = ".report.json"
 _SCRATCH: Final = "standin-ray-"
-#: How cameras call small copies of their recordings.
-_PREVIEWS: Final = {".lrv", ".thm", ".heic", ".heif", ".avif", ".dng", ".insv", ".360"}
 #: What says that there is no room for anything else either.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -40,13 +34,15 @@ class Extras:
 
     Attributes:
         reports: what was covered, as `NAME.report.json`.
-        sidecars: patterns of files beside an input that are copied as they are, such as `*.srt`.
+        sidecars: patterns of texts beside an input that are copied as they are, such as `*.srt`.
         times: whether results have the times of their inputs.
+        overwrite: whether sidecars may replace other files.
     """
 
     reports: bool = True
     sidecars: tuple[str, ...] = ()
     times: bool = False
+    overwrite: bool = False
 
 
 class OutputFolder:
@@ -67,6 +63,8 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._hidden = path / HIDDEN
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"the output {path} is a file; a folder is expected")
         with _errors(path), contextlib.ExitStack() as stack:
             self._hidden.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self._hidden / "lock", blocking=False)
@@ -85,6 +83,7 @@ class OutputFolder:
             stack.callback(self._clean)
             self._stack = stack.pop_all()
         self._count = 0
+        self._sidecars: Sidecars | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +130,7 @@ class OutputFolder:
         """Delete what an attempt has left."""
         shutil.rmtree(staging, ignore_errors=True)
 
-    def put(self, entry: Entry, made: Made, staging: Path, extras: Extras) -> None:
+    def put(self, entry: Entry, made: Made, staging: Path, extras: Extras) -> str | None:
         """Give a file's results, which are whole, their final names.
 
         Args:
@@ -140,26 +139,83 @@ class OutputFolder:
             staging: where its results are.
             extras: what lies beside them.
 
+        Returns:
+            What is not as it should be beside the result; None if all is.
+
         Raises:
-            SinkError: they cannot be placed.
+            SinkError: they cannot be placed; what was there before is there still.
+            UsageError: the result would lie elsewhere than in the folder, or replace its input.
         """
+        check_name(entry.name)
         final = self.path / entry.name
-        with _errors(self.path):
+        with _errors(final.parent), contextlib.ExitStack() as stack:
             final.parent.mkdir(parents=True, exist_ok=True)
-            staged = staging / final.name
+            _check_final(final, entry)
+            staged, moves, troubles = staging / final.name, dict[Path, Path](), list[str]()
             if not is_remote(entry.at):
-                _copy_sidecars(Path(entry.at), final.parent, extras.sidecars)
+                moves, troubles = stack.enter_context(self._copied(Path(entry.at), final.parent, extras))
                 if extras.times:
-                    facts = os.stat(entry.at)
-                    os.utime(staged, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-            moves = {staged: final}
-            if (report := staging / f"{final.name}{REPORT}").exists():
-                # First: a result without its report must not count as whole.
-                moves = {report: final.with_name(report.name)} | moves
-            self.manifest.placing(entry.name, made, moves)
-            place({str(old): str(new) for old, new in moves.items()})
+                    _take_times(Path(entry.at), staged, troubles)
+            # A result without its report must not count as whole, so the report comes before it; and one of an
+            # earlier result would say what is not so.
+            report = final.with_name(f"{final.name}{REPORT}")
+            if (fresh := staging / report.name).exists():
+                moves[fresh] = report
+            elif self.manifest.was_made(entry.name):
+                report.unlink(missing_ok=True)
+            moves[staged] = final
+            before = self.manifest.placing(entry.name, made, moves)
+            try:
+                place({str(old): str(new) for old, new in moves.items()})
+            except OSError:
+                self.manifest.taken_back(entry.name, before)
+                raise
             self.manifest.placed(entry.name)
         self.drop(staging)
+        return "; ".join(troubles) or None
+
+    def complete(self, entry: Entry, extras: Extras) -> str | None:
+        """Lay beside a result that holds what should be there and is not.
+
+        Args:
+            entry: the file.
+            extras: what lies beside it.
+
+        Returns:
+            What is not as it should be still; None if all is.
+
+        Raises:
+            SinkError: the folder cannot be written.
+        """
+        if is_remote(entry.at):
+            return None
+        source, final = Path(entry.at), self.path / entry.name
+        with _errors(final.parent), self._copied(source, final.parent, extras) as (moves, troubles):
+            place({str(old): str(new) for old, new in moves.items()})
+            if extras.times and _take_times(source, final, troubles):
+                self.manifest.touched(entry.name)
+        return "; ".join(troubles) or None
+
+    @contextlib.contextmanager
+    def _copied(self, source: Path, folder: Path, extras: Extras) -> Iterator[tuple[dict[Path, Path], list[str]]]:
+        """Copies of the sidecars that a folder lacks, by where they belong, and why there are no others."""
+        if self._sidecars is None or self._sidecars.patterns != extras.sidecars:
+            self._sidecars = Sidecars(extras.sidecars)
+        wanted, troubles = self._sidecars.missing(source, folder, overwrite=extras.overwrite)
+        if not wanted:
+            yield {}, troubles
+            return
+        moves, staging = {}, self.stage()
+        try:
+            for sidecar in wanted:
+                try:
+                    sidecars.copy(sidecar, staging / sidecar.name)
+                    moves[staging / sidecar.name] = folder / sidecar.name
+                except SourceError as error:
+                    troubles.append(str(error))
+            yield moves, troubles
+        finally:
+            self.drop(staging)
 
     def _clean(self) -> None:
         shutil.rmtree(self._hidden / "staging", ignore_errors=True)
@@ -181,26 +237,30 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _copy_sidecars(source: Path, folder: Path, patterns: Sequence[str]) -> None:
-    """Files beside an input that begin with its name, with or without ending."""
-    if not patterns:
-        return
-    begins = (f"{source.stem}.", f"{source.name}.")
-    for beside in source.parent.iterdir():
-        wanted = beside.name.startswith(begins) and any(fnmatch.fnmatch(beside.name, one) for one in patterns)
-        if wanted and not _holds_pictures(beside) and not beside.name.endswith(REPORT) and beside.is_file():
-            target = Target(folder / beside.name, overwrite=True)
-            try:
-                shutil.copyfile(beside, target.temporary)
-            except OSError:
-                target.discard()
-                raise
-            target.commit()
+def _check_final(final: Path, entry: Entry) -> None:
+    """Refuse what is there and must not be replaced, before anything is.
+
+    Raises:
+        SinkError: it is a folder.
+        UsageError: it is the input.
+    """
+    if final.is_dir() and not final.is_symlink():
+        raise SinkError(f"cannot write {final}: a folder has that name")
+    if not is_remote(entry.at) and final.exists() and os.path.exists(entry.at) and final.samefile(entry.at):
+        raise UsageError(f"{final} is the input: it is never written, give another --output")
 
 
-def _holds_pictures(path: Path) -> bool:
-    """Whatever a pattern says: pictures beside an input are most likely of the people in it."""
-    return path.suffix.lower() in MEDIA | _PREVIEWS
+def _take_times(source: Path, result: Path, troubles: list[str]) -> bool:
+    """Give a result the times of its input; whether it had others."""
+    try:
+        facts = source.stat()
+    except OSError as error:
+        troubles.append(f"cannot read the times of {source}: {error.strerror or error}")
+        return False
+    if result.stat().st_mtime_ns == facts.st_mtime_ns:
+        return False
+    os.utime(result, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    return True
 
 
 @contextlib.contextmanager

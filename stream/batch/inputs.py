@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engines.errors import SourceError, UsageError
 from stream.batch import remote
+from stream.run_checks import PLAYLIST
 from stream.sources.images import ENDINGS as IMAGES
 from stream.verify.pairs import VIDEOS
 
@@ -19,6 +22,12 @@ from stream.verify.pairs import VIDEOS
 MEDIA: Final = VIDEOS | IMAGES
 #: An input that begins so is a file with inputs, one a line.
 LIST: Final = "@"
+#: In the output folder: manifest, lock, and what is not whole yet.
+HIDDEN: Final = ".standin"
+#: What ends the name of a result's report, which lies beside it.
+REPORT: Final = ".report.json"
+_PLAYLIST: Final = "it is a playlist, and its segments would get no final names: give the files that it names"
+_LINKED: Final = "it leads to a folder elsewhere, which is not followed: give that folder as an input of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +58,21 @@ class Layout:
         base: folder that names begin below; None for the folder that was given, or a list's common one.
         flat: all results lie in the output folder itself.
         ending: of videos' results, such as `.mp4`; None for that of the input.
+
+    Raises:
+        UsageError: the ending is none of videos.
     """
 
     output: Path
     base: Path | None = None
     flat: bool = False
     ending: str | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the ending: a playlist's segments and an image's frames would be several files."""
+        if self.ending is not None and self.ending.lower() not in VIDEOS:
+            known = ", ".join(sorted(VIDEOS))
+            raise UsageError(f"--ending {self.ending}: expected an ending like .mp4 (one of {known})")
 
 
 class Inputs:
@@ -98,13 +116,15 @@ class Inputs:
             UsageError: there is nothing of a name, or it overlaps with the output folder.
         """
         for text in self._texts:
-            path = os.path.abspath(text.removeprefix("file://"))
-            if text.startswith(LIST) or remote.is_remote(text) or glob.has_magic(path):
+            if text.startswith(LIST) or remote.is_remote(text):
                 continue
+            path = _local(text)
             if os.path.isdir(path):
                 self._check_folder(path)
             elif os.path.lexists(path):
                 self._check_apart(os.path.dirname(path))
+            elif glob.has_magic(path):
+                self._check_pattern(path)
             else:
                 raise UsageError(f"no such file or folder: {text}")
 
@@ -112,7 +132,7 @@ class Inputs:
         if remote.is_remote(text):
             yield from self._stored(text)
             return
-        path = os.path.abspath(text.removeprefix("file://"))
+        path = _local(text)
         if os.path.isdir(path):
             yield from self._below(path, base or path)
         elif os.path.lexists(path):
@@ -128,10 +148,10 @@ class Inputs:
         base: str | None = None
         for line in _lines(path):
             if not remote.is_remote(line):
-                folder = os.path.dirname(os.path.abspath(path.parent / line))
+                folder = os.path.dirname(_fixed(_local(line, path.parent)))
                 base = folder if base is None else os.path.commonpath([base, folder])
         for line in _lines(path):
-            whole = line if remote.is_remote(line) else str(path.parent / line)
+            whole = line if remote.is_remote(line) else _local(line, path.parent)
             yield from self._one(whole, base)
 
     def _below(self, folder: str, base: str) -> Iterator[Found]:
@@ -139,6 +159,10 @@ class Inputs:
         unreadable: list[OSError] = []
         for place, folders, files in os.walk(folder, onerror=unreadable.append):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in folders:
+                at = os.path.join(place, name)
+                if os.path.islink(at) and not _leads_into(at, folder):
+                    yield Found(self._name(at, base), _printable(at), 0, "", _LINKED)
             for name in files:
                 if _is_media(name) and not name.startswith("."):
                     yield self._file(os.path.join(place, name), base)
@@ -149,8 +173,8 @@ class Inputs:
             yield Found(self._name(at, base), at, 0, "", f"the folder cannot be read: {error.strerror}")
 
     def _matching(self, pattern: str, base: str | None) -> Iterator[Found]:
-        fixed = pattern[: next(index for index, sign in enumerate(pattern) if sign in "*?[")]
-        base = base or os.path.dirname(fixed)
+        self._check_pattern(pattern)
+        base = base or os.path.dirname(_fixed(pattern))
         found = False
         for path in glob.iglob(pattern, recursive=True):
             found = True
@@ -169,8 +193,8 @@ class Inputs:
     def _stored(self, url: str) -> Iterator[Found]:
         for item in remote.find(url):
             if item.asked_for or _is_media(item.below):
-                name = self._named(item.below)
-                yield Found(name, item.url, item.size, item.mark)
+                name = self._named(str(PurePosixPath(item.below)))
+                yield Found(name, item.url, item.size, item.mark, _PLAYLIST if _is_playlist(name) else None)
             else:
                 self.others += 1
 
@@ -185,7 +209,7 @@ class Inputs:
             return Found(name, _printable(path), 0, mark, "it is no file")
         if not path.isascii() and path != _printable(path):
             return Found(name, _printable(path), 0, mark, "its name is not UTF-8: rename it")
-        return Found(name, path, facts.st_size, mark)
+        return Found(name, path, facts.st_size, mark, _PLAYLIST if _is_playlist(name) else None)
 
     def _name(self, path: str, base: str) -> str:
         if self._layout.base is not None:
@@ -196,14 +220,20 @@ class Inputs:
         return self._named(below)
 
     def _named(self, below: str) -> str:
-        """The result's name for a path below the base."""
+        """The result's name for a path below the base.
+
+        Raises:
+            UsageError: it would not lie in the output folder.
+        """
         if not self._layout.flat and self._layout.ending is None:
+            check_name(_printable(below))
             return _printable(below)
         name = PurePosixPath(_printable(below))
         if self._layout.flat:
             name = PurePosixPath(name.name)
         if self._layout.ending is not None and name.suffix.lower() in VIDEOS:
             name = name.with_suffix(self._layout.ending)
+        check_name(str(name))
         return str(name)
 
     def _check_folder(self, folder: str) -> None:
@@ -212,6 +242,21 @@ class Inputs:
             raise UsageError(
                 f"the output {self._layout.output} lies inside the input {folder}, where it would be an input the next "
                 "time: give a folder outside of it"
+            )
+
+    def _check_pattern(self, pattern: str) -> None:
+        """Whether a pattern leads to the output folder, as far as can be said before anything is there."""
+        fixed = os.path.dirname(_fixed(pattern))
+        self._check_apart(fixed)
+        begins = Path(fixed).resolve().parts
+        if self._output.parts[: len(begins)] != begins:
+            return
+        # What `**` stands for may be anything; beyond the pattern's end a folder that it matches is taken whole.
+        parts = takewhile(lambda part: part != "**", Path(os.path.relpath(pattern, fixed)).parts)
+        if all(map(fnmatch.fnmatchcase, self._output.parts[len(begins) :], parts)):
+            raise UsageError(
+                f"the output {self._layout.output} lies in what {pattern} stands for, where it would be an input the "
+                "next time: give a folder outside of it"
             )
 
     def _check_apart(self, folder: str) -> None:
@@ -228,6 +273,20 @@ def mark_of(facts: os.stat_result) -> str:
     return f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ino}"
 
 
+def check_name(name: str) -> None:
+    """Refuse a result's name that leads out of the output folder, or to what the batch itself keeps there.
+
+    Raises:
+        UsageError: it does.
+    """
+    if name[:1] not in {"", "/", "."} and ".." not in name:
+        # As nearly all are; there may be a hundred thousand of them.
+        return
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or parts[0].lower() == HIDDEN:
+        raise UsageError(f"a result would be called {name!r}, which is no name below the output folder: give --base")
+
+
 def is_image(name: str) -> bool:
     """Whether it is called like an image."""
     return os.path.splitext(name)[1].lower() in IMAGES
@@ -235,6 +294,28 @@ def is_image(name: str) -> bool:
 
 def _is_media(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in MEDIA
+
+
+def _is_playlist(name: str) -> bool:
+    return name.lower().endswith(PLAYLIST)
+
+
+def _local(text: str, folder: Path = Path()) -> str:
+    """The absolute path of an input that is relative to a folder."""
+    return os.path.abspath(folder / text.removeprefix("file://"))
+
+
+def _fixed(path: str) -> str:
+    """A pattern up to its first sign that stands for others; what exists under its own name is no pattern."""
+    if os.path.lexists(path):
+        return path
+    return path[: next((index for index, sign in enumerate(path) if sign in "*?["), None)]
+
+
+def _leads_into(link: str, folder: str) -> bool:
+    """Whether a linked folder is one that is found below this folder anyway."""
+    below = os.path.relpath(os.path.realpath(link), os.path.realpath(folder))
+    return below == os.curdir or not any(part.startswith(".") for part in below.split(os.sep))
 
 
 def _printable(text: str) -> str:

@@ -17,12 +17,14 @@ class Order:
         threads: for the engines, None for one per core.
         reports: whether every run writes a report.
         version: of Standin, which has to be the worker's own.
+        output: folder that a worker must see, None where that is sure.
     """
 
     settings: RunSettings
     threads: int | None
     reports: bool
     version: str
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Job:
         piece: which part to look at, None for the whole job.
         detections: files with what was found in the file's pieces, of which there may be none; of a piece, the one file
             to write; None for a run that has nothing to do with pieces.
+        made_of: place and sha256 of the one input that the result which is there may be replaced by, None for any.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Job:
     known: str | None = None
     piece: Piece | None = None
     detections: tuple[str, ...] | None = None
+    made_of: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

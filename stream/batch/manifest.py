@@ -19,13 +19,14 @@ from typing import Any, Final, Self
 
 from engines.errors import SinkError, UsageError
 from stream.batch import statements
-from stream.batch.inputs import Found, is_image
+from stream.batch.inputs import HIDDEN, REPORT, Found, is_image
 
-#: In the output folder: manifest, lock, and what is not whole yet.
-HIDDEN: Final = ".standin"
+#: In the hidden part of the output folder.
 NAME: Final = "manifest.sqlite"
 _ROWS: Final = 1000
 _CACHE: Final = 16_000
+#: What is known of a result that has its final name.
+_MADE: Final = ("placed", "content", "settings", "frames", "withheld", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,14 @@ class Entry:
         name: of its result, below the output folder.
         at: where the input is.
         content: sha256 of the input that the result was made of, None where it would be no use to know.
+        made_of: place and sha256 of the input that its result was made of, where that lay elsewhere and only the same
+            content may replace it.
     """
 
     name: str
     at: str
     content: str | None
+    made_of: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class Manifest:
         self._below = str(output)
         self._call = 0
         self._settings = ""
+        self._overwrite = False
         self._taken = self._last = 0
         with self._errors():
             self._database = sqlite3.connect(path, isolation_level=None)
@@ -125,29 +130,33 @@ class Manifest:
         if path.exists():
             with made._errors(), contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as there:
                 there.backup(made._database)
+                made._path = path
+                made._make()
         return made
 
-    def begin(self, found: Iterable[Found], settings: str, *, overwrite: bool) -> None:
+    def begin(self, found: Iterable[Found], settings: str, *, overwrite: bool, reports: bool = False) -> None:
         """Another call: what is there is compared with what should be.
 
         Args:
             found: the inputs.
             settings: key of the settings that results depend on.
             overwrite: whether results may replace files that are not of this batch.
+            reports: whether a result is whole only with its report.
 
         Raises:
             UsageError: two inputs would have one result.
         """
-        self._settings = settings
+        self._settings, self._overwrite = settings, overwrite
+        ending = REPORT if reports else None
         with self._errors(), self._transaction():
             self._call = self._one("INSERT INTO calls VALUES (NULL) RETURNING id")
             self._database.execute(statements.FOUND)
-            rows = ((item.name, item.at, item.size, item.mark, item.error) for item in found)
+            rows = ((item.name, item.at, item.size, item.mark, item.error, ending) for item in found)
             while some := list(islice(rows, _ROWS)):
                 self._database.executemany(statements.NOTE, some)
             self._check_names()
-            values = {"call": self._call, "settings": settings, "overwrite": overwrite}
-            values |= {"foreign": statements.FOREIGN, "changed": statements.CHANGED}
+            values = {"call": self._call, "settings": settings, "overwrite": overwrite, "reports": reports}
+            values |= {"foreign": statements.FOREIGN, "changed": statements.CHANGED, "other": statements.OTHER_REPORT}
             self._database.execute(statements.KNOWN, values)
             self._database.execute(statements.NEW, values)
             self._database.execute("DROP TABLE found")
@@ -171,7 +180,8 @@ class Manifest:
             self._database.execute("DROP TABLE IF EXISTS queue")
             self._taken = 0
             ratio = self._one(statements.RATIO, self._call)
-            self._database.execute(statements.QUEUE, {"call": self._call, "settings": self._settings, "ratio": ratio})
+            values = {"call": self._call, "settings": self._settings, "overwrite": self._overwrite, "ratio": ratio}
+            self._database.execute(statements.QUEUE, values)
             self._last = self._one("SELECT coalesce(max(rowid), 0) FROM queue")
 
     def take(self) -> Entry | None:
@@ -184,23 +194,47 @@ class Manifest:
         """The file that would be taken next."""
         with self._errors():
             row = self._database.execute(
-                "SELECT name, at, content FROM queue WHERE rowid = ?", (self._taken + 1,)
+                "SELECT name, at, content, source, made FROM queue WHERE rowid = ?", (self._taken + 1,)
             ).fetchone()
-        return Entry(*row) if row else None
+        if row is None:
+            return None
+        name, at, content, source, made = row
+        return Entry(name, at, content, (source, made) if source is not None else None)
 
     @property
     def untaken(self) -> int:
         """How many files nobody has taken yet."""
         return self._last - self._taken
 
-    def placing(self, name: str, made: Made, moves: Mapping[Path, Path]) -> None:
+    def kept(self) -> Iterator[Entry]:
+        """What was done in an earlier call and holds; each may be changed meanwhile."""
+        last = ""
+        while True:
+            with self._errors():
+                rows = self._database.execute(statements.KEPT, (self._call, last, _ROWS)).fetchall()
+            if not rows:
+                return
+            yield from (Entry(name, at, None) for name, at in rows)
+            last = rows[-1][0]
+
+    def was_made(self, name: str) -> bool:
+        """Whether this batch has ever made a result of this name."""
+        with self._errors():
+            return bool(self._one("SELECT content NOTNULL FROM files WHERE name = ?", name))
+
+    def placing(self, name: str, made: Made, moves: Mapping[Path, Path]) -> dict[str, Any]:
         """A file's results are whole and about to get their final names.
 
         Args:
             name: of the result.
             made: what was done.
             moves: by where they are, where they belong; the result itself comes last.
+
+        Returns:
+            What was known of the result that is there until then.
         """
+        with self._errors():
+            row = self._database.execute(f"SELECT {', '.join(_MADE)} FROM files WHERE name = ?", (name,)).fetchone()  # noqa: S608
         self._change(
             name,
             state="placing",
@@ -213,6 +247,11 @@ class Manifest:
             withheld=made.withheld,
             seconds=made.seconds,
         )
+        return dict(zip(_MADE, row, strict=True))
+
+    def taken_back(self, name: str, before: Mapping[str, Any]) -> None:
+        """A file's results could not get their final names; what is there is what was there before."""
+        self._change(name, state="waiting", moves=None, **before)
 
     def placed(self, name: str) -> None:
         """A file's results have their final names."""
@@ -222,8 +261,18 @@ class Manifest:
     def same(self, name: str) -> None:
         """A file only looked changed; its result holds."""
         with self._errors():
+            self._database.execute(statements.SAME, (name,))
+
+    def touched(self, name: str) -> None:
+        """This batch itself has changed a result's time."""
+        with self._errors():
+            self._database.execute("UPDATE files SET placed = there(name) WHERE name = ?", (name,))
+
+    def lacks(self, name: str, error: str) -> None:
+        """A result holds, and what should be beside it is not; the next call tries again."""
+        with self._errors():
             self._database.execute(
-                "UPDATE files SET state = iif(error IS NULL, 'done', 'incomplete') WHERE name = ?", (name,)
+                "UPDATE files SET state = 'failed', error = ? WHERE name = ? AND state = 'done'", (error, name)
             )
 
     def failed(self, name: str, error: str, attempts: int) -> None:
@@ -256,22 +305,29 @@ class Manifest:
         """Close the database."""
         self._database.close()
 
-    def _open(self) -> None:
+    def _make(self) -> None:
+        """Make of an empty file, or of a manifest of an earlier version, one of this version."""
         number = self._one("PRAGMA application_id")
         tables = self._one("SELECT count(*) FROM sqlite_master")
         if number != statements.APPLICATION_ID and (number or tables):
             raise UsageError(f"{self._path} is not the manifest of a batch: choose another --output")
-        if (version := self._one("PRAGMA user_version")) > statements.VERSION:
+        version = self._one("PRAGMA user_version")
+        if version > statements.VERSION:
             raise UsageError(
                 f"{self._path} is of version {version}, this release knows {statements.VERSION}: update Standin"
             )
+        if not tables:
+            self._database.executescript(statements.CREATE)
+        elif version < statements.VERSION:
+            self._database.executescript(statements.UPGRADE)
+
+    def _open(self) -> None:
         for schema in ("main", "temp"):
             # KiB. With SQLite's own two megabytes, tables of a hundred thousand rows are written more than once.
             self._database.execute(f"PRAGMA {schema}.cache_size = -{_CACHE}")
         self._database.create_function("there", 1, self._there)
         self._database.create_function("still", 1, is_image)
-        if not tables:
-            self._database.executescript(statements.CREATE)
+        self._make()
         self._recover()
 
     def _recover(self) -> None:

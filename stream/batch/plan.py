@@ -15,7 +15,7 @@ import av
 import av.error
 
 from engines.bundle import Bundle
-from engines.errors import StandinError, UsageError
+from engines.errors import SourceError, UsageError
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.batch.inputs import is_image
 from stream.batch.manifest import Entry, Manifest
@@ -110,6 +110,7 @@ def sample_speed(entry: Entry, settings: RunSettings) -> float:
         settings: of the run, with the worker's threads.
 
     Raises:
+        SourceError: the file cannot be read.
         StandinError: the engines cannot be opened, or the file cannot be worked on.
     """
     pipelines: list[Pipeline] = []
@@ -131,7 +132,7 @@ def sample_speed(entry: Entry, settings: RunSettings) -> float:
         else:
             run(Path(entry.at), output, settings, on_start=begin, on_frame=count, anonymizer=anonymizer)
     if not moments:
-        raise StandinError(f"{entry.at}: no frame was written")
+        raise SourceError(f"{entry.at}: no frame was written")
     return (len(moments) - 1) / (moments[-1] - moments[0]) if len(moments) > 1 else 1.0
 
 

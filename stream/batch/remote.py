@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from engines.errors import SourceError, StandinError, UsageError
 from stream.address import redacted
+from stream.batch.memory import free_memory
 
 #: Bytes that are fetched at a time.
 _BLOCK: Final = 4 * 2**20
@@ -20,6 +22,7 @@ _BLOCK: Final = 4 * 2**20
 _SHARE: Final = 0.5
 #: What stores call that which changes with a file's content, the surest first.
 _MARKS: Final = ("ETag", "etag", "checksum", "md5Hash", "content_md5", "CRC", "generation", "version_id")
+_ON_DISK: Final = "{} would keep what is read on this machine's disk, where raw video must not be: leave out its cache"
 _TIMES: Final = ("LastModified", "last_modified", "updated", "mtime", "modified", "created", "date_time")
 
 
@@ -56,7 +59,8 @@ def find(url: str) -> Iterator[Stored]:
     """The files of a URL, which may name a file or a folder, or be a pattern.
 
     Raises:
-        UsageError: no such store or file, its package is not installed, or there are secrets in the URL.
+        UsageError: no such store or file, its package is not installed, it would keep what is read on disk, or there
+            are secrets in the URL.
         SourceError: the store answers with an error.
     """
     if shown(url) != url:
@@ -75,19 +79,52 @@ def find(url: str) -> Iterator[Stored]:
             return Stored(whole, below, int(facts.get("size") or 0), _mark(facts), asked_for=at == path)
 
         if any(sign in path for sign in "*?["):
-            fixed = path[: next(index for index, sign in enumerate(path) if sign in "*?[")]
-            matches = store.glob(path, detail=True)
-            if not matches:
+            fixed = path[: next(index for index, sign in enumerate(path) if sign in "*?[")].rpartition("/")[0]
+            found = False
+            for facts in _matching(store, path, fixed):
+                found = True
+                if facts["type"] != "directory":
+                    yield stored(facts["name"], facts, fixed)
+            if not found:
                 raise UsageError(f"nothing matches {url}")
-            for at, facts in matches.items():
-                if facts["type"] == "file":
-                    yield stored(at, facts, fixed.rpartition("/")[0])
         elif (facts := store.info(path))["type"] == "file":
             yield stored(path, facts, path.rpartition("/")[0])
         else:
-            for _, _, files in store.walk(path, detail=True):
-                for facts in files.values():
+            for facts in _below(store, path):
+                if facts["type"] != "directory":
                     yield stored(facts["name"], facts, path)
+
+
+def _matching(store: Any, pattern: str, fixed: str) -> Iterator[dict[str, Any]]:
+    """What a pattern stands for; folders without `**` are taken whole, as on this machine."""
+    from fsspec.utils import glob_translate
+
+    matches = re.compile(glob_translate(pattern)).match
+    deep = "**" in pattern
+    for facts in _below(store, fixed, depth=None if deep else pattern[len(fixed) :].lstrip("/").count("/") + 1):
+        if matches(facts["name"]):
+            yield facts
+            if facts["type"] == "directory" and not deep:
+                yield from _below(store, facts["name"])
+
+
+def _below(store: Any, path: str, depth: int | None = None) -> Iterator[dict[str, Any]]:
+    """All files and folders below a folder.
+
+    A store's own walk leaves out folders that it cannot list, and files would be missing without a word.
+    """
+    folders, seen = [(path, 1)], {path.rstrip("/")}
+    while folders:
+        folder, level = folders.pop()
+        for facts in store.ls(folder, detail=True):
+            name = facts["name"].rstrip("/")
+            if facts["type"] == "directory":
+                if name in seen:
+                    continue
+                seen.add(name)
+                if depth is None or level < depth:
+                    folders.append((name, level + 1))
+            yield facts | {"name": name}
 
 
 @contextlib.contextmanager
@@ -117,16 +154,21 @@ def _fetch(url: str, memory: int, on_bytes: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     with _errors(url):
         store, path = _open_store(url)
-        size, room = int(store.info(path).get("size") or 0), int(_free_memory() * _SHARE)
+        size = int(store.info(path).get("size") or 0)
         with store.open(path, "rb", block_size=_BLOCK) as file, os.fdopen(os.dup(memory), "wb") as copy:
+            if getattr(getattr(file, "cache", None), "name", None) == "mmap":
+                raise UsageError(_ON_DISK.format(shown(url)))
             come = 0
             while block := file.read(_BLOCK):
-                come += len(block)
-                if max(size, come) > room:
+                # Asked for each block: other workers fetch at the same time.
+                room = int(free_memory() * _SHARE)
+                if max(size - come, len(block)) > room:
+                    whole, most = max(size, come + len(block)), come + room
                     raise SourceError(
-                        f"{shown(url)} has {max(size, come) / 2**30:.1f} GiB, is kept in memory while it is worked on, "
-                        f"and {room / 2**30:.1f} GiB may be used: use fewer workers, or mount the store as a folder"
+                        f"{shown(url)} has {whole / 2**30:.1f} GiB, is kept in memory while it is worked on, and "
+                        f"{most / 2**30:.1f} GiB may be used: use fewer workers, or mount the store as a folder"
                     )
+                come += len(block)
                 digest.update(block)
                 copy.write(block)
                 on_bytes(len(block))
@@ -138,8 +180,23 @@ def _open_store(url: str) -> tuple[Any, str]:
         import fsspec.core
     except ImportError as error:
         raise UsageError("inputs in stores need fsspec: pip install 'standin[batch]'") from error
+    _check_no_cache(url)
     store, path = fsspec.core.url_to_fs(url)
     return store, str(path)
+
+
+def _check_no_cache(url: str) -> None:
+    """Refuse chains with a store that copies others' files to disk, before there is a folder for them."""
+    import fsspec
+    from fsspec.implementations.cached import CachingFileSystem
+
+    for part in url.split("::"):
+        kind: Any = None
+        # What is no store is the path at the chain's end.
+        with contextlib.suppress(ValueError):
+            kind = fsspec.get_filesystem_class(part.partition("://")[0])
+        if isinstance(kind, type) and issubclass(kind, CachingFileSystem):
+            raise UsageError(_ON_DISK.format(shown(url)))
 
 
 @contextlib.contextmanager
@@ -162,10 +219,3 @@ def _mark(facts: dict[str, Any]) -> str:
     surest = next((str(facts[key]) for key in _MARKS if facts.get(key)), None)
     time = next((str(facts[key]) for key in _TIMES if facts.get(key)), "")
     return f"{facts.get('size')}-{surest or time}"
-
-
-def _free_memory() -> int:
-    """Bytes that new work can have."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable:"))
-    return int(kilobytes) * 1024

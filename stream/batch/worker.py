@@ -11,18 +11,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines.errors import SourceError, StandinError, UsageError
+from engines.errors import SinkError, SourceError, StandinError, UsageError
 from engines.own_process import dump_no_core
 from engines.store import Store, home
 from stream.address import redacted
 from stream.anonymizer import Anonymizer
-from stream.assemble import find_bundles
+from stream.assemble import Bundles, find_bundles
 from stream.batch import chunks, remote
 from stream.batch.chunks import Piece
-from stream.batch.folder import REPORT, is_full
-from stream.batch.inputs import mark_of
+from stream.batch.folder import is_full
+from stream.batch.inputs import HIDDEN, REPORT, mark_of
 from stream.batch.jobs import Job, Opened, Order, Outcome, Progress
-from stream.batch.manifest import HIDDEN
 from stream.config import RunSettings
 from stream.pipeline import Pipeline
 from stream.report import versions
@@ -54,6 +53,8 @@ class Worker:
                 raise UsageError(
                     f"{socket.gethostname()} has Standin {own}, this machine {self._order.version}: install the same"
                 )
+            if self._order.output is not None and not Path(self._order.output, HIDDEN).is_dir():
+                raise SinkError(_unseen(self._order.output))
             self._engines()
         except StandinError as error:
             return Opened(redacted(str(error)), error.exit_code)
@@ -67,6 +68,9 @@ class Worker:
         """Do a job; whatever goes wrong is in what comes back."""
         self._progress = Progress(job.name, beats=self._progress.beats + 1)
         began = time.monotonic()
+        if not Path(job.staging).is_dir():
+            # A fault of this machine, not of the file: others may do it.
+            return Outcome(error=_shown(_unseen(job.staging), job), worn=True)
         try:
             if job.piece is not None and job.detections is not None:
                 return self._piece(job, job.piece, Path(job.detections[0]), began)
@@ -90,6 +94,11 @@ class Worker:
         with self._input(job.at) as (path, content):
             if content == job.known:
                 return Outcome(same=True, content=content)
+            if job.made_of is not None and content != job.made_of[1]:
+                other = redacted(job.made_of[0])
+                return Outcome(
+                    error=f"its result was made of {other}: give --base, another --output, or --overwrite", usage=True
+                )
             settings = self._settings_of(job)
             result = run(
                 path,
@@ -103,13 +112,12 @@ class Worker:
         return _outcome(result, content, time.monotonic() - began)
 
     def _piece(self, job: Job, piece: Piece, detections: Path, began: float) -> Outcome:
-        bundles = find_bundles(self._settings, Store(home()))
         frames = chunks.look(
             Path(job.at),
             piece,
             self._engines(),
             detections,
-            chunks.detectors_of(bundles, self._settings),
+            chunks.detectors_of(self._bundles(), self._settings),
             settings=self._settings,
             on_frame=self._beat,
         )
@@ -120,13 +128,17 @@ class Worker:
         changes: dict[str, object] = {}
         if self._order.reports:
             changes["report"] = Path(job.staging, f"{Path(job.name).name}{REPORT}")
-        if job.detections is not None:
+        # Without pieces only for poses, which are kept as vertices, as those of files with pieces are.
+        if job.detections or (job.detections is not None and self._bundles().surface is not None):
             whole = Path(job.staging, "detections")
             chunks.merge([Path(part) for part in job.detections], whole)
             changes["detections"] = whole
             # The run opens its own: twice the memory would be the alternative.
             self.close()
         return self._settings.model_copy(update=changes)
+
+    def _bundles(self) -> Bundles:
+        return find_bundles(self._settings, Store(home()))
 
     def _engines(self) -> Anonymizer:
         if self._anonymizer is None:
@@ -188,6 +200,10 @@ def _outcome(result: RunResult, content: str, seconds: float) -> Outcome:
         seconds=seconds,
         problem=redacted("; ".join(result.problems)) or None,
     )
+
+
+def _unseen(folder: str) -> str:
+    return f"{socket.gethostname()} does not see the folder {folder}: is it mounted there?"
 
 
 def _shown(text: str, job: Job) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from stream.batch.crew import Done, Event, Lost, Ready
 from stream.batch.jobs import Job, Opened, Outcome, Progress
@@ -29,9 +30,16 @@ class FunctionCrew:
         dismissed: workers that were ended.
     """
 
-    def __init__(self, work: Callable[[int, Job], Answer] = write, *, opened: Opened | None = _FINE) -> None:
+    def __init__(
+        self,
+        work: Callable[[int, Job], Answer] = write,
+        *,
+        opened: Opened | None = _FINE,
+        unfit: Mapping[int, Opened] = MappingProxyType({}),
+    ) -> None:
         self._work = work
         self._opened = opened
+        self._unfit = unfit
         self._events: list[Event] = []
         self._count = 0
         self.jobs: list[tuple[int, Job]] = []
@@ -42,7 +50,7 @@ class FunctionCrew:
         if self._opened is None:
             self._events.append(Lost(self._count, "it ended at once"))
         else:
-            self._events.append(Ready(self._count, self._opened))
+            self._events.append(Ready(self._count, self._unfit.get(self._count, self._opened)))
         return self._count
 
     def give(self, worker: int, job: Job) -> None:

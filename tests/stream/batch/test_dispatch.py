@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.errors import StandinError, UsageError
+from engines.errors import SinkError, StandinError, UsageError
 from stream.batch.dispatch import Dispatcher, Rules
 from stream.batch.folder import Extras, OutputFolder
 from stream.batch.inputs import Found
@@ -185,6 +185,77 @@ def test_a_worker_that_cannot_work_ends_the_batch_with_its_own_error(folder: Out
     with pytest.raises(StandinError, match="workers end before they have begun: it ended at once"):
         dispatch(folder, FunctionCrew(opened=None))
     assert folder.manifest.counts().waiting == 1
+
+
+def test_workers_that_cannot_begin_are_done_without_where_others_can(folder: OutputFolder) -> None:
+    begin(folder, *(f"{number}.mp4" for number in range(9)))
+    crew = FunctionCrew(unfit={2: Opened("the engines are not here", 1), 3: Opened("nor here", 1)})
+    dispatch(folder, crew, workers=3)
+    assert folder.manifest.counts().done == 9
+    assert {worker for worker, _ in crew.jobs} == {1}
+    # And nobody is hired again and again for it.
+    assert crew.hire() == 4
+
+
+def test_it_ends_where_no_worker_can_begin_any_more(folder: OutputFolder) -> None:
+    begin(folder, "a.mp4", "b.mp4", "c.mp4")
+    crew = FunctionCrew(lambda *_: "killed", unfit=dict.fromkeys(range(2, 99), Opened("not here", 1)))
+    with pytest.raises(StandinError, match="not here"):
+        dispatch(folder, crew, workers=2)
+    assert crew.hire() <= 5
+    assert folder.manifest.counts().waiting == 3
+
+
+def test_a_file_whose_place_is_not_to_be_had_is_set_aside_and_the_others_go_on(folder: OutputFolder) -> None:
+    begin(folder, "bad.mp4", "a.mp4", "b.mp4")
+    (folder.path / "bad.mp4").mkdir()
+    dispatcher = dispatch(folder, FunctionCrew())
+    assert dispatcher.stopped is None
+    assert sorted(files(folder)) == ["a.mp4", "b.mp4"]
+    assert folder.manifest.troubles() == [
+        ("bad.mp4", f"cannot write {folder.path / 'bad.mp4'}: a folder has that name")
+    ]
+    assert not list((folder.path / ".standin/staging").glob("*/*"))
+
+
+def test_without_room_for_a_result_nothing_more_is_begun(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(folder, *(f"{number}.mp4" for number in range(5)))
+
+    def full(*_: object) -> None:
+        raise SinkError("cannot write: No space left on device")
+
+    monkeypatch.setattr(folder, "put", full)
+    dispatcher = dispatch(folder, FunctionCrew(), workers=1)
+    assert dispatcher.stopped == "cannot write: No space left on device"
+    assert folder.manifest.counts().waiting == 5
+
+
+def test_a_sidecar_that_cannot_go_along_is_a_trouble_of_its_file_alone(folder: OutputFolder, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text("raw")
+    (tmp_path / "a.srt").write_bytes(bytes(9))
+    items = [Found(name, str(tmp_path / name), 1, "m") for name in ("a.mp4", "b.mp4")]
+    # The second time the results hold, and nothing is done again.
+    for answer in (None, Outcome(same=True, content="c")):
+        folder.manifest.begin(items, "key", overwrite=False)
+        folder.manifest.line_up({})
+        crew = FunctionCrew(write if answer is None else lambda *_, answer=answer: answer)
+        Dispatcher(crew, folder, Rules(1), Extras(sidecars=("*.srt",)), RunSettings()).run()
+        assert sorted(files(folder)) == ["a.mp4", "b.mp4"]
+        assert folder.manifest.troubles() == [("a.mp4", f"{tmp_path / 'a.srt'} is not copied: it is no text")]
+    assert [job.known for _, job in crew.jobs] == ["c"]
+
+
+def test_what_another_input_has_made_is_told_to_the_worker(folder: OutputFolder, tmp_path: Path) -> None:
+    begin(folder, "a.mp4")
+    dispatch(folder, FunctionCrew())
+    clip = write_lossless(tmp_path / "a.mkv", noise(75))
+    folder.manifest.begin([Found("a.mp4", str(clip), 1, "m")], "others", overwrite=False)
+    folder.manifest.line_up({})
+    crew = FunctionCrew()
+    # Before that is known, nobody looks at pieces of it.
+    dispatch(folder, crew, chunk=1.0)
+    assert [(job.made_of, job.piece) for _, job in crew.jobs] == [(("/in/a.mp4", "c"), None)]
 
 
 def test_a_long_file_is_looked_at_in_pieces_and_then_covered_once(folder: OutputFolder, tmp_path: Path) -> None:

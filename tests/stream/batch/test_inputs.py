@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import SourceError, StandinError, UsageError
-from stream.batch.inputs import Found, Inputs, Layout
+from stream.batch.inputs import Found, Inputs, Layout, check_name
 
 
 @pytest.fixture
@@ -55,6 +55,34 @@ def test_a_base_decides_where_names_begin(day: Path, tmp_path: Path) -> None:
         names([str(day / "a/1.mp4")], tmp_path / "out", base=day / "b")
 
 
+def test_a_list_may_hold_patterns_and_urls_of_files(day: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"day/?/1.mp4\nfile://{day}/a/2.MKV\n")
+    assert names([f"@{tmp_path / 'list.txt'}"], tmp_path / "out") == ["a/1.mp4", "a/2.MKV", "b/1.mp4"]
+    (tmp_path / "list.txt").write_text("d*/a/1.mp4\n")
+    assert names([f"@{tmp_path / 'list.txt'}"], tmp_path / "out") == ["day/a/1.mp4"]
+
+
+@pytest.mark.parametrize("name", ["../a.mp4", "day/../../a.mp4", "/a.mp4", ".standin/a.mp4", ".STANDIN/a.mp4", "", "."])
+def test_a_name_that_leads_out_of_the_output_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="no name below the output folder"):
+        check_name(name)
+
+
+def test_what_the_batch_keeps_for_itself_is_nobody_elses_name(day: Path, tmp_path: Path) -> None:
+    (day / ".standin").mkdir()
+    (day / ".standin/a.mp4").write_bytes(b"x")
+    assert ".standin/a.mp4" not in names([str(day)], tmp_path / "out")
+    with pytest.raises(UsageError, match="no name below the output folder"):
+        names([str(day / ".standin/a.mp4")], tmp_path / "out", base=day)
+    check_name("day/.standin.mp4")
+
+
+@pytest.mark.parametrize("ending", [".m3u8", ".jpg", ".", "mp4", ".mp4/x", "/mp4", ".x y", ""])
+def test_only_videos_endings_are_taken(ending: str) -> None:
+    with pytest.raises(UsageError, match="expected an ending like"):
+        Layout(Path("out"), ending=ending)
+
+
 def test_flat_and_ending(day: Path, tmp_path: Path) -> None:
     assert names([str(day / "a"), str(day / "still.jpg")], tmp_path / "out", flat=True, ending=".mp4") == [
         "1.mp4", "2.mp4", "still.jpg",
@@ -67,6 +95,23 @@ def test_an_output_inside_the_input_is_refused(day: Path, tmp_path: Path, output
         Inputs([str(day)], Layout(tmp_path / output)).check()
     with pytest.raises(UsageError, match="lies in"):
         names([str(day)], tmp_path / output)
+
+
+@pytest.mark.parametrize("pattern", ["day/**/*.mp4", "day/*", "d*/*/*.mp4", "**/*.mp4", "day/[a-o]*"])
+def test_an_output_that_a_pattern_would_match_the_next_time_is_refused(day: Path, tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    for at in (tmp_path / pattern, tmp_path / "link" / pattern):
+        with pytest.raises(UsageError, match="lies in what"):
+            Inputs([str(at)], Layout(day / "out")).check()
+        with pytest.raises(UsageError, match="lies in what"):
+            names([str(at)], day / "out")
+
+
+def test_an_output_that_a_pattern_never_matches_may_lie_beside_what_it_does(day: Path) -> None:
+    (day / "1.mp4").write_bytes(b"x")
+    for pattern in ("*.mp4", "[a-b]/*.mp4", "a/**/*.mp4"):
+        Inputs([str(day / pattern)], Layout(day / "out")).check()
+        assert names([str(day / pattern)], day / "out")
 
 
 def test_an_input_inside_the_output_is_refused_through_links_and_lists_too(day: Path, tmp_path: Path) -> None:
@@ -109,6 +154,25 @@ def test_what_cannot_be_read_is_an_input_with_an_error(tmp_path: Path) -> None:
     ]  # fmt: skip
     for item in found:
         item.name.encode()
+
+
+def test_linked_folders_are_named_unless_what_they_hold_is_found_anyway(day: Path, tmp_path: Path) -> None:
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else/3.mp4").write_bytes(b"x")
+    (day / ".cache").mkdir()
+    (day / "other").symlink_to(tmp_path / "else")
+    (day / "kept").symlink_to(day / ".cache")
+    (day / "latest").symlink_to("b")
+    (day / "b/whole").symlink_to(day)
+    found = errors([str(day)], tmp_path / "out")
+    assert sorted(item.name for item in found) == ["kept", "other"]
+    assert "is not followed: give that folder" in str(found[0].error)
+
+
+def test_a_playlist_is_no_input(day: Path, tmp_path: Path) -> None:
+    (day / "live.M3U8").write_text("#EXTM3U\n")
+    ((_, error),) = [(item.name, item.error) for item in Inputs([str(day / "live.M3U8")], Layout(tmp_path / "out"))]
+    assert "it is a playlist" in str(error)
 
 
 def test_a_mark_changes_with_the_content(tmp_path: Path) -> None:

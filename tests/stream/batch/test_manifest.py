@@ -22,9 +22,9 @@ def found(name: str, mark: str = "m", *, size: int = 10, at: str | None = None, 
     return Found(name, at or f"/in/{name}", size, mark, error)
 
 
-def begin(output: Path, *items: Found, key: str = KEY, overwrite: bool = False) -> Manifest:
+def begin(output: Path, *items: Found, key: str = KEY, overwrite: bool = False, reports: bool = False) -> Manifest:
     manifest = Manifest(output / "m.sqlite", output)
-    manifest.begin(items, key, overwrite=overwrite)
+    manifest.begin(items, key, overwrite=overwrite, reports=reports)
     manifest.line_up({})
     return manifest
 
@@ -105,6 +105,102 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
         assert sorted(entry.name for entry in entries if entry) == ["ours.mp4", "theirs.mp4"]
         # Whose content is known: what is there is not what was made of it.
         assert [entry.content for entry in entries if entry] == [None, None]
+
+
+def test_the_result_of_another_place_is_replaced_only_by_the_same_content(tmp_path: Path) -> None:
+    monday, tuesday = found("a.mp4", at="/monday/a.mp4"), found("a.mp4", "other mark", at="/tuesday/a.mp4")
+    with closing(begin(tmp_path, monday)) as manifest:
+        do(manifest, tmp_path, "a.mp4", content="monday's")
+    # Also where the first call was interrupted, or the settings are others.
+    for key in (KEY, KEY, "others"):
+        with closing(begin(tmp_path, tuesday, key=key)) as manifest:
+            entry = manifest.take()
+            assert entry is not None
+            assert entry.made_of == ("/monday/a.mp4", "monday's")
+            assert entry.content == (None if key == "others" else "monday's")
+    with closing(begin(tmp_path, tuesday, overwrite=True)) as manifest:
+        entry = manifest.take()
+        assert entry is not None
+        assert entry.made_of is None
+    with closing(begin(tmp_path, tuesday)) as manifest:
+        manifest.same("a.mp4")
+    with closing(begin(tmp_path, tuesday)) as manifest:
+        assert manifest.counts().kept == 1
+    with closing(begin(tmp_path, found("a.mp4", "a third mark", at="/tuesday/a.mp4"))) as manifest:
+        entry = manifest.take()
+        assert entry is not None
+        # What has changed in its place is done again, as ever.
+        assert entry.made_of is None
+
+
+def test_a_result_without_its_report_is_done_again_where_reports_are_wanted(tmp_path: Path) -> None:
+    with closing(begin(tmp_path, found("a.mp4"), reports=True)) as manifest:
+        do(manifest, tmp_path, "a.mp4")
+    with closing(begin(tmp_path, found("a.mp4"), reports=False)) as manifest:
+        assert manifest.counts().kept == 1
+    for _ in range(2):
+        with closing(begin(tmp_path, found("a.mp4"), reports=True)) as manifest:
+            entry = manifest.take()
+            assert entry is not None
+            # Nobody may say that there is nothing to do.
+            assert entry.content is None
+    (tmp_path / "a.mp4.report.json").write_text("{}")
+    with closing(begin(tmp_path, found("a.mp4"), reports=True)) as manifest:
+        do(manifest, tmp_path, "a.mp4")
+    with closing(begin(tmp_path, found("a.mp4"), reports=True)) as manifest:
+        assert manifest.counts().kept == 1
+
+
+def test_reports_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4.report.json").write_text("theirs")
+    for _ in range(2):
+        with closing(begin(tmp_path, found("a.mp4"), reports=True)) as manifest:
+            assert taken(manifest) == []
+            assert "report's name is taken by a file that is not of this batch" in manifest.troubles()[0][1]
+    with closing(begin(tmp_path, found("a.mp4"), reports=True, overwrite=True)) as manifest:
+        assert taken(manifest) == ["a.mp4"]
+    with closing(begin(tmp_path, found("a.mp4"))) as manifest:
+        assert taken(manifest) == ["a.mp4"]
+
+
+def test_what_is_missing_beside_a_result_is_a_trouble_and_no_reason_to_do_it_again(tmp_path: Path) -> None:
+    with closing(begin(tmp_path, found("a.mp4"), found("b.mp4"))) as manifest:
+        do(manifest, tmp_path, "a.mp4")
+        do(manifest, tmp_path, "b.mp4", error="it ends in the middle")
+        assert [entry.name for entry in manifest.kept()] == ["a.mp4", "b.mp4"]
+        manifest.lacks("a.mp4", "no sidecar")
+        manifest.lacks("b.mp4", "no sidecar")
+        assert manifest.troubles() == [("a.mp4", "no sidecar"), ("b.mp4", "it ends in the middle")]
+    with closing(begin(tmp_path, found("a.mp4"), found("b.mp4"))) as manifest:
+        entry = manifest.take()
+        assert entry is not None
+        assert (entry.name, entry.content) == ("a.mp4", "c")
+        manifest.same("a.mp4")
+        assert manifest.counts().kept == 1
+        assert manifest.counts().incomplete == 1
+
+
+def test_a_manifest_of_the_version_before_is_read_and_a_newer_one_refused(tmp_path: Path) -> None:
+    (tmp_path / ".standin").mkdir()
+    path = tmp_path / ".standin/manifest.sqlite"
+    with closing(Manifest(path, tmp_path)) as manifest:
+        manifest.begin([found("a.mp4", at="/monday/a.mp4")], KEY, overwrite=False)
+        do(manifest, tmp_path, "a.mp4")
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript("ALTER TABLE files DROP COLUMN source; PRAGMA user_version = 1;")
+    for opened in (Manifest.copy(tmp_path), Manifest(path, tmp_path)):
+        with closing(opened) as manifest:
+            manifest.begin([found("a.mp4", at="/tuesday/a.mp4")], KEY, overwrite=False)
+            manifest.line_up({})
+            entry = manifest.take()
+            assert entry is not None
+            assert entry.made_of == ("/monday/a.mp4", "c")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(UsageError, match="is of version 99"):
+        Manifest.copy(tmp_path)
+    with pytest.raises(UsageError, match="is of version 99"):
+        Manifest(path, tmp_path)
 
 
 def test_what_failed_is_tried_by_the_next_call(tmp_path: Path) -> None:

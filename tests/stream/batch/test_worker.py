@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream.batch.chunks import split
+from stream.anonymizer import Anonymizer
+from stream.batch.chunks import Piece, split
 from stream.batch.jobs import Job, Order, Outcome
 from stream.batch.worker import Worker
 from stream.config import RunSettings, make_settings
@@ -211,6 +213,57 @@ def test_progress_tells_how_far_it_is(tmp_path: Path) -> None:
     one.close()
     assert one.progress().frames == 6
     assert one.progress().name == "day/a.mkv"
+
+
+def test_a_machine_that_does_not_see_the_output_is_at_fault_and_not_the_file(tmp_path: Path) -> None:
+    clip = write_lossless(tmp_path / "a.mkv", noise(3))
+    away = tmp_path / "out/.standin/staging/1"
+    one = worker(settings())
+    for bad in (Job("a.mkv", str(clip), str(away)), Job("a.mkv", str(clip), str(away), piece=Piece(None, 1.0))):
+        outcome = one.work(bad)
+        assert "does not see the folder" in str(outcome.error)
+        # Somewhere else it may go well, and here nothing will.
+        assert outcome.worn
+        assert not outcome.usage
+    one.close()
+    unseen = worker(settings(), output=str(tmp_path / "out")).open()
+    assert f"does not see the folder {tmp_path / 'out'}: is it mounted there?" in str(unseen.error)
+    (tmp_path / "out/.standin").mkdir(parents=True)
+    seeing = worker(settings(), output=str(tmp_path / "out"))
+    assert seeing.open().error is None
+    seeing.close()
+
+
+def test_the_result_of_another_input_is_not_replaced(tmp_path: Path) -> None:
+    clip = write_lossless(tmp_path / "a.mkv", noise(3))
+    one = worker(settings())
+    outcome = one.work(job(clip, tmp_path / "staging", made_of=("/monday/a.mkv", "another content")))
+    assert outcome.error == "its result was made of /monday/a.mkv: give --base, another --output, or --overwrite"
+    assert outcome.usage
+    assert not list((tmp_path / "staging").iterdir())
+    content = hashlib.sha256(clip.read_bytes()).hexdigest()
+    assert one.work(job(clip, tmp_path / "staging", made_of=("/monday/a.mkv", content))).error is None
+    one.close()
+
+
+@pytest.mark.parametrize(("preset", "opened"), [("faces", 1), ("deepprivacy2", 2)])
+def test_engines_stay_open_for_what_is_not_cut_and_has_no_poses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, opened: int
+) -> None:
+    clip = write_lossless(tmp_path / "a.mkv", noise(3))
+    opens = []
+    open_it = Anonymizer.from_settings
+
+    def counted(*arguments: Any, **options: Any) -> Anonymizer:
+        opens.append(arguments)
+        return open_it(*arguments, **options)
+
+    monkeypatch.setattr(Anonymizer, "from_settings", counted)
+    one = worker(settings(preset=preset))
+    for number in range(2):
+        assert one.work(job(clip, tmp_path / f"{number}", detections=())).error is None
+    one.close()
+    assert len(opens) == opened
 
 
 def test_a_worker_that_cannot_begin_says_why() -> None:
