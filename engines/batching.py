@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.errors import RuntimeFailedError, StandinError
 from engines.runtime import check_feeds
+from engines.splitting import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -263,8 +264,14 @@ class Batcher:
 
     def _execute(self, batch: Sequence[_Request]) -> None:
         """Together if there are several; each by itself if that does not work."""
-        if len(batch) > 1 and self._execute_jointly(batch):
-            return
+        shared, may_fit = len(batch) > 1, False
+        if shared:
+            try:
+                if self._execute_jointly(batch):
+                    return
+            except Exception as error:  # noqa: BLE001  each is tried by itself, and then says what is wrong with it
+                # Memory that lacked says nothing of the graph: it may be there the next time.
+                may_fit = is_out_of_memory(error)
         for request in batch:
             try:
                 request.outputs = self._run_engine(request.feeds, request.rows)
@@ -275,18 +282,15 @@ class Batcher:
                 request.error = RuntimeFailedError(f"{type(error).__name__}: {error}")
             else:
                 self._remember(request)
-        if len(batch) > 1 and all(request.error is None for request in batch):
+        if shared and not may_fit and all(request.error is None for request in batch):
             # Nothing was wrong with any of them.
             self._never_again(batch[0])
 
     def _execute_jointly(self, batch: Sequence[_Request]) -> bool:
         """Whether every request has its answer now."""
         rows = sum(request.rows for request in batch)
-        try:
-            feeds = {name: np.concatenate([r.feeds[name] for r in batch]) for name in batch[0].feeds}
-            outputs = self._run_engine(feeds, rows)
-        except Exception:  # noqa: BLE001  each is tried by itself, and then says what is wrong with it
-            return False
+        feeds = {name: np.concatenate([r.feeds[name] for r in batch]) for name in batch[0].feeds}
+        outputs = self._run_engine(feeds, rows)
         whole = all(array.shape[:1] == (rows,) for array in outputs.values())
         if not whole or _rows(outputs) != self._shape_of_answer(batch[0]):
             return False

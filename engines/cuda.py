@@ -6,18 +6,21 @@ Every call of that package returns its status first; here a status other than su
 from __future__ import annotations
 
 import ctypes
+import logging
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError
+from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeFailedError, StandinError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engines.runtime import Array
+
+log = logging.getLogger(__name__)
 
 _INSTALL: Final = 'pip install "standin[tensorrt]"'
 #: Shortest way to the right place in a driver's list of errors: no device, and a driver that is too old or not there.
@@ -46,12 +49,12 @@ def import_cudart() -> Any:
     """Imports `cuda.bindings.runtime`, which is an optional dependency.
 
     Raises:
-        RuntimeUnavailableError: It is not installed, or cannot be loaded.
+        DeviceMissingError: It is not installed, or cannot be loaded.
     """
     try:
         return import_module("cuda.bindings.runtime")
     except ImportError as error:
-        raise RuntimeUnavailableError(f"cuda-bindings cannot be imported ({error}); {_INSTALL}") from None
+        raise DeviceMissingError(f"cuda-bindings cannot be imported ({error}); {_INSTALL}") from None
 
 
 class Cuda:
@@ -61,19 +64,21 @@ class Cuda:
         runtime: the module `cuda.bindings.runtime`; imported if not given.
 
     Raises:
-        RuntimeUnavailableError: The package, the driver or a GPU is not there.
+        DeviceMissingError: The package, the driver or a GPU is not there.
     """
 
     def __init__(self, runtime: Any = None) -> None:
         self._rt = import_cudart() if runtime is None else runtime
         try:
             (count,) = self._call("cudaGetDeviceCount")
+        except OutOfMemoryError:
+            raise
         except RuntimeFailedError as error:
-            raise RuntimeUnavailableError(
+            raise DeviceMissingError(
                 f"no NVIDIA GPU can be used ({error}); check the driver, see: standin doctor"
             ) from error
         if count < 1:
-            raise RuntimeUnavailableError(
+            raise DeviceMissingError(
                 "there is no NVIDIA GPU; check the driver and CUDA_VISIBLE_DEVICES, see: standin doctor"
             )
 
@@ -85,7 +90,7 @@ class Cuda:
             if code == _OUT_OF_MEMORY:
                 raise OutOfMemoryError(f"the GPU is out of memory ({text}); free some, or build with a smaller --batch")
             if code in _NO_DRIVER:
-                raise RuntimeUnavailableError(f"no NVIDIA GPU can be used ({text}); check the driver")
+                raise DeviceMissingError(f"no NVIDIA GPU can be used ({text}); check the driver")
             raise RuntimeFailedError(f"a call of CUDA failed: {text}; see the driver's messages")
         return tuple(values)
 
@@ -93,7 +98,7 @@ class Cuda:
         """Looks at the GPU.
 
         Raises:
-            RuntimeUnavailableError: It cannot be used.
+            DeviceMissingError: It cannot be used.
             RuntimeFailedError: A call failed.
         """
         attributes = self._rt.cudaDeviceAttr
@@ -134,17 +139,25 @@ class Cuda:
         return Stream(self._call, self._rt, int(stream))
 
 
+def _give_back_quietly(give_back: Callable[[], object]) -> None:
+    """Logs that it does not work: where the GPU is lost nothing can be given back, and nobody could do anything."""
+    try:
+        give_back()
+    except StandinError as error:
+        log.info("something on the GPU could not be given back: %s", error)
+
+
 class _Freed:
-    """Something that is given back once, by `free` or at the end of its life."""
+    """Something that is given back once, by `free`; its owner calls it."""
 
     def __init__(self, give_back: Callable[[], object]) -> None:
         self._give_back: Callable[[], object] | None = give_back
 
     def free(self) -> None:
-        """Gives it back; may be called again."""
+        """Gives it back, or logs that it could not be; may be called again."""
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
-            give_back()
+            _give_back_quietly(give_back)
 
 
 class _Memory(_Freed):
@@ -298,5 +311,5 @@ class Stream:
         self._call("cudaGraphLaunch", graph.handle, self.handle)
 
     def close(self) -> None:
-        """Ends the stream."""
-        self._call("cudaStreamDestroy", self.handle)
+        """Ends the stream, or logs that it could not be ended."""
+        _give_back_quietly(lambda: self._call("cudaStreamDestroy", self.handle))

@@ -72,7 +72,8 @@ class Pulse(_Message):
 
     Attributes:
         device: that its engines run on.
-        stalled: what hangs, and for how many seconds; None where nothing does.
+        stalled: what hangs, and for how many seconds, or what lost the GPU, after which no run of the process can
+            succeed; None where nothing did.
         clients: connections that wait for answers or may ask for one.
         engines: graphs that are loaded.
         requests: runs that clients asked for.

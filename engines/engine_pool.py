@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engines.batching import Batcher, Counts, Limits
 from engines.bundle import open_bundle
+from engines.device_loss import is_device_lost
 from engines.errors import BundleTamperedError, RuntimeFailedError
 from engines.runtime import open_runtime
 
@@ -32,12 +33,17 @@ _LOOK_AFTER: Final = 0.5
 _OPENING: Final = 600.0
 
 
+#: Characters of an error that a watch repeats.
+_MOST_TOLD: Final = 500
+
+
 class Watch:
-    """Notices calls that do not return. Any thread may ask."""
+    """Notices calls that do not return, and those that found the GPU lost. Any thread may ask."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: dict[object, tuple[str, float, float]] = {}
+        self._lost: str | None = None
 
     @contextlib.contextmanager
     def during(self, what: str, seconds: float) -> Iterator[None]:
@@ -47,14 +53,22 @@ class Watch:
             self._calls[token] = (what, time.monotonic(), seconds)
         try:
             yield
+        except Exception as error:
+            if is_device_lost(error):
+                with self._lock:
+                    self._lost = self._lost or f"{what} lost the GPU: {' '.join(str(error).split())[:_MOST_TOLD]}"
+            raise
         finally:
             with self._lock:
                 del self._calls[token]
 
     def stalled(self) -> str | None:
-        """What should have returned, the longest one first; None if nothing."""
+        """What lost the GPU, or else should have returned, the longest one first; None if nothing."""
         now = time.monotonic()
         with self._lock:
+            if self._lost is not None:
+                # Every later run fails at once, so that nothing would ever look as if it hung.
+                return self._lost
             late = [(now - began, what) for what, began, seconds in self._calls.values() if now - began > seconds]
         if not late:
             return None
@@ -80,8 +94,26 @@ def open_asked(question: Open) -> Runtime:
             "it was replaced meanwhile: start the stream again"
         )
     return open_runtime(
-        bundle, question.graph, device=question.device, threads=question.threads, spinning=question.spinning
+        bundle,
+        question.graph,
+        device=question.device,
+        threads=question.threads,
+        spinning=question.spinning,
+        # It would count as hung before it is done, be killed, and begin anew for ever, since nothing is kept of it.
+        may_build=False,
     )
+
+
+def limits_for(runtime: Runtime, limits: Limits) -> Limits:
+    """How requests share the runs of an engine: never more rows than one run of it takes.
+
+    Args:
+        runtime: Of the engine.
+        limits: For all engines.
+    """
+    # Each number of rows would cost it minutes when it comes for the first time.
+    most = 1 if runtime.plans_for_shapes else runtime.most_rows
+    return limits if most is None or most >= limits.most_rows else replace(limits, most_rows=most)
 
 
 @dataclass(eq=False)
@@ -155,11 +187,10 @@ class EnginePool:
                 other.close()
             with self._watch.during(f"opening {what}", _OPENING):
                 runtime = self._opener(question)
-            # TensorRT builds a plan, for minutes, when it meets arrays of other shapes.
-            planning = max(self._stall, _OPENING) if question.device == "tensorrt" else self._stall
+            planning = max(self._stall, _OPENING) if runtime.plans_for_shapes else self._stall
             batcher = Batcher(
                 runtime,
-                self._limits,
+                limits_for(runtime, self._limits),
                 lambda is_new: self._watch.during(f"a run of {what}", planning if is_new else self._stall),
             )
         except BaseException as error:

@@ -50,8 +50,8 @@ def settings_for(device: Device, threads: int | None = None) -> ServerSettings:
     """What suits a device.
 
     On a CPU nothing is joined: it takes longer, and rows of a joint run may differ in their last bits from those of
-    single ones. Engines run side by side instead. CUDA takes what waits in one run. TensorRT builds a plan for each
-    number of rows, for minutes, so that nothing is joined there unless it is asked for.
+    single ones. Engines run side by side instead. CUDA takes what waits in one run, and so does TensorRT with as many
+    rows as a plan takes; an engine that plans anew for each number of rows joins nothing (`engines.engine_pool`).
 
     Args:
         device: That engines run on.
@@ -64,10 +64,9 @@ def settings_for(device: Device, threads: int | None = None) -> ServerSettings:
         raise UsageError(f"device {device!r} is not known; expected one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1, or nothing for all cores")
-    if device == "cuda":
+    if device in ("cuda", "tensorrt"):
         return ServerSettings(device, threads, Limits(_MOST_ROWS, _WAIT, 1))
-    at_once = 1 if device == "tensorrt" else len(os.sched_getaffinity(0))
-    return ServerSettings(device, threads, Limits(1, 0.0, at_once))
+    return ServerSettings(device, threads, Limits(1, 0.0, len(os.sched_getaffinity(0))))
 
 
 @dataclass
@@ -106,13 +105,13 @@ class EngineProcess:
             timeout: Seconds that it may take to answer.
 
         Raises:
-            RuntimeFailedError: It has ended, is silent, or a run in it hangs: start it again.
+            RuntimeFailedError: It has ended, is silent, a run in it hangs, or it lost the GPU: start it again.
         """
         if not self.is_alive:
             raise RuntimeFailedError(f"the engine process has ended ({_how_it_ended(self._process.returncode)})")
         pulse = ping(self.path, timeout)
         if pulse.stalled is not None:
-            raise RuntimeFailedError(f"the engine process hangs: {pulse.stalled}")
+            raise RuntimeFailedError(f"the engine process is stuck: {pulse.stalled}")
         return pulse
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:

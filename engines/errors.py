@@ -61,6 +61,10 @@ class RuntimeUnavailableError(StandinError, RuntimeError):
     """The runtime or execution provider that was asked for is not usable here."""
 
 
+class DeviceMissingError(RuntimeUnavailableError):
+    """A library, a provider or a driver is not there: nothing at all runs on that device here."""
+
+
 class RuntimeFailedError(StandinError, RuntimeError):
     """A runtime raised while it executed a graph, or was used after it was closed."""
 

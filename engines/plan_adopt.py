@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from engines.cuda import Cuda
-from engines.errors import BundleError, RuntimeUnavailableError
+from engines.errors import BundleError, RuntimeUnavailableError, StandinError
 from engines.plan_build import LOCK_NAME, data_dependent, write_plan
-from engines.plans import PLAN_SUFFIX, InputShapes, PlanKey, PlanRecord, remove_plan
+from engines.plans import PLAN_SUFFIX, InputShapes, Plan, PlanKey, PlanRecord, note_bundle
 from engines.runtime_tensorrt import TensorrtRuntime
 from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, start, this_machine
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from engines.bundle import Bundle
     from engines.manifest import Graph
     from engines.plan_serialize import BuildOptions
-    from engines.plans import Plan
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +73,17 @@ def adopt_plan(
             capturable=not data_dependent(bundle.file(declared.file)),
             seconds=0,
         )
+        # Tried where it lies: what is there already under that name may be a good one, and stays if this one is none.
+        tried = Plan(file, record)
+        TensorrtRuntime(tried, declared, host_code=options.version_compatible, tensorrt=trt, cuda=gpu).close()
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / LOCK_NAME):
+            note_bundle(folder, bundle)
             plan = write_plan(folder / f"{key.stem}{PLAN_SUFFIX}", content, record)
+    except StandinError:
+        raise
     except OSError as error:
         raise BundleError(f"{file} cannot be put into {folder} ({error.strerror or error})") from error
-    try:
-        TensorrtRuntime(plan, declared, host_code=options.version_compatible, tensorrt=trt, cuda=gpu).close()
-    except BaseException:
-        remove_plan(plan.path)
-        raise
     log.info("took %s as %s", file, plan.path.name)
     return plan
 

@@ -18,7 +18,7 @@ import filelock
 from engines.cuda import Cuda
 from engines.errors import BundleError, StandinError
 from engines.plan_serialize import MEBIBYTE, BuildOptions, serialize
-from engines.plans import PART_SUFFIX, PLAN_SUFFIX, RECORD_SUFFIX, Plan, PlanKey, PlanRecord, read_plan
+from engines.plans import PART_SUFFIX, PLAN_SUFFIX, RECORD_SUFFIX, Plan, PlanKey, PlanRecord, note_bundle, read_plan
 from engines.tensorrt_library import import_tensorrt, this_machine
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class PlanBuilder:
         force: bool = False,
         progress: Progress | None = None,
     ) -> Built:
-        """Builds a plan, or finds that it was built.
+        """Builds a plan, or finds that it was built; either way it is the newest now, which runs take.
 
         Processes that build in one folder wait for each other, and only the first of those that build the same builds.
 
@@ -118,8 +118,11 @@ class PlanBuilder:
             folder.mkdir(parents=True, exist_ok=True)
             # One build at a time: others would disturb what it measures, and the timing cache is shared.
             with filelock.FileLock(folder / LOCK_NAME):
+                note_bundle(folder, bundle)
                 there = None if force or not path.exists() else read_plan(path)
                 if isinstance(there, Plan) and _built_so(there.record, key, options):
+                    # Of several that fit the newest runs, and this is the one that is asked for now.
+                    os.utime(path)
                     return Built(there, was_there=True)
                 return Built(self._build(bundle, key, options, path, progress), was_there=False)
         except StandinError:

@@ -30,7 +30,13 @@ _MOST_LISTED: Final = 3
 
 
 def open_plan(
-    bundle: Bundle, graph: str, policy: Policy, *, tensorrt: Any = None, cuda: Cuda | None = None
+    bundle: Bundle,
+    graph: str,
+    policy: Policy,
+    *,
+    may_build: bool = True,
+    tensorrt: Any = None,
+    cuda: Cuda | None = None,
 ) -> TensorrtRuntime:
     """Opens a graph as a TensorRT plan. One that does not fit this machine is never loaded.
 
@@ -38,6 +44,7 @@ def open_plan(
         bundle: a verified bundle.
         graph: name in its manifest.
         policy: what may be done.
+        may_build: whether this process may take the minutes that building takes, where the policy allows it.
         tensorrt: the module `tensorrt`; imported if not given.
         cuda: the GPU; the first one if not given.
 
@@ -57,10 +64,11 @@ def open_plan(
         onnx=bundle.manifest.files[declared.file],
         precision=precision,
         target=target,
+        host_code=policy.host_code,
     )
     if plan is None:
-        if not policy.build:
-            raise RuntimeUnavailableError(_missing(bundle, graph, target, rejected, tf32=policy.tf32))
+        if not (policy.build and may_build):
+            raise RuntimeUnavailableError(_missing(bundle, graph, target, rejected, policy, may_build=may_build))
         for other in rejected:
             log.info("%s does not do: %s", other.path.name, other.reason)
         log.warning("%s of %s has no plan for this machine; building one takes minutes", graph, bundle.manifest.name)
@@ -74,13 +82,18 @@ def _build(bundle: Bundle, graph: str, options: BuildOptions, builder: PlanBuild
     return builder.build(bundle, graph, shapes, options, plans_folder(bundle, home())).plan
 
 
-def _missing(bundle: Bundle, graph: str, target: Target, rejected: Sequence[Rejected], *, tf32: bool) -> str:
+def _missing(
+    bundle: Bundle, graph: str, target: Target, rejected: Sequence[Rejected], policy: Policy, *, may_build: bool
+) -> str:
     major, minor = target.capability
     reasons = "".join(f"; {other.path.name}: {other.reason}" for other in rejected[:_MOST_LISTED])
     more = f"; and {len(rejected) - _MOST_LISTED} more" if len(rejected) > _MOST_LISTED else ""
+    if may_build:
+        otherwise = f", or set {VARIABLE}=build to build when it is opened"
+    else:
+        otherwise = f" first; an engine process builds none{f', whatever {VARIABLE} says' if policy.build else ''}"
     return (
         f"graph {graph!r} of bundle {bundle.manifest.name!r} has no plan for TensorRT {target.tensorrt} on "
         f"{target.gpu} (compute capability {major}.{minor}){reasons}{more}; "
-        f"run: standin engines build {bundle.path}{' --tf32' if tf32 else ''}, "
-        f"or set {VARIABLE}=build to build when it is opened"
+        f"run: standin engines build {bundle.path}{' --tf32' if policy.tf32 else ''}{otherwise}"
     )

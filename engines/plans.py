@@ -38,6 +38,8 @@ PLAN_SUFFIX: Final = ".plan"
 RECORD_SUFFIX: Final = ".json"
 #: Of the files that are being written, see `engines.plan_build`.
 PART_SUFFIX: Final = ".part"
+#: In a folder of the user's: where the bundles lie that plans there were built from.
+BUNDLES_NAME: Final = "bundles.json"
 _AMPERE: Final = (8, 0)
 _VERSION = re.compile(r"\d+(\.\d+)+")
 
@@ -179,6 +181,36 @@ def plan_folders(bundle: Bundle, home: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((plans_folder(bundle, home), bundle.path / "plans")))
 
 
+def note_bundle(folder: Path, bundle: Bundle) -> None:
+    """Writes down where a bundle lies whose plans are built outside of it: nothing else would lead back to it.
+
+    Args:
+        folder: that plans are built in, locked by the caller.
+        bundle: that they are of.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    known = noted_bundles(folder)
+    place = bundle.path.absolute()
+    if folder.absolute() != place / "plans" and place not in known:
+        text = json.dumps([str(path) for path in (*known, place)], indent=1)
+        (folder / BUNDLES_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def noted_bundles(folder: Path) -> tuple[Path, ...]:
+    """Where the bundles lay that plans in a folder of the user's were built from, as far as it was written down.
+
+    Args:
+        folder: that plans were built in.
+    """
+    try:
+        said = json.loads((folder / BUNDLES_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ()
+    return tuple(Path(text) for text in said if isinstance(text, str)) if isinstance(said, list) else ()
+
+
 def misfit(key: PlanKey, target: Target) -> str | None:
     """Why a plan cannot run on a machine, None if it can.
 
@@ -236,9 +268,15 @@ def read_plan(path: Path) -> Plan | Rejected:
 
 
 def find_plan(
-    folders: Sequence[Path], *, graph: str, onnx: str, precision: Precision, target: Target
+    folders: Sequence[Path],
+    *,
+    graph: str,
+    onnx: str,
+    precision: Precision,
+    target: Target,
+    host_code: bool = False,
 ) -> tuple[Plan | None, tuple[Rejected, ...]]:
-    """Looks for a plan of a graph that fits a machine: of several the one that was written last.
+    """Looks for a plan of a graph that fits a machine: of several the one that was built or asked for last.
 
     Args:
         folders: to look in; the first that has one wins.
@@ -246,6 +284,7 @@ def find_plan(
         onnx: sha256 of its ONNX file.
         precision: that it must compute in.
         target: the machine.
+        host_code: whether plans that bring code of their own may be loaded.
 
     Returns:
         The plan, None where there is none, and those of this graph that do not do, with reasons.
@@ -256,7 +295,10 @@ def find_plan(
             plan = _of_graph(path, graph)
             if plan is None:
                 continue
-            reason = plan.reason if isinstance(plan, Rejected) else _unsuited(plan.record.key, onnx, precision, target)
+            if isinstance(plan, Rejected):
+                reason: str | None = plan.reason
+            else:
+                reason = _unsuited(plan.record.key, onnx, precision, target, host_code=host_code)
             if reason is None and isinstance(plan, Plan):
                 return plan, tuple(rejected)
             rejected.append(Rejected(path, reason or "it cannot be used"))
@@ -273,12 +315,19 @@ def _of_graph(path: Path, graph: str) -> Plan | Rejected | None:
     return read_plan(path) if said == graph else None
 
 
-def _unsuited(key: PlanKey, onnx: str, precision: Precision, target: Target) -> str | None:
+def _unsuited(key: PlanKey, onnx: str, precision: Precision, target: Target, *, host_code: bool) -> str | None:
     if key.onnx != onnx:
         return "it was built from another ONNX file than the bundle's"
     if key.precision != precision:
         return f"it computes in {key.precision}, asked for is {precision}"
-    return misfit(key, target)
+    if (reason := misfit(key, target)) is not None:
+        return reason
+    if key.version_compatible and not host_code:
+        return (
+            "it is version-compatible, so it brings code that runs in this process; if you built it or trust who did, "
+            "set STANDIN_TENSORRT=host-code"
+        )
+    return None
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
 DEVICES: tuple[Device, ...] = get_args(Device)
+#: ONNX Runtime's TensorRT provider.
+_PLANS_FOR_SHAPES: Final = "TensorrtExecutionProvider"
 
 
 def _check_shape(tensor: Tensor, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]) -> None:
@@ -132,6 +134,19 @@ class Runtime(ABC):
         """Name of what really executes the graph."""
 
     @property
+    def plans_for_shapes(self) -> bool:
+        """Whether arrays of new shapes cost minutes: ONNX Runtime's TensorRT provider then builds an engine for them.
+
+        A plan takes all shapes that it was built for. It goes by the provider's name, which an engine process tells.
+        """
+        return self.provider == _PLANS_FOR_SHAPES
+
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that one run of the engine takes, None for as many as there is memory for."""
+        return None
+
+    @property
     def inputs(self) -> tuple[Tensor, ...]:
         """The declared inputs."""
         return self._graph.inputs
@@ -199,6 +214,7 @@ def open_runtime(
     spinning: bool = False,
     server: Path | None = None,
     timeout: float = 10.0,
+    may_build: bool = True,
 ) -> Runtime:
     """Opens a graph of a bundle on a device, in this process or in an engine process.
 
@@ -211,6 +227,7 @@ def open_runtime(
         spinning: Whether idle threads of ONNX Runtime wait busily, see `engines.runtime_onnx`.
         server: Path of the socket of an engine process (`engines.engine_process`) that is to run it; here if None.
         timeout: Seconds that a run over there may take, see `engines.runtime_remote`.
+        may_build: Whether a TensorRT plan that is missing may be built now, where `STANDIN_TENSORRT` says so.
 
     Raises:
         UsageError: There is no such device, `threads` is below 1, or the engine process is for another device.
@@ -234,7 +251,7 @@ def open_runtime(
     if device == "tensorrt" and (policy := tensorrt_policy()) is not None:
         from engines.plan_open import open_plan
 
-        return open_plan(bundle, graph, policy)
+        return open_plan(bundle, graph, policy, may_build=may_build)
     if device == "openvino":
         from engines.runtime_openvino import OpenvinoRuntime
 

@@ -17,7 +17,13 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engines.errors import BundleError, OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError
+from engines.errors import (
+    BundleError,
+    DeviceMissingError,
+    OutOfMemoryError,
+    RuntimeFailedError,
+    RuntimeUnavailableError,
+)
 from engines.onnx_binding import Binding, OrtArray
 from engines.placement import CPU_PROVIDER, Placement, ask_for_placement, placement_of
 from engines.runtime import Runtime, check_feeds, require_names
@@ -55,20 +61,20 @@ def import_onnxruntime() -> Any:
     """Imports ONNX Runtime, which is an optional dependency.
 
     Raises:
-        RuntimeUnavailableError: It is not installed, or cannot be loaded.
+        DeviceMissingError: It is not installed, or cannot be loaded.
     """
     # It reads this when it is loaded, and would keep a device id in the user's home: nobody asked for that.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         ort = import_module("onnxruntime")
     except ImportError as error:
-        raise RuntimeUnavailableError(
+        raise DeviceMissingError(
             f'ONNX Runtime cannot be imported ({error}); pip install "standin[cpu]", '
             'or "standin[gpu]" on a machine with an NVIDIA GPU'
         ) from None
     # An installation whose files were removed half-way leaves an empty folder that imports without error.
     if not hasattr(ort, "InferenceSession"):
-        raise RuntimeUnavailableError(
+        raise DeviceMissingError(
             "the package onnxruntime is there but empty; uninstall onnxruntime and onnxruntime-gpu, "
             'then pip install "standin[cpu]" or "standin[gpu]"'
         )
@@ -83,12 +89,12 @@ def require_providers(device: Device, available: Sequence[str]) -> tuple[str, ..
         available: What this build of ONNX Runtime has.
 
     Raises:
-        RuntimeUnavailableError: One is missing; the message lists what there is and what to install.
+        DeviceMissingError: One is missing; the message lists what there is and what to install.
     """
     wanted = PROVIDERS[device]
     missing = [name for name in wanted if name not in available]
     if missing:
-        raise RuntimeUnavailableError(
+        raise DeviceMissingError(
             f"device {device!r} needs {', '.join(missing)}, "
             f"this ONNX Runtime has {', '.join(available) or 'none'}; {_INSTALL[device]}"
         )
@@ -113,11 +119,11 @@ def require_active(device: Device, active: Sequence[str]) -> str:
         active: The session's providers, in its order.
 
     Raises:
-        RuntimeUnavailableError: The first is not the one that was asked for.
+        DeviceMissingError: The first is not the one that was asked for.
     """
     wanted = PROVIDERS[device][0]
     if not active or active[0] != wanted:
-        raise RuntimeUnavailableError(
+        raise DeviceMissingError(
             f"device {device!r} needs {wanted}, "
             f"but ONNX Runtime fell back to {', '.join(active) or 'nothing'}; check the driver, "
             "and that CUDA, cuDNN and TensorRT have the versions that this ONNX Runtime wants; "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.errors import BundleError, RuntimeFailedError, RuntimeUnavailableError
+from engines.errors import BundleError, DeviceMissingError, RuntimeFailedError
 from engines.runtime import Runtime, require_names
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def import_openvino() -> Any:
     """Imports OpenVINO, which is an optional dependency, without its telemetry.
 
     Raises:
-        RuntimeUnavailableError: It is not installed, or cannot be loaded.
+        DeviceMissingError: It is not installed, or cannot be loaded.
     """
     # Its import alone writes an id into the user's home and reports to a web service, unless the user opted out.
     # Nothing leaves a machine that anonymizes: with None here Python says that there is no such package, and
@@ -42,11 +42,9 @@ def import_openvino() -> Any:
     try:
         openvino = import_module("openvino")
     except ImportError as error:
-        raise RuntimeUnavailableError(
-            f'OpenVINO cannot be imported ({error}); pip install "standin[openvino]"'
-        ) from None
+        raise DeviceMissingError(f'OpenVINO cannot be imported ({error}); pip install "standin[openvino]"') from None
     if not hasattr(openvino, "Core"):
-        raise RuntimeUnavailableError(
+        raise DeviceMissingError(
             'the package openvino is there but empty; uninstall it, then pip install "standin[openvino]"'
         )
     return openvino
@@ -61,7 +59,7 @@ def openvino_core() -> Any:
     is left with a stack that is freed already: the next Ctrl-C kills the process. Seen with OpenVINO 2026.4.
 
     Raises:
-        RuntimeUnavailableError: OpenVINO is not installed, or cannot be loaded.
+        DeviceMissingError: OpenVINO is not installed, or cannot be loaded.
     """
     return import_openvino().Core()
 
@@ -90,7 +88,7 @@ class OpenvinoRuntime(Runtime):
 
     Raises:
         BundleError: The file is no usable model, or its inputs and outputs are not those of the declaration.
-        RuntimeUnavailableError: OpenVINO is not usable here.
+        DeviceMissingError: OpenVINO is not usable here.
     """
 
     def __init__(self, path: Path, graph: Graph, *, device: Device = "openvino", threads: int | None = None) -> None:
@@ -99,7 +97,7 @@ class OpenvinoRuntime(Runtime):
         try:
             processor = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         except RuntimeError as error:
-            raise RuntimeUnavailableError(
+            raise DeviceMissingError(
                 f"OpenVINO cannot use this CPU ({_one_line(error)}); see: standin doctor"
             ) from error
         try:

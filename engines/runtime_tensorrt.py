@@ -14,7 +14,7 @@ from engines.cuda import Cuda
 from engines.dlpack import DeviceArray, take
 from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
 from engines.runtime import Runtime, check_feeds, require_names
-from engines.splitting import row_inputs
+from engines.splitting import Splitter, is_out_of_memory, row_inputs
 from engines.tensorrt_buffers import Buffer, Lending
 from engines.tensorrt_contexts import Contexts
 from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, start
@@ -46,7 +46,8 @@ class TensorrtRuntime(Runtime):
     """A graph as a TensorRT plan; opened by `engines.plan_open.open_plan`.
 
     Runs of several threads take turns: an engine has one stream. If there is no memory for as many rows as the plan
-    allows, fewer are taken at a time, and a request with more is run in parts: rows do not know of each other.
+    allows when it is opened, fewer are taken at a time until it is closed; if memory lacks in a run, fewer are taken
+    for a while (`engines.splitting`). A request with more is run in parts: rows do not know of each other.
 
     Args:
         plan: one that fits this machine.
@@ -87,7 +88,9 @@ class TensorrtRuntime(Runtime):
             what=graph.file,
         )
         try:
-            self._rows = self._allocate(self._range_of_rows()[1])
+            least, most = self._range_of_rows()
+            self._rows = self._allocate(most)
+            self._splitter = Splitter(graph.inputs, graph.outputs, least=least, most=self._rows)
         except BaseException:
             self._free()
             raise
@@ -100,7 +103,12 @@ class TensorrtRuntime(Runtime):
 
     @property
     def rows(self) -> int:
-        """Rows that are run at once; requests with more are run in parts. 1 where the graph has no rows."""
+        """Rows that are run at once now; requests with more are run in parts. 1 where the graph has no rows."""
+        return self._splitter.most_rows or self._rows
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that are run at once where there is memory."""
         return self._rows
 
     def _load(self, plan: Plan, host_code: bool) -> Any:
@@ -186,18 +194,19 @@ class TensorrtRuntime(Runtime):
         return rows // 2
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self._splitter.run(self._run_rows, feeds)
+
+    def _run_rows(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         with self._lock:
-            while True:
-                if self._engine is None:
-                    raise self._closed()
-                try:
-                    return self._in_parts(feeds)
-                except OutOfMemoryError:
+            if self._engine is None:
+                raise self._closed()
+            try:
+                return self._on_host(feeds)
+            except RuntimeFailedError as error:
+                if is_out_of_memory(error):
+                    # What is kept for other shapes takes memory too.
                     self._contexts.clear()
-                    fewer = self._fewer(self._rows)
-                    if fewer is None:
-                        raise
-                    self._rows = fewer
+                raise
 
     def run_on_device(self, feeds: Mapping[str, Array | SupportsDlpack]) -> dict[str, DeviceArray]:
         """Runs the graph once, and leaves its answer on the GPU.
@@ -211,7 +220,7 @@ class TensorrtRuntime(Runtime):
             its memory is used again.
 
         Raises:
-            TensorError: The arrays are not what the manifest declares, or there are more rows than `rows`.
+            TensorError: The arrays are not what the manifest declares, or there are more rows than `most_rows`.
             RuntimeFailedError: The runtime raised, or is closed.
         """
         with self._lock:
@@ -229,19 +238,6 @@ class TensorrtRuntime(Runtime):
 
     def _count(self, feeds: Mapping[str, Array | DeviceArray]) -> int:
         return max((feeds[name].shape[0] for name in self._by_row), default=1)
-
-    def _in_parts(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        count = self._count(feeds)
-        if count <= self._rows:
-            return self._on_host(feeds)
-        parts = []
-        for first in range(0, count, self._rows):
-            end = min(count, first + self._rows)
-            # The last part reaches back where the plan takes no fewer rows; those that come twice are left out.
-            begin = min(first, end - self._range_of_rows()[0])
-            found = self._on_host({name: a[begin:end] if name in self._by_row else a for name, a in feeds.items()})
-            parts.append({name: array[first - begin :] for name, array in found.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _on_host(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         found = self._once(feeds, lambda name, shape: self._buffers[name].fetch(self._stream, shape))

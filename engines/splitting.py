@@ -69,15 +69,25 @@ class Splitter:
         inputs: Of the graph.
         outputs: Of the graph.
         clock: Seconds that only grow.
+        least: Rows that one run takes at least.
+        most: Rows that one run takes at most, whatever the memory; None for all that come.
     """
 
     def __init__(
-        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], clock: Callable[[], float] = time.monotonic
+        self,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        least: int = 1,
+        most: int | None = None,
     ) -> None:
         self._names = row_inputs(inputs, outputs)
         self._clock = clock
+        self._least = least
+        self._limit = most
         self._lock = threading.Lock()
-        self._most: int | None = None
+        self._most = most
         self._until = 0.0
 
     @property
@@ -85,7 +95,7 @@ class Splitter:
         """Rows in one run at the moment, None for all that come."""
         with self._lock:
             if self._clock() >= self._until:
-                self._most = None
+                self._most = self._limit
             return self._most
 
     def run(self, run: Run, feeds: Arrays) -> dict[str, Array]:
@@ -115,9 +125,11 @@ class Splitter:
         most = min(self.most_rows or count, count)
         while True:
             try:
-                return _joined([_attempt(run, part) for part in self._parts(feeds, count, most)])
+                return _joined(
+                    [_without(_attempt(run, part), twice) for twice, part in self._parts(feeds, count, most)]
+                )
             except OutOfMemoryError as error:
-                if most == 1:
+                if most // 2 < self._least:
                     raise
                 refused = str(error)
             # Outside of the handler, whose error keeps arrays alive.
@@ -131,12 +143,16 @@ class Splitter:
         log.warning("no memory for %d rows in one run, going on with %d: %s", most, fewer, refused)
         return fewer
 
-    def _parts(self, feeds: Arrays, count: int, most: int) -> Iterator[Arrays]:
+    def _parts(self, feeds: Arrays, count: int, most: int) -> Iterator[tuple[int, Arrays]]:
+        """The parts, each with how many of its first rows were in the part before it."""
         if most >= count:
-            yield feeds
+            yield 0, feeds
             return
         for first in range(0, count, most):
-            yield {name: a[first : first + most] if name in self._names else a for name, a in feeds.items()}
+            end = min(count, first + most)
+            # The last part reaches back where a run takes no fewer rows.
+            begin = min(first, end - self._least)
+            yield first - begin, {name: a[begin:end] if name in self._names else a for name, a in feeds.items()}
 
 
 def _attempt(run: Run, feeds: Arrays) -> dict[str, Array]:
@@ -148,6 +164,10 @@ def _attempt(run: Run, feeds: Arrays) -> dict[str, Array]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(" ".join(str(error).split()) or "no memory") from error
+
+
+def _without(outputs: dict[str, Array], rows: int) -> dict[str, Array]:
+    return {name: array[rows:] for name, array in outputs.items()} if rows else outputs
 
 
 def _joined(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:

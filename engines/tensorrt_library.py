@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -9,7 +10,7 @@ import weakref
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from engines.errors import RuntimeUnavailableError
+from engines.errors import DeviceMissingError, RuntimeUnavailableError
 from engines.plans import Target, host_platform
 
 if TYPE_CHECKING:
@@ -29,18 +30,18 @@ def import_tensorrt() -> Any:
     """Imports TensorRT, which is an optional dependency.
 
     Raises:
-        RuntimeUnavailableError: It is not installed, cannot be loaded, or is a version that is not known here.
+        DeviceMissingError: It is not installed, cannot be loaded, or is a version that is not known here.
     """
     try:
         trt = import_module("tensorrt")
     except ImportError as error:
-        raise RuntimeUnavailableError(f"TensorRT cannot be imported ({error}); {_INSTALL}") from None
+        raise DeviceMissingError(f"TensorRT cannot be imported ({error}); {_INSTALL}") from None
     if not hasattr(trt, "Runtime"):
-        raise RuntimeUnavailableError(f"the package tensorrt is there but empty; uninstall it, then {_INSTALL}")
+        raise DeviceMissingError(f"the package tensorrt is there but empty; uninstall it, then {_INSTALL}")
     version = str(trt.__version__)
     if not version.partition(".")[0].isdecimal() or int(version.partition(".")[0]) not in _MAJORS:
         known = " and ".join(map(str, _MAJORS))
-        raise RuntimeUnavailableError(f"TensorRT {version} is installed, versions {known} are known; {_INSTALL}")
+        raise DeviceMissingError(f"TensorRT {version} is installed, versions {known} are known; {_INSTALL}")
     return trt
 
 
@@ -105,7 +106,8 @@ def make_logger(trt: Any, sayings: Sayings) -> Any:
         sayings: gets what is said.
     """
     logger = _the_logger(trt)
-    logger.listeners.add(sayings)
+    with logger.lock:
+        logger.listeners.add(sayings)
     return logger
 
 
@@ -118,14 +120,16 @@ def start(kind: Any, logger: Any, sayings: Sayings) -> Any:
         sayings: that the logger tells.
 
     Raises:
-        RuntimeUnavailableError: It cannot be made.
+        DeviceMissingError: It cannot be made.
+        RuntimeUnavailableError: There is no memory for it.
     """
     sayings.clear()
     try:
         return kind(logger)
     except Exception as error:  # the bindings say "nullptr" with a TypeError
         text = " ".join(str(error).split())
-        raise RuntimeUnavailableError(
+        missing = RuntimeUnavailableError if sayings.is_memory else DeviceMissingError
+        raise missing(
             f"TensorRT cannot start here ({sayings.text}; {text}); check that the driver suits it, see: standin doctor"
         ) from error
 
@@ -146,8 +150,16 @@ def _the_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.listeners: weakref.WeakSet[Sayings] = weakref.WeakSet()
+            # One that its own thread may take again: something that is let go meanwhile may make TensorRT speak.
+            self.lock = threading.RLock()
 
         def log(self, severity: Any, msg: str) -> None:
+            # Whatever is raised here would have to pass through TensorRT's own code, which ends the process.
+            with contextlib.suppress(Exception):
+                self.tell(severity, msg)
+
+        def tell(self, severity: Any, msg: str) -> None:
+            """What `log` does, which may raise."""
             level = levels.get(severity)
             # What is only for its makers is left out: it is called thousands of times while a plan is built.
             if level is None:
@@ -156,7 +168,9 @@ def _the_logger(trt: Any) -> Any:
             # An error of its own becomes one of ours, or was coped with: by itself it is no more than a hint.
             log.log(min(level, logging.WARNING), "TensorRT: %s", line)
             if level == logging.ERROR:
-                for sayings in tuple(self.listeners):
+                with self.lock:
+                    listeners = tuple(self.listeners)
+                for sayings in listeners:
                     sayings.add(line)
 
     made = Logger()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from typing import TYPE_CHECKING, Final, get_args
 
-from engines.errors import RuntimeUnavailableError, UsageError
+from engines.errors import DeviceMissingError, UsageError
 from engines.plans import Precision
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ def goes_by_plans(policy: Policy, version: str | None) -> bool:
         version: of TensorRT's Python package; None where there is none.
 
     Raises:
-        RuntimeUnavailableError: ONNX Runtime was asked for, and the TensorRT that is there is not one that it can use.
+        DeviceMissingError: ONNX Runtime was asked for, and the TensorRT that is there is not one that it can use.
     """
     if not policy.onnxruntime:
         return version is not None
     if problem := provider_problem(version):
-        raise RuntimeUnavailableError(problem)
+        raise DeviceMissingError(problem)
     return False
 
 

@@ -149,7 +149,10 @@ def compare_command(
     after: Annotated[Path, typer.Argument(metavar="B.json", help="Another one.")],
     fail_below: Annotated[
         float | None,
-        typer.Option(min=0, help="Exit with 1 where B's frame rate is below so much of A's, such as 0.9."),
+        typer.Option(
+            min=0,
+            help="Exit with 1 where B's frame rate is below so much of A's, such as 0.9, or B withheld more frames.",
+        ),
     ] = None,
 ) -> None:
     """Compare two results: ratios, and what is only noise."""
@@ -330,5 +333,5 @@ def _show_comparison(found: Compared) -> None:
             if row.case == case
         ]
         console.print(table(str(case), ("figure", "A", "B", "B / A", "verdict"), rows))
-    for text in (*found.warnings, *found.missing):
+    for text in (*found.warnings, *found.missing, *found.withheld):
         console.print(text, markup=False, highlight=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engines.errors import BundleError, RuntimeUnavailableError, UsageError
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range, dimension_ranges, input_shapes, parse_range, parse_sizes
-from engines.plans import Hardware, InputShapes, Rejected, plan_folders, plans_folder, remove_plan, useless
+from engines.plans import Hardware, InputShapes, plan_folders, plans_folder, remove_plan, useless
 from engines.store import Store, home
 from engines.tensorrt_policy import Policy, precision_of
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle
     from engines.plan_build import PlanBuilder
+    from engines.plan_prune import Look
     from engines.plans import Target
 
 log = logging.getLogger(__name__)
@@ -97,7 +99,8 @@ def build_command(
         typer.Option(help="Pictures of detectors, HEIGHTxWIDTH, up to three with commas. (default: by the bundle)"),
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(help="Any other dimension by its name: S=32 or R=1,8,16; may be given again.")
+        list[str] | None,
+        typer.Option(help="Any other dimension by its name: S=32 (at most) or R=1,8,16; may be given again."),
     ] = None,
     tf32: Annotated[bool, typer.Option("--tf32", help="Round float32 products to TF32: faster, less exact.")] = False,
     workspace: Annotated[
@@ -151,7 +154,9 @@ def _dimension(text: str) -> tuple[str, Range]:
     name, _, numbers = text.partition("=")
     if not name or not numbers:
         raise UsageError(f"--shape is {text!r}; expected NAME=NUMBERS, such as S=32")
-    return name, parse_range(numbers, f"--shape {name}")
+    found = parse_range(numbers, f"--shape {name}")
+    # As for --batch: a run has as many as there are, so that a plan for a single number would take hardly any.
+    return name, found._replace(least=1) if numbers.isdecimal() else found
 
 
 def _print(text: str, *, to_error: bool = False) -> None:
@@ -277,13 +282,15 @@ def prune_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Remove TensorRT plans that no run on this machine would load."""
+    from engines.plan_prune import folders_elsewhere
+
     store = Store(home())
     target = _this_machine()
     if target is None:
         _print("no TensorRT or no GPU here: only plans that fit nowhere are looked for", to_error=True)
     names = store.available() if which is None else (which,)
-    found: list[Rejected] = []
-    folders: set[Path] = set()
+    looks: dict[Path, Look] = {}
+    left_out: set[Path] = set()
     for name in names:
         try:
             bundle = store.find(name)
@@ -291,13 +298,12 @@ def prune_command(
             if which is not None:
                 raise
             log.warning("%s is left out: %s", name, error)
-            folders |= {path for path in (home() / "plans").glob(f"{name}-*") if path.is_dir()}
+            left_out |= {path for path in (home() / "plans").glob(f"{name}-*") if path.is_dir()}
             continue
-        folders |= set(plan_folders(bundle, home()))
-        found += useless(bundle, plan_folders(bundle, home()), target)
+        looks |= {folder: partial(useless, bundle, (folder,), target) for folder in plan_folders(bundle, home())}
     if which is None:
-        found += _orphans(folders)
-    _remove(found, dry_run=dry_run)
+        looks |= folders_elsewhere(home(), {*looks, *left_out}, target)
+    _remove(looks, dry_run=dry_run)
 
 
 def _this_machine() -> Target | None:
@@ -308,25 +314,23 @@ def _this_machine() -> Target | None:
         return None
 
 
-def _orphans(known: set[Path]) -> list[Rejected]:
-    """Plans in the user's folder of bundles that are not there any more, or are other ones now."""
-    return [
-        Rejected(path, "the bundle that it was built from is not there")
-        for folder in sorted((home() / "plans").glob("*"))
-        if folder.is_dir() and folder not in known
-        for path in sorted(folder.glob("*.plan"))
-    ]
+def _remove(looks: Mapping[Path, Look], *, dry_run: bool) -> None:
+    from engines.plan_prune import alone_in
 
-
-def _remove(found: Sequence[Rejected], *, dry_run: bool) -> None:
-    total = 0
-    for plan in found:
-        try:
-            total += plan.path.stat().st_size if dry_run else remove_plan(plan.path)
-        except OSError as error:
-            raise BundleError(f"{plan.path} cannot be removed ({error.strerror or error})") from None
-        _print(f"{plan.path}: {plan.reason}")
-    _print(f"{len(found)} plans, {decimal(total)}{' would be removed' if dry_run else ' removed'}")
+    count = total = 0
+    for folder, look in looks.items():
+        with alone_in(folder) as alone:
+            if not alone:
+                _print(f"{folder} is left out: a build is under way there", to_error=True)
+                continue
+            for plan in look():
+                try:
+                    total += plan.path.stat().st_size if dry_run else remove_plan(plan.path)
+                except OSError as error:
+                    raise BundleError(f"{plan.path} cannot be removed ({error.strerror or error})") from None
+                count += 1
+                _print(f"{plan.path}: {plan.reason}")
+    _print(f"{count} plans, {decimal(total)}{' would be removed' if dry_run else ' removed'}")
 
 
 @contextlib.contextmanager

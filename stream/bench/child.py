@@ -11,7 +11,7 @@ import sys
 
 from pydantic import BaseModel, ConfigDict
 
-from engines.errors import RuntimeUnavailableError, StandinError
+from engines.errors import DeviceMissingError, StandinError
 from engines.own_process import dump_no_core, end_with_parent
 from stream.bench.measure import Job, measure
 from stream.bench.records import Result
@@ -46,7 +46,8 @@ def answer(job: Job) -> Answer:
         return Answer(result=Result(case=job.case, figures=measure(job)))
     except (StandinError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        no_device = isinstance(error, RuntimeUnavailableError)
+        # A plan that is missing or memory that lacks says nothing of other cases.
+        no_device = isinstance(error, DeviceMissingError)
         return Answer(result=Result(case=job.case, reason=reason), no_device=no_device)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engines.errors import UsageError
-from stream.bench.records import Case, Record, Spread
+from stream.bench.records import Case, Figures, Record, Spread
 from stream.bench.text import BUSY, Figure, figures
 
 Verdict = Literal["better", "worse", "within the noise", "noise unknown"]
@@ -41,22 +41,27 @@ class Compared:
     Attributes:
         rows: figures that both have.
         missing: what one of them lacks, for people.
+        withheld: where the second withheld more frames, for people.
         warnings: why figures may differ for other reasons than the program.
     """
 
     rows: tuple[Comparison, ...]
     missing: tuple[str, ...]
+    withheld: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def slower_than(self, ratio: float) -> tuple[str, ...]:
-        """The cases whose frame rate fell below so much of the first record's, and those that were not measured."""
+        """The cases whose frame rate fell below so much of the first record's, or cannot be compared with it.
+
+        Those are cases that were not measured, and those that withheld more frames: that is faster than work.
+        """
         rates = [row for row in self.rows if row.figure.unit == "fps"]
         fell = [
             f"{row.case}: {row.ratio:.3f} of the frame rate ({row.verdict})"
             for row in rates
             if row.ratio is not None and row.ratio < ratio
         ]
-        return (*fell, *self.missing)
+        return (*fell, *self.missing, *self.withheld)
 
 
 def compare(before: Record, after: Record) -> Compared:
@@ -80,7 +85,20 @@ def compare(before: Record, after: Record) -> Compared:
             if old is not None and figure.value is not None:
                 rows.append(_comparison(case, figure, old, figure.value))
     missing = [f"{case}: not measured in the second record" for case in first if case not in second]
-    return Compared(tuple(rows), tuple(missing), tuple(_warnings(before, after)))
+    withheld = [text for case in common if (text := _more_withheld(case, first[case], second[case])) is not None]
+    return Compared(tuple(rows), tuple(missing), tuple(withheld), tuple(_warnings(before, after)))
+
+
+def _more_withheld(case: Case, before: Figures, after: Figures) -> str | None:
+    was, now = _share_withheld(before), _share_withheld(after)
+    if now <= was:
+        return None
+    return f"{case}: {now:.1%} of the frames were withheld, {was:.1%} in the first record, which is faster than work"
+
+
+def _share_withheld(found: Figures) -> float:
+    """Of the frames of all runs, as nearly as the record tells how many there were."""
+    return found.content.withheld / max(1, found.flat_out.frames * found.flat_out.rate.runs)
 
 
 def _comparison(case: Case, figure: Figure, before: Spread, after: Spread) -> Comparison:

@@ -28,6 +28,9 @@ _GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _ENERGY: Final = Path("/sys/class/powercap")
 #: Of the package nvidia-ml-py, which comes with the extras `gpu` and `tensorrt`.
 _MODULE: Final = "pynvml"
+#: The order in which CUDA counts GPUs; the driver's library has only this one.
+DEVICE_ORDER: Final = "CUDA_DEVICE_ORDER"
+BY_BUS: Final = "PCI_BUS_ID"
 _INTERVAL: Final = 0.1
 _MIB: Final = 2**20
 
@@ -126,21 +129,26 @@ class Gpu:
             yield None
             return
         try:
-            yield cls._chosen(nvml, visible_gpu(os.environ.get("CUDA_VISIBLE_DEVICES")))
+            by_bus = os.environ.get(DEVICE_ORDER, BY_BUS) == BY_BUS
+            yield cls._chosen(nvml, visible_gpu(os.environ.get("CUDA_VISIBLE_DEVICES")), by_bus=by_bus)
         finally:
             nvml.nvmlShutdown()
 
     @classmethod
-    def _chosen(cls, nvml: Any, which: int | str | None) -> Gpu | None:
+    def _chosen(cls, nvml: Any, which: int | str | None, *, by_bus: bool) -> Gpu | None:
         if which is None:
             return None
         try:
-            if isinstance(which, int):
+            if isinstance(which, str):
+                return cls(nvml, _by_uuid(nvml, which))
+            if by_bus or nvml.nvmlDeviceGetCount() == 1:
                 return cls(nvml, nvml.nvmlDeviceGetHandleByIndex(which))
-            return cls(nvml, nvml.nvmlDeviceGetHandleByUUID(which))
         except nvml.NVMLError as error:
             log.debug("no GPU %s: %s", which, error)
             return None
+        # The figures of another GPU would be worse than none.
+        log.warning("nobody knows which GPU is number %d: set %s=%s, or name its UUID", which, DEVICE_ORDER, BY_BUS)
+        return None
 
     def name(self) -> str | None:
         """As the driver calls it."""
@@ -169,6 +177,18 @@ class Gpu:
             # Such as power, which some GPUs do not measure.
             log.debug("the driver does not say: %s", error)
             return None
+
+
+def _by_uuid(nvml: Any, text: str) -> Any:
+    """The handle of the GPU that goes by a UUID, or by the beginning of one as CUDA takes it."""
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(text)
+    except nvml.NVMLError:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        found = [handle for handle in handles if str(nvml.nvmlDeviceGetUUID(handle)).startswith(text)]
+        if len(found) != 1:
+            raise
+        return found[0]
 
 
 class Sampler:

@@ -19,7 +19,7 @@ from engines.runtime import Device
 from stream.bench.child import Answer
 from stream.bench.clip import made_clip
 from stream.bench.frames import clip_info
-from stream.bench.machine import describe_machine
+from stream.bench.machine import BY_BUS, DEVICE_ORDER, describe_machine
 from stream.bench.measure import Job
 from stream.bench.people import MOST_PERSONS
 from stream.bench.records import Case, Clip, Record, Result, Settings
@@ -30,6 +30,10 @@ from stream.report import versions
 #: Of what a process that died has said, so much is shown.
 _LAST_WORDS: Final = 300
 _LARGEST_BATCH: Final = 256
+#: Seconds that a case may take besides its runs: large networks are opened, and some engines plan for minutes. And how
+#: many times as long as it should a run may take.
+_PATIENCE: Final = 7200.0
+_SLACK: Final = 2
 
 OnCase = Callable[[int, int, Case], None]
 
@@ -165,6 +169,9 @@ def _job(plan: Plan, case: Case, video: Path, scratch: Path, *, with_engines: bo
 def _in_own_process(job: Job) -> Answer:
     """What a process finds; it ends with this call, whatever happens."""
     job.answer.unlink(missing_ok=True)
+    # Runs flat out, and as many at a pace.
+    limit = _PATIENCE + _SLACK * 2 * job.runs * job.seconds
+    late = False
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
@@ -172,14 +179,17 @@ def _in_own_process(job: Job) -> Answer:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            # Read once, when numpy is imported (see `stream.__main__`).
-            env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
+            # OpenBLAS's is read once, when numpy is imported (see `stream.__main__`). CUDA would take the fastest GPU
+            # first, and name, memory and power be those of another one.
+            env={"OPENBLAS_NUM_THREADS": "1", DEVICE_ORDER: BY_BUS, **os.environ},
             # Not in our group: Ctrl-C is for us, and we end it.
             start_new_session=True,
         ) as process,
     ):
         try:
-            process.communicate(job.model_dump_json().encode())
+            process.communicate(job.model_dump_json().encode(), timeout=limit)
+        except subprocess.TimeoutExpired:
+            late = True
         finally:
             process.kill()
         said.seek(0)
@@ -187,7 +197,8 @@ def _in_own_process(job: Job) -> Answer:
     try:
         return Answer.model_validate_json(job.answer.read_bytes())
     except (OSError, ValidationError):
-        reason = f"the process that measured ended with {process.returncode}: {_last(words)}"
+        how = f"did not end within {limit:.0f} s" if late else f"ended with {process.returncode}"
+        reason = f"the process that measured {how}: {_last(words)}"
         return Answer(result=Result(case=job.case, reason=reason))
 
 

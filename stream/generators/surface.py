@@ -199,10 +199,11 @@ class SurfaceGenerator:
 
     def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array]:
         image, mask = to_network(crops, self._normalisation)
-        # TensorRT plans for shapes; the whole never changes its own. Elsewhere tables that nobody needs stay where they
-        # are: that saves a device the way, and OpenVINO, which converts halves of all that it is given, the conversion.
-        first = 0 if self._generator.device == "tensorrt" else int(slots.min())
-        end = None if self._generator.device == "tensorrt" else int(slots.max()) + 1
+        # ONNX Runtime's TensorRT provider plans for shapes; the whole never changes its own. Elsewhere, TensorRT plans
+        # included, tables that nobody needs stay where they are: that saves a device the way, and OpenVINO, which
+        # converts halves of all that it is given, the conversion.
+        whole = self._generator.plans_for_shapes
+        first, end = (0, None) if whole else (int(slots.min()), int(slots.max()) + 1)
         feeds: dict[str, Array] = {"image": image, "mask": mask, "vertices": vertices, "slot": slots - first}
         if crops.embedding is not None:
             feeds["embedding"] = np.ascontiguousarray(crops.embedding)

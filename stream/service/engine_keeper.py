@@ -113,7 +113,7 @@ class EngineKeeper:
             return f"no answer for {limit:g} s ({error})" if now - since > limit else None
         self._pulse = pulse
         if pulse.stalled is not None:
-            return f"it hangs: {pulse.stalled}"
+            return f"it is stuck: {pulse.stalled}"
         if self._answered is None:
             _log.info("the engine process for %s answers", self.device)
         self._answered = now

@@ -12,7 +12,7 @@ import pytest
 
 from engines.batching import Batcher, Limits, may_join
 from engines.bundle import Bundle
-from engines.errors import RuntimeFailedError, TensorError
+from engines.errors import OutOfMemoryError, RuntimeFailedError, TensorError
 from engines.manifest import Graph, Tensor
 from engines.runtime import Runtime, open_runtime
 from tests.engines.helpers import tiny_draft
@@ -171,6 +171,26 @@ def test_an_engine_that_cannot_do_several_rows_at_once_is_not_asked_again() -> N
         for one, answer in zip((1, 2), together(batcher, gate, [feeds(1), feeds(2)]), strict=True):
             np.testing.assert_array_equal(answer, doubled(feeds(one))["y"])
     assert runtime.rows.count(2) == 1
+
+
+def test_memory_that_lacked_once_does_not_keep_requests_apart_for_ever() -> None:
+    lacks = [OutOfMemoryError("no memory"), MemoryError(), RuntimeFailedError("CUDA failure 2: out of memory")]
+
+    def short(given: Feeds) -> dict[str, Any]:
+        if len(given["x"]) > 1 and lacks:
+            raise lacks.pop()
+        return doubled(given)
+
+    gate = Gate(short)
+    runtime = Scripted(gate)
+    batcher = Batcher(runtime, Limits(wait=0))
+    batcher.run(feeds(0))
+    for _ in range(4):
+        gate.entered.clear()
+        gate.opened.clear()
+        for one, answer in zip((1, 2), together(batcher, gate, [feeds(1), feeds(2)]), strict=True):
+            np.testing.assert_array_equal(answer, doubled(feeds(one))["y"])
+    assert runtime.rows.count(2) == 4
 
 
 def test_answers_whose_shape_depends_on_the_values_are_computed_one_by_one() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
 from engines.cuda import Cuda, import_cudart
-from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError
+from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeFailedError
 from tests.fake_cuda import FakeGpu, fake_cudart
 
 
@@ -13,15 +15,15 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr("engines.cuda.import_module", missing)
-    with pytest.raises(RuntimeUnavailableError, match=r'pip install "standin\[tensorrt\]"'):
+    with pytest.raises(DeviceMissingError, match=r'pip install "standin\[tensorrt\]"'):
         import_cudart()
 
 
 @pytest.mark.parametrize("status", ["cudaErrorInsufficientDriver", "cudaErrorNoDevice"])
 def test_without_a_driver_or_a_gpu_the_error_says_so(status: str) -> None:
-    with pytest.raises(RuntimeUnavailableError, match=f"{status}.*driver"):
+    with pytest.raises(DeviceMissingError, match=f"{status}.*driver"):
         Cuda(fake_cudart(FakeGpu(status=status)))
-    with pytest.raises(RuntimeUnavailableError, match="no NVIDIA GPU"):
+    with pytest.raises(DeviceMissingError, match="no NVIDIA GPU"):
         Cuda(fake_cudart(FakeGpu(count=0)))
 
 
@@ -41,6 +43,24 @@ def test_memory_is_given_back_once() -> None:
     assert not gpu.allocated
     assert not gpu.pinned
     assert gpu.calls.count("cudaFree") == 1
+
+
+def test_what_cannot_be_given_back_is_logged_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    gpu = FakeGpu()
+    cuda = Cuda(fake_cudart(gpu))
+    memory, pinned, stream = cuda.allocate(100), cuda.pinned(100), cuda.stream()
+    graph = stream.capture(lambda: None)
+    # As after an error from which no process recovers: every call says it again.
+    for gpu.status in ("cudaErrorInvalidValue", "cudaErrorInitializationError"):
+        graph.free()
+        memory.free()
+        pinned.free()
+        stream.close()
+    said = [record.message for record in caplog.records]
+    for call in ("cudaGraphExecDestroy", "cudaFree", "cudaFreeHost", "cudaStreamDestroy"):
+        assert any(f"could not be given back: a call of CUDA failed: {call} said" in line for line in said)
+    assert len(said) == 5
 
 
 def test_too_little_memory_is_an_error_of_its_own() -> None:

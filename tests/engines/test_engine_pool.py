@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from engines import engine_pool
 from engines.batching import Limits
 from engines.bundle import Bundle
 from engines.engine_messages import Open
-from engines.engine_pool import EnginePool, Watch
+from engines.engine_pool import EnginePool, Watch, limits_for
 from engines.errors import BundleTamperedError, RuntimeFailedError
 from engines.runtime import Runtime
 from tests.engines.serving import SECONDS, Blocking, doubled, feeds, wait_until
+from tests.engines.tensorrt_machines import tiny_machine
 
 
 def question(digest: str = "0" * 64, **changes: Any) -> Open:
@@ -141,11 +143,66 @@ def test_a_run_that_hangs_is_noticed_and_forgotten_when_it_returns() -> None:
         assert watch.stalled() is None
 
 
+class Losing(Blocking):
+    """Says what ONNX Runtime says when the GPU does not answer any more, from the first of some values on."""
+
+    def _run(self, given: Any) -> Any:
+        if given["x"].flat[0] == 13:
+            raise RuntimeFailedError(f"thirteen{' is unlucky' * 100}")
+        if given["x"].flat[0] == 700:
+            raise RuntimeFailedError(f"CUDA failure 700: an illegal memory access was encountered {'; at' * 1000}")
+        return super()._run(given)
+
+
+def test_a_process_that_lost_the_gpu_says_so_from_then_on() -> None:
+    watch = Watch()
+    pool = EnginePool(Limits(), watch, 30.0, Losing())
+    with pool.use(question(), always) as batcher:
+        with pytest.raises(RuntimeFailedError, match="thirteen"):
+            batcher.run(feeds(13))
+        assert watch.stalled() is None, "that was this request's fault"
+        with pytest.raises(RuntimeFailedError, match="CUDA failure 700"):
+            batcher.run(feeds(700))
+        with pytest.raises(RuntimeFailedError, match="thirteen"):
+            batcher.run(feeds(13))
+    said = str(watch.stalled())
+    assert said.startswith("a run of graph detector of b lost the GPU: CUDA failure 700: an illegal memory access")
+    assert len(said) < 1000
+
+
+def test_a_gpu_that_is_lost_when_a_graph_is_opened_is_noticed() -> None:
+    def opener(asked: Open) -> Runtime:
+        raise RuntimeFailedError("cudaMalloc said cudaErrorLaunchFailure")
+
+    watch = Watch()
+    pool = EnginePool(Limits(), watch, 30.0, opener)
+    with pytest.raises(RuntimeFailedError), pool.use(question(), always):
+        pass
+    assert str(watch.stalled()).startswith("opening graph detector of b lost the GPU: cudaMalloc")
+
+
+class Said(Blocking):
+    """Says that it is executed by something, and takes so many rows at a time."""
+
+    def __init__(self, provider: str, most: int | None = None) -> None:
+        super().__init__()
+        self._said = provider
+        self._most = most
+
+    @property
+    def provider(self) -> str:
+        return self._said
+
+    @property
+    def most_rows(self) -> int | None:
+        return self._most
+
+
 def test_an_engine_that_plans_for_new_shapes_gets_the_time_for_it() -> None:
-    for device, stalls in (("cpu", True), ("tensorrt", False)):
-        runtime, watch = Blocking(), Watch()
+    for provider, stalls in (("TensorRT 10.16.1.11", True), ("TensorrtExecutionProvider", False)):
+        runtime, watch = Said(provider), Watch()
         pool = EnginePool(Limits(), watch, 0.01, runtime)
-        with pool.use(question(device=device), always) as batcher, ThreadPoolExecutor(1) as threads:
+        with pool.use(question(device="tensorrt"), always) as batcher, ThreadPoolExecutor(1) as threads:
             planning = threads.submit(batcher.run, feeds(-1))
             assert runtime.entered.wait(SECONDS)
             time.sleep(0.02)
@@ -157,6 +214,42 @@ def test_an_engine_that_plans_for_new_shapes_gets_the_time_for_it() -> None:
             wait_until(lambda watch=watch: watch.stalled() is not None)  # type: ignore[misc]
             runtime.let_go.set()
             hung.result()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "most"),
+    [
+        (Said("CUDAExecutionProvider"), 8),
+        # A plan takes what it was built for.
+        (Said("TensorRT 10.16.1.11", 8), 8),
+        (Said("TensorRT 10.16.1.11", 16), 8),
+        (Said("TensorRT 10.16.1.11", 4), 4),
+        (Said("TensorRT 10.16.1.11", 1), 1),
+        # Each number of rows would be another plan.
+        (Said("TensorrtExecutionProvider"), 1),
+    ],
+)
+def test_requests_share_as_many_rows_as_one_run_of_the_engine_takes(runtime: Said, most: int) -> None:
+    assert limits_for(runtime, Limits(8, 0.002, 1)) == Limits(most, 0.002, 1)
+    assert limits_for(runtime, Limits(1, 0.0, 1)) == Limits(1, 0.0, 1)
+
+
+def test_requests_for_a_plan_share_its_runs(tmp_path: Path) -> None:
+    machine = tiny_machine(tmp_path)
+    runtime = machine.runtime()
+    # With such patience a request waits until each of both clients has asked.
+    pool = EnginePool(Limits(8, 1.0, 1), Watch(), 30.0, lambda asked: runtime)
+    with (
+        pool.use(question(device="tensorrt"), always) as one,
+        pool.use(question(device="tensorrt"), always),
+        ThreadPoolExecutor(2) as threads,
+    ):
+        one.run(feeds(0))  # says what an answer looks like
+        asked = [threads.submit(one.run, feeds(value)) for value in (1, 2)]
+        for value, answer in zip((1, 2), asked, strict=True):
+            np.testing.assert_array_equal(answer.result()["y"], doubled(feeds(value)))
+    assert (one.counts.runs, one.counts.rows) == (2, 3)
+    pool.close()
 
 
 def test_the_longest_stall_is_told_first() -> None:

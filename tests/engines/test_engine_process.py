@@ -213,7 +213,7 @@ def test_wrong_options_are_told_in_one_line(path: Path, options: list[str], text
 
 def test_rows_are_joined_only_where_that_gains_time() -> None:
     assert {device: settings_for(device).limits.most_rows for device in DEVICES} == {
-        "cpu": 1, "openvino": 1, "cuda": 8, "tensorrt": 1,
+        "cpu": 1, "openvino": 1, "cuda": 8, "tensorrt": 8,
     }  # fmt: skip
     assert settings_for("cpu", 2).limits.side_by_side == len(os.sched_getaffinity(0))
     with pytest.raises(UsageError, match="not known"):

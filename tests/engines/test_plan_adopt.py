@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engines.errors import BundleError, RuntimeUnavailableError
+from engines.errors import BundleError, RuntimeFailedError, RuntimeUnavailableError
 from engines.plan_adopt import adopt_plan
 from engines.plan_serialize import BuildOptions
-from engines.plans import Plan, find_plan
+from engines.plans import Plan, find_plan, read_plan
 from tests.engines.tensorrt_machines import FakeMachine, tiny_machine
 
 
@@ -78,6 +78,18 @@ def test_a_plan_of_another_graph_is_refused_and_leaves_nothing(machine: FakeMach
                 tensorrt=machine.tensorrt.module, cuda=machine.cuda,
             )  # fmt: skip
         assert list(machine.folder.glob("*.plan")) == []
+
+
+def test_a_plan_that_does_not_run_leaves_the_one_that_is_there(machine: FakeMachine, tmp_path: Path) -> None:
+    good = adopt(machine, brought(machine, tmp_path / "usb"))
+    before = good.path.read_bytes(), good.path.with_suffix(".json").read_bytes()
+    bad = tmp_path / "usb" / "bad.plan"
+    bad.write_bytes(before[0])
+    machine.tensorrt.data_dependent = ("y",)
+    with pytest.raises(RuntimeFailedError, match="depend on data"):
+        adopt(machine, bad)
+    assert (good.path.read_bytes(), good.path.with_suffix(".json").read_bytes()) == before
+    assert read_plan(good.path) == good
 
 
 def test_a_plan_that_brings_code_is_taken_only_as_one(machine: FakeMachine, tmp_path: Path) -> None:

@@ -181,6 +181,15 @@ def test_of_those_that_build_the_same_only_the_first_builds(machine: FakeMachine
     assert len({one.plan.path for one in built}) == 1
 
 
+def test_the_plan_that_was_asked_for_last_is_the_newest_though_it_was_there(machine: FakeMachine) -> None:
+    first = machine.build().plan
+    os.utime(first.path, (0, 0))
+    second = machine.build(shapes=machine.shapes(N=Range(1, 2, 2))).plan
+    os.utime(second.path, (1, 1))
+    assert machine.build().was_there
+    assert first.path.stat().st_mtime > second.path.stat().st_mtime
+
+
 def test_what_a_killed_build_left_is_removed(machine: FakeMachine) -> None:
     plan = machine.build().plan
     stale = plan.path.with_name(f".{plan.path.name}.1234.part")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from engines import runtime as runtime_module
-from engines.errors import OutOfMemoryError, RuntimeUnavailableError, UsageError
+from engines.engine_messages import Open
+from engines.engine_pool import open_asked
+from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeUnavailableError, UsageError
 from engines.plan_open import open_plan
 from engines.plan_serialize import BuildOptions
 from engines.plans import Plan, plans_folder, read_plan
@@ -49,6 +52,8 @@ def test_without_a_plan_the_error_says_for_what_and_how_to_build_one(machine: Fa
     ):  # fmt: skip
         assert part in text
     assert "\n" not in text
+    # Another graph may have one.
+    assert not isinstance(caught.value, DeviceMissingError)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +135,14 @@ def test_plans_that_bring_code_need_permission(machine: FakeMachine) -> None:
     opened(machine, host_code=True).close()
 
 
+def test_a_plan_that_brings_code_does_not_stand_before_one_that_does_not(machine: FakeMachine) -> None:
+    plain = machine.build().plan
+    os.utime(plain.path, (0, 0))
+    machine.build(BuildOptions("fp32", version_compatible=True))
+    opened(machine).close()
+    assert machine.tensorrt.builds == 2
+
+
 def test_plans_of_bundles_that_are_not_ours_are_found_in_the_users_folder(
     machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +167,23 @@ def installed(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> FakeMach
     monkeypatch.setattr("engines.plan_open.import_tensorrt", lambda: machine.tensorrt.module)
     monkeypatch.setattr("engines.plan_open.Cuda", lambda: machine.cuda)
     return machine
+
+
+def test_an_engine_process_builds_no_plan_and_says_what_to_do_first(
+    installed: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = installed.bundle
+    asked = Open(
+        bundle=str(bundle.path), digest=bundle.digest, graph="detector", device="tensorrt", threads=1, spinning=False
+    )
+    with pytest.raises(RuntimeUnavailableError, match=r"run: standin engines build /\S+ first; .* builds none$"):
+        open_asked(asked)
+    monkeypatch.setenv("STANDIN_TENSORRT", "build")
+    with pytest.raises(RuntimeUnavailableError, match=r"builds none, whatever STANDIN_TENSORRT says$"):
+        open_asked(asked)
+    assert installed.tensorrt.builds == 0
+    installed.build()
+    open_asked(asked).close()
 
 
 def test_device_tensorrt_is_a_plan_where_tensorrt_is_there(installed: FakeMachine) -> None:

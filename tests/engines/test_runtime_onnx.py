@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from engines.bundle import Bundle, write_bundle
-from engines.errors import BundleError, OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
+from engines.errors import BundleError, DeviceMissingError, OutOfMemoryError, RuntimeFailedError, TensorError
 from engines.onnx_binding import OrtArray
 from engines.runtime import open_runtime
 from engines.runtime_onnx import (
@@ -28,7 +28,7 @@ from tests.engines.onnx_fakes import CPU, CUDA, TENSORRT, FakeOnnxRuntime, assig
 def test_a_provider_that_is_not_there_is_an_error_that_lists_those_that_are(tiny: Bundle, device: Any) -> None:
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has the CUDA provider")
-    with pytest.raises(RuntimeUnavailableError, match=CPU) as caught:
+    with pytest.raises(DeviceMissingError, match=CPU) as caught:
         open_runtime(tiny, device=device)
     assert "pip install" in str(caught.value)
     assert CUDA in str(caught.value)
@@ -42,7 +42,7 @@ def test_providers_come_in_the_order_of_preference() -> None:
 
 @pytest.mark.parametrize("active", [[CPU], [CUDA, CPU], []])
 def test_a_fall_back_after_creation_is_an_error(active: list[str]) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="fell back"):
+    with pytest.raises(DeviceMissingError, match="fell back"):
         require_active("tensorrt", active)
 
 
@@ -72,7 +72,7 @@ def test_a_session_that_fell_back_is_never_used(
 ) -> None:
     fake = FakeOnnxRuntime(doubled, active=[CPU])
     use(monkeypatch, fake, preload_dlls=lambda: print("libcudnn was not found"))
-    with pytest.raises(RuntimeUnavailableError, match=f"needs {wanted}.* fell back to CPUExecutionProvider"):
+    with pytest.raises(DeviceMissingError, match=f"needs {wanted}.* fell back to CPUExecutionProvider"):
         open_runtime(tiny, device=device)
     assert fake.made[0]["enable_fallback"] == 0
     assert fake.rows == []
@@ -251,13 +251,13 @@ def test_without_onnx_runtime_the_error_says_what_to_install(monkeypatch: pytest
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr("engines.runtime_onnx.import_module", missing)
-    with pytest.raises(RuntimeUnavailableError, match=r'pip install "standin\[cpu\]"'):
+    with pytest.raises(DeviceMissingError, match=r'pip install "standin\[cpu\]"'):
         import_onnxruntime()
 
 
 def test_an_emptied_installation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.runtime_onnx.import_module", types.ModuleType)
-    with pytest.raises(RuntimeUnavailableError, match="empty"):
+    with pytest.raises(DeviceMissingError, match="empty"):
         import_onnxruntime()
 
 

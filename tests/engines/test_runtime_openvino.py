@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engines.bundle import Bundle, write_bundle
-from engines.errors import BundleError, RuntimeFailedError, RuntimeUnavailableError
+from engines.errors import BundleError, DeviceMissingError, RuntimeFailedError
 from engines.manifest import Graph, Tensor
 from engines.runtime import open_runtime
 from engines.runtime_openvino import import_openvino
@@ -79,13 +79,13 @@ def test_without_openvino_the_error_says_what_to_install(monkeypatch: pytest.Mon
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr("engines.runtime_openvino.import_module", missing)
-    with pytest.raises(RuntimeUnavailableError, match=r'pip install "standin\[openvino\]"'):
+    with pytest.raises(DeviceMissingError, match=r'pip install "standin\[openvino\]"'):
         import_openvino()
 
 
 def test_an_emptied_installation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.runtime_openvino.import_module", types.ModuleType)
-    with pytest.raises(RuntimeUnavailableError, match="empty"):
+    with pytest.raises(DeviceMissingError, match="empty"):
         import_openvino()
 
 

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from engines.dlpack import CPU, CUDA, DeviceArray
-from engines.errors import BundleError, OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
+from engines.errors import (
+    BundleError,
+    DeviceMissingError,
+    OutOfMemoryError,
+    RuntimeFailedError,
+    RuntimeUnavailableError,
+    TensorError,
+)
 from engines.plan_serialize import BuildOptions
+from engines.plan_shapes import Range
 from engines.runtime_tensorrt import TensorrtRuntime
 from tests.engines.tensorrt_machines import VERSIONS, FakeMachine, tiny_machine
 
@@ -54,6 +62,18 @@ def test_memory_is_taken_once_and_given_back(machine: FakeMachine) -> None:
     assert (machine.gpu.used, machine.gpu.pinned, machine.gpu.streams) == (0, {}, set())
     with pytest.raises(RuntimeFailedError, match="closed"):
         runtime.run(feeds(1))
+
+
+def test_closing_does_not_fail_where_the_gpu_is_lost(machine: FakeMachine) -> None:
+    runtime = machine.runtime()
+    for _ in range(2):
+        runtime.run(feeds(2))
+    machine.gpu.status = "cudaErrorInvalidValue"
+    with pytest.raises(RuntimeFailedError, match="cudaErrorInvalidValue"):
+        runtime.run(feeds(2))
+    runtime.close()
+    with pytest.raises(RuntimeFailedError, match="closed"):
+        runtime.run(feeds(2))
 
 
 def test_shapes_that_come_again_run_as_a_cuda_graph_with_the_arrays_of_that_run(machine: FakeMachine) -> None:
@@ -160,6 +180,34 @@ def test_a_run_that_is_out_of_memory_is_tried_with_fewer_rows_then_fails(machine
         np.testing.assert_array_equal(runtime.run(feeds(3))["y"], expected(feeds(3)))
 
 
+def test_memory_that_lacked_for_a_while_means_fewer_rows_for_a_while(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.splitting._KEPT", 0.0)
+    with machine.runtime() as runtime:
+        machine.tensorrt.run_rows = 5
+        np.testing.assert_array_equal(runtime.run(feeds(8))["y"], expected(feeds(8)))
+        assert machine.tensorrt.runs == 2
+        machine.tensorrt.run_rows = 10
+        assert runtime.rows == 8
+        np.testing.assert_array_equal(runtime.run(feeds(8))["y"], expected(feeds(8)))
+        assert machine.tensorrt.runs == 3
+
+
+def test_a_plan_that_takes_no_single_rows_runs_in_parts_that_it_takes(machine: FakeMachine) -> None:
+    plan = machine.build(shapes=machine.shapes(N=Range(2, 4, 4))).plan
+    with TensorrtRuntime(plan, machine.graph, tensorrt=machine.tensorrt.module, cuda=machine.cuda) as runtime:
+        np.testing.assert_array_equal(runtime.run(feeds(9))["y"], expected(feeds(9)))
+        assert machine.tensorrt.runs == 3
+        machine.tensorrt.run_rows = 3
+        np.testing.assert_array_equal(runtime.run(feeds(5, 4))["y"], expected(feeds(5, 4)))
+        assert (runtime.rows, runtime.most_rows) == (2, 4)
+        machine.tensorrt.run_rows = 2
+        with pytest.raises(OutOfMemoryError):
+            runtime.run(feeds(4, 5))
+        assert runtime.rows == 2, "it takes no fewer"
+
+
 def test_what_tensorrt_says_of_a_failure_becomes_one_line_with_the_shapes(machine: FakeMachine) -> None:
     with machine.runtime() as runtime:
         machine.tensorrt.run_error = "Error Code 1: Cask\n(no kernel)"
@@ -196,8 +244,12 @@ def test_a_plan_that_tensorrt_does_not_load_is_an_error_with_its_words(tmp_path:
 def test_a_driver_that_does_not_suit_is_an_error_with_tensorrts_words(machine: FakeMachine) -> None:
     plan = machine.build().plan
     machine.tensorrt.start_error = "CUDA initialization failure with error: 35"
-    with pytest.raises(RuntimeUnavailableError, match=r"cannot start here \(CUDA initialization.*nullptr.*driver"):
+    with pytest.raises(DeviceMissingError, match=r"cannot start here \(CUDA initialization.*nullptr.*driver"):
         TensorrtRuntime(plan, machine.graph, tensorrt=machine.tensorrt.module, cuda=machine.cuda)
+    machine.tensorrt.start_error = "Error Code 2: OutOfMemory"
+    with pytest.raises(RuntimeUnavailableError, match="OutOfMemory") as caught:
+        TensorrtRuntime(plan, machine.graph, tensorrt=machine.tensorrt.module, cuda=machine.cuda)
+    assert not isinstance(caught.value, DeviceMissingError)
 
 
 def test_a_plan_that_brings_code_is_loaded_only_if_that_is_allowed(machine: FakeMachine) -> None:

@@ -50,6 +50,31 @@ def feeds(rows: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("rows", "memory", "least", "most", "runs"),
+    [
+        (8, 8, 1, 3, [3, 3, 2]),
+        (8, 8, 1, 16, [8]),
+        (7, 8, 2, 3, [3, 3, 2]),
+        (9, 3, 2, 4, [4, 2, 2, 2, 2, 2]),
+    ],
+)
+def test_a_run_has_no_more_and_no_fewer_rows_than_it_takes(
+    rows: int, memory: int, least: int, most: int, runs: list[int]
+) -> None:
+    gpu, given, clock = Gpu(memory), feeds(rows), Clock()
+    splitter = Splitter(INPUTS, OUTPUTS, clock, least=least, most=most)
+    assert splitter.most_rows == most
+    np.testing.assert_array_equal(splitter.run(gpu, given)["y"], given["x"] + given["table"][0])
+    assert gpu.rows == runs
+    clock.now += 3600
+    assert splitter.most_rows == most
+    gpu.most = 0
+    with pytest.raises(OutOfMemoryError):
+        splitter.run(gpu, feeds(rows))
+    assert min(gpu.rows) >= least
+
+
+@pytest.mark.parametrize(
     ("rows", "most", "runs"),
     [(1, 1, [1]), (4, 8, [4]), (8, 4, [8, 4, 4]), (8, 3, [8, 4, 2, 2, 2, 2]), (5, 1, [5, 2, 1, 1, 1, 1, 1])],
 )

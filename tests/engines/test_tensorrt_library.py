@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from engines.cuda import Gpu
-from engines.errors import RuntimeUnavailableError
+from engines.errors import DeviceMissingError
 from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, this_machine
 from tests.fake_cuda import FakeGpu
 from tests.fake_tensorrt import FakeTensorrt
@@ -19,13 +23,13 @@ def test_without_tensorrt_the_error_says_what_to_install(monkeypatch: pytest.Mon
         raise ImportError("libnvinfer.so.10: cannot open shared object file")
 
     monkeypatch.setattr("engines.tensorrt_library.import_module", missing)
-    with pytest.raises(RuntimeUnavailableError, match=r'libnvinfer\.so\.10.*pip install "standin\[tensorrt\]"'):
+    with pytest.raises(DeviceMissingError, match=r'libnvinfer\.so\.10.*pip install "standin\[tensorrt\]"'):
         import_tensorrt()
 
 
 def test_an_emptied_installation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.tensorrt_library.import_module", ModuleType)
-    with pytest.raises(RuntimeUnavailableError, match="empty"):
+    with pytest.raises(DeviceMissingError, match="empty"):
         import_tensorrt()
 
 
@@ -38,7 +42,7 @@ def test_versions_that_are_not_known_are_refused(version: str, good: bool, monke
     if good:
         assert import_tensorrt() is module
     else:
-        with pytest.raises(RuntimeUnavailableError, match=f"TensorRT {version} is installed, versions 10 and 11"):
+        with pytest.raises(DeviceMissingError, match=f"TensorRT {version} is installed, versions 10 and 11"):
             import_tensorrt()
 
 
@@ -63,6 +67,46 @@ def test_there_is_one_logger_for_all_and_each_hears_of_its_own_thread() -> None:
     del mine
     gc.collect()
     assert list(logger.listeners) == [everything]
+
+
+def test_whoever_begins_to_listen_while_tensorrt_speaks_disturbs_nobody() -> None:
+    world = FakeTensorrt(FakeGpu())
+    kept = [Sayings() for _ in range(200)]
+    logger = make_logger(world.module, kept[0])
+    for sayings in kept:
+        make_logger(world.module, sayings)
+    added: list[Sayings] = []
+
+    def listen() -> None:
+        added.append(Sayings())
+        make_logger(world.module, added[-1])
+
+    class Slow(weakref.WeakSet[Sayings]):
+        """Takes its time while it is read, in which another thread would like to add to it."""
+
+        def __iter__(self) -> Iterator[Sayings]:
+            for number, sayings in enumerate(super().__iter__()):
+                if number == 10:
+                    adding.start()
+                    adding.join(0.1)
+                yield sayings
+
+    adding = threading.Thread(target=listen)
+    logger.listeners = Slow(kept)
+    logger.tell(world.module.ILogger.Severity.ERROR, "no")
+    adding.join()
+    assert {sayings.text for sayings in kept} == {"no"}
+    assert added[0] in logger.listeners
+
+
+def test_nothing_is_raised_into_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = FakeTensorrt(FakeGpu())
+    sayings = Sayings()
+    logger = make_logger(world.module, sayings)
+    broken = Mock(side_effect=RuntimeError("Set changed size during iteration"))
+    monkeypatch.setattr(sayings, "add", broken)
+    logger.log(world.module.ILogger.Severity.ERROR, "an error")
+    broken.assert_called_once()
 
 
 def test_complaints_are_logged_and_kept_and_chatter_is_not(caplog: pytest.LogCaptureFixture) -> None:

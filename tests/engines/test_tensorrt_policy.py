@@ -4,7 +4,7 @@ from importlib import metadata
 
 import pytest
 
-from engines.errors import RuntimeUnavailableError, UsageError
+from engines.errors import DeviceMissingError, UsageError
 from engines.tensorrt_policy import (
     Policy,
     goes_by_plans,
@@ -54,7 +54,7 @@ def test_plans_are_the_way_where_tensorrt_is_there(policy: Policy, version: str 
 
 @pytest.mark.parametrize("version", ["11.4.0.106", "9.3.0", "8.6.1.post1"])
 def test_onnx_runtimes_provider_with_another_tensorrt_is_refused(version: str) -> None:
-    with pytest.raises(RuntimeUnavailableError, match=f"needs TensorRT 10, TensorRT {version} is installed; run plans"):
+    with pytest.raises(DeviceMissingError, match=f"needs TensorRT 10, TensorRT {version} is installed; run plans"):
         goes_by_plans(Policy(onnxruntime=True), version)
     assert provider_problem("10.3.0") is None
 

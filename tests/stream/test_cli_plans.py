@@ -3,14 +3,15 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import filelock
 import onnx
 import pytest
 from typer.testing import CliRunner
 
-from engines.bundle import write_bundle
+from engines.bundle import open_bundle, write_bundle
 from engines.errors import BundleError, RuntimeUnavailableError, UsageError
 from engines.manifest import ManifestDraft
-from engines.plan_build import PlanBuilder
+from engines.plan_build import LOCK_NAME, PlanBuilder
 from engines.store import Store
 from stream.cli_engines import app
 from stream.cli_export import export_command
@@ -70,9 +71,11 @@ def test_options_reach_the_builder(machine: FakeMachine) -> None:
     assert config.shapes["x"] == ((1, 2, 1), (4, 2, 4), (8, 2, 9))
 
 
-def test_a_single_number_is_the_largest_batch(machine: FakeMachine) -> None:
+def test_a_single_number_is_the_most(machine: FakeMachine) -> None:
     call("build", "tiny", "--shape", "w=4", "--batch", "8")
-    assert machine.tensorrt.configs[0].shapes["x"] == ((1, 2, 4), (8, 2, 4), (8, 2, 4))
+    assert machine.tensorrt.configs[-1].shapes["x"] == ((1, 2, 1), (8, 2, 4), (8, 2, 4))
+    call("build", "tiny", "--shape", "w=4,4", "--batch", "8")
+    assert machine.tensorrt.configs[-1].shapes["x"] == ((1, 2, 4), (8, 2, 4), (8, 2, 4))
 
 
 @pytest.mark.parametrize(
@@ -182,6 +185,56 @@ def test_prune_removes_plans_of_bundles_that_are_not_there_any_more(machine: Fak
     orphan.write_bytes(b"x")
     assert "the bundle that it was built from is not there" in call("prune")
     assert not orphan.exists()
+
+
+@pytest.fixture
+def elsewhere(machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    """The tiny bundle in no store, and not ours to write to, with a plan in the user's folder."""
+    place = tmp_path / "elsewhere" / "tiny"
+    place.parent.mkdir()
+    machine.bundle.path.rename(place)
+    machine.bundle = open_bundle(place)
+    monkeypatch.setattr("engines.plans.BUILT_IN", place.parent)
+    call("build", str(place), *SHAPES)
+    return machine
+
+
+def plans_in(store: Path) -> list[Path]:
+    return list((store / "plans").glob("tiny-*/*.plan"))
+
+
+def test_prune_finds_bundles_that_lie_elsewhere(elsewhere: FakeMachine, store: Path) -> None:
+    assert len(plans_in(store)) == 1
+    assert "0 plans" in call("prune")
+    assert len(plans_in(store)) == 1
+    elsewhere.gpu.capability = (8, 9)
+    assert "this GPU has 8.9" in call("prune", "--dry-run")
+    elsewhere.gpu.capability = (9, 0)
+    elsewhere.bundle.file("detector.onnx").write_bytes(b"damaged")
+    assert "0 plans" in call("prune"), "it may be made whole again"
+    elsewhere.bundle.path.rename(store / "away")
+    assert "the bundle that it was built from is not there" in call("prune")
+    assert plans_in(store) == []
+
+
+def test_prune_removes_plans_of_a_bundle_elsewhere_that_is_another_now(elsewhere: FakeMachine, store: Path) -> None:
+    manifest = elsewhere.bundle.path / "bundle.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert "the bundle that it was built from is not there" in call("prune")
+    assert plans_in(store) == []
+
+
+def test_prune_does_not_touch_what_is_being_built(machine: FakeMachine) -> None:
+    machine.folder.mkdir()
+    # As a build leaves it for a moment: the record comes last.
+    plan = machine.folder / "detector-fp32.plan"
+    plan.write_bytes(b"x")
+    with filelock.FileLock(machine.folder / LOCK_NAME):
+        text = call("prune")
+    assert f"{machine.folder} is left out: a build is under way there" in text
+    assert "0 plans" in text
+    assert plan.exists()
+    assert "1 plans" in call("prune")
 
 
 def test_prune_leaves_a_damaged_bundles_plans_alone(machine: FakeMachine, store: Path) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeUnavailableError, StandinError
 from stream.bench.child import answer
 from stream.bench.measure import Job
 from stream.bench.records import Case
@@ -37,6 +39,23 @@ def test_an_answer_has_figures(clip: Path, tmp_path: Path, monkeypatch: pytest.M
     assert found.result.figures is not None
     assert found.result.reason is None
     assert not found.no_device
+
+
+@pytest.mark.parametrize(
+    ("error", "no_device"),
+    [
+        (DeviceMissingError("no driver"), True),
+        (RuntimeUnavailableError("graph 'detector' has no plan for this GPU"), False),
+        (OutOfMemoryError("the GPU is out of memory"), False),
+    ],
+)
+def test_only_what_is_missing_for_every_case_marks_the_device(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: StandinError, no_device: bool
+) -> None:
+    monkeypatch.setattr("stream.bench.child.measure", Mock(side_effect=error))
+    found = answer(job(clip, tmp_path, "tensorrt"))
+    assert found.result.reason == str(error)
+    assert found.no_device is no_device
 
 
 def test_a_device_that_is_not_there_is_told_from_other_reasons(

@@ -67,6 +67,20 @@ def test_a_case_that_was_not_measured_again_does_not_pass_the_gate() -> None:
     assert compare(one, both).missing == ()
 
 
+def test_withheld_frames_are_no_speed() -> None:
+    usual = figures(40, noise=0.02)
+    fast = figures(80, noise=0.02)
+    withholding = fast.model_copy(update={"content": fast.content.model_copy(update={"withheld": 27})})
+    before, after = (record(Result(case=case(4), figures=found)) for found in (usual, withholding))
+    found = compare(before, after)
+    (text,) = found.withheld
+    assert found.slower_than(0.9) == (text,)
+    assert "4 persons: 10.0% of the frames were withheld, 0.0% in the first record" in text
+    # As many as before are nothing new, nor are fewer.
+    assert compare(after, after).slower_than(0.9) == ()
+    assert compare(after, before).withheld == ()
+
+
 def test_records_without_a_common_case_are_refused() -> None:
     one, other = record(Result(case=case(1), figures=figures())), record(Result(case=case(2), figures=figures()))
     with pytest.raises(UsageError, match=r"1 person in.*2 persons in"):

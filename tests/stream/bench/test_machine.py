@@ -25,6 +25,8 @@ class Library:
         self.milliwatts = 250_000
         self.asked_for: list[object] = []
         self.shut = False
+        #: As CUDA_VISIBLE_DEVICES may name them, by their place on the bus.
+        self.uuids = ["GPU-8932f937-0", "GPU-8932aaaa-1", "GPU-17-2"]
 
     def __getattr__(self, name: str) -> Any:
         return create_autospec(getattr(pynvml, name), side_effect=lambda *arguments: self._answer(name, *arguments))
@@ -36,7 +38,13 @@ class Library:
             self.asked_for.append(arguments[0])
         if self.broken and name != "nvmlInit":
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        if name == "nvmlDeviceGetHandleByUUID" and arguments[0] not in self.uuids:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        if name == "nvmlDeviceGetUUID":
+            return self.uuids[arguments[0]]
         return {
+            "nvmlDeviceGetCount": len(self.uuids),
+            "nvmlDeviceGetHandleByIndex": arguments[0] if arguments else None,
             "nvmlDeviceGetName": "a GPU",
             "nvmlSystemGetDriverVersion": "600.1",
             "nvmlDeviceGetMemoryInfo": types.SimpleNamespace(used=self.used, total=400 * 2**20),
@@ -98,12 +106,12 @@ def test_without_the_package_there_is_no_gpu() -> None:
 def test_a_gpu_is_opened_and_the_library_left(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
     use(monkeypatch, library)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1234,0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-17-2,0")
     with Gpu.opened() as found:
         assert found is not None
         assert (found.name(), found.driver()) == ("a GPU", "600.1")
         assert not library.shut
-    assert library.asked_for == ["GPU-1234"]
+    assert library.asked_for == ["GPU-17-2"]
     assert library.shut
 
 
@@ -129,6 +137,38 @@ def test_a_gpu_that_is_not_there_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_the_gpu_is_the_one_that_cuda_takes_first(text: str | None, expected: object) -> None:
     assert visible_gpu(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "handle"),
+    [("GPU-17", 2), ("GPU-8932f", 0), ("GPU-8932a,GPU-17", 1), ("GPU-8932", None), ("GPU-9", None)],
+)
+def test_a_gpu_may_be_named_by_the_beginning_of_its_uuid(
+    monkeypatch: pytest.MonkeyPatch, text: str, handle: int | None
+) -> None:
+    library = Library()
+    use(monkeypatch, library)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+    with Gpu.opened() as found:
+        assert (None if found is None else found._handle) == handle
+
+
+@pytest.mark.parametrize(
+    ("order", "count", "is_known"),
+    [(None, 3, True), ("PCI_BUS_ID", 3, True), ("FASTEST_FIRST", 3, False), ("FASTEST_FIRST", 1, True)],
+)
+def test_a_gpu_by_its_number_is_known_only_where_cuda_counts_as_the_driver_does(
+    monkeypatch: pytest.MonkeyPatch, order: str | None, count: int, is_known: bool
+) -> None:
+    library = Library()
+    library.uuids = library.uuids[:count]
+    use(monkeypatch, library)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if order is not None:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    with Gpu.opened() as found:
+        assert (found is not None) is is_known
 
 
 def test_a_gpu_is_asked_for_name_memory_and_power() -> None:

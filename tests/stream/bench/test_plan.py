@@ -96,13 +96,39 @@ def test_a_process_that_dies_is_a_reason_and_not_an_end(
     home: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("STANDIN_HOME", str(home))
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'stream.bench.child' in sys.orig_argv:\n    sys.stderr.write('out of luck\\n')\n"
-        "    sys.stderr.flush()\n    os._exit(7)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    instead_of_the_child(monkeypatch, tmp_path, "print('out of luck', file=sys.stderr, flush=True)\nos._exit(7)")
     (result,) = bench(plan(clip)).results
     assert result.reason == "the process that measured ended with 7: out of luck"
+
+
+def instead_of_the_child(monkeypatch: pytest.MonkeyPatch, folder: Path, lines: str) -> None:
+    body = "".join(f"    {line}\n" for line in lines.splitlines())
+    (folder / "sitecustomize.py").write_text(f"import os, sys\nif 'stream.bench.child' in sys.orig_argv:\n{body}")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_a_process_that_does_not_end_is_ended(clip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    instead_of_the_child(
+        monkeypatch, tmp_path, "import time\nprint('asleep', file=sys.stderr, flush=True)\ntime.sleep(60)"
+    )
+    monkeypatch.setattr("stream.bench.plan._PATIENCE", 1.6)
+    began = time.monotonic()
+    (result,) = bench(plan(clip)).results
+    assert time.monotonic() - began < 30
+    assert result.reason == "the process that measured did not end within 2 s: asleep"
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, "PCI_BUS_ID"), ("FASTEST_FIRST", "FASTEST_FIRST")])
+def test_cuda_counts_gpus_as_the_driver_does_unless_somebody_wants_it_otherwise(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, taken: str
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", given)
+    lines = "print(os.environ['CUDA_DEVICE_ORDER'], file=sys.stderr, flush=True)\nos._exit(3)"
+    instead_of_the_child(monkeypatch, tmp_path, lines)
+    (result,) = bench(plan(clip)).results
+    assert result.reason == f"the process that measured ended with 3: {taken}"
 
 
 def test_what_is_no_video_is_an_error(tmp_path: Path) -> None:

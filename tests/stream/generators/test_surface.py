@@ -359,33 +359,3 @@ def test_close_while_tables_are_built(bundle: Bundle) -> None:
     assert unet.closed
     with pytest.raises(RuntimeFailedError, match="closed"):
         generator.request([1])
-
-
-class OnTensorRt(Watched):
-    """Says that it runs there: TensorRT makes a plan for each shape."""
-
-    @property
-    def device(self) -> Any:
-        return "tensorrt"
-
-
-def test_tensorrt_sees_tables_of_one_shape_only(bundle: Bundle) -> None:
-    unet = OnTensorRt(bundle, "generator")
-    generator = SurfaceGenerator(
-        Watched(bundle, "mapping"),
-        unet,
-        kind=Kind.PERSON,
-        size=(HEIGHT, WIDTH),
-        normalisation=bundle.manifest.normalisation,
-        vertices=VERTICES,
-        truncation=Truncation(0.7),
-        latents=Latents(0),
-        budget=4 * BYTES,
-    )
-    one = built(generator, 1).generate(crops(1)).output
-    built(generator, 1, 2).generate(crops(1, 2))
-    assert {len(feeds["table_0"]) for feeds in unet.fed} == {4}
-    generator.close()
-    elsewhere, _, _ = make(bundle)
-    assert np.array_equal(built(elsewhere, 1).generate(crops(1)).output, one)
-    elsewhere.close()

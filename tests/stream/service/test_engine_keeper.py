@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from engines.bundle import Bundle
+from engines.engine_client import ping
+from engines.engine_messages import Pulse
 from engines.errors import RuntimeFailedError, StandinError, UsageError
 from engines.runtime import Runtime, open_runtime
 from stream.service.engine_keeper import EngineKeepers
@@ -73,6 +75,17 @@ def test_one_that_dies_or_does_not_answer_is_started_again(
         # What was counted before counts on.
         until(lambda: keepers.status()[0].runs >= 2, "its count")
         assert keepers.status()[0].rows >= keepers.status()[0].runs
+
+
+def test_one_whose_runs_can_never_succeed_again_is_started_again(
+    keepers: EngineKeepers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = [Pulse(device="cpu", stalled="a run lost the GPU: CUDA failure 700")]
+    monkeypatch.setattr("stream.service.engine_keeper.ping", lambda *given: said.pop() if said else ping(*given))
+    keepers.path("cpu")
+    until(lambda: keepers.status()[0].restarts == 1, "another process")
+    assert "started again: it is stuck: a run lost the GPU" in caplog.text
+    until(lambda: keepers.status()[0].running, "an answer")
 
 
 def test_where_nothing_can_listen_is_an_error(tmp_path: Path) -> None:
