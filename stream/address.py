@@ -152,7 +152,7 @@ def _address(text: str, schemes: tuple[str, ...], use: str) -> Address:
     if found := _URL.match(text):
         scheme = found.group(1).lower()
         if scheme == "file":
-            return Address(Place.FILE, urlsplit(text).path)
+            return Address(Place.FILE, _local_path(text))
         if scheme not in schemes:
             known = ", ".join(f"{name}://" for name in schemes)
             raise UsageError(f"{_without_secrets(text)} cannot be {use}; expected a file or one of {known}")
@@ -167,6 +167,18 @@ def _address(text: str, schemes: tuple[str, ...], use: str) -> Address:
     if _DEVICE.match(text):
         return Address(Place.DEVICE, text)
     return Address(Place.FILE, text)
+
+
+def _local_path(text: str) -> str:
+    """Of a file's URL, which has three slashes: behind two stands a host."""
+    expected = "expected something like file:///recordings/clip.mp4"
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise UsageError(f"{_without_secrets(text)} is no URL: its host cannot be read; {expected}") from None
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{_without_secrets(text)} names a host, and no file of this machine; {expected}")
+    return parts.path
 
 
 def _check(text: str) -> None:

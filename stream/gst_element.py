@@ -82,6 +82,8 @@ class StandinElement(Gst.Element):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._given: dict[str, str] = {}
+        #: Whether all that was given was understood: without one setting another stream would go out than was meant.
+        self._whole = True
         self._anonymizer: Anonymizer | None = None
         self._pixels: Pixels | None = None
         self._rate: Fraction | None = None
@@ -112,15 +114,22 @@ class StandinElement(Gst.Element):  # type: ignore[misc]
 
     def do_get_property(self, property: Any) -> str:  # noqa: A002  GObject's name
         """The text that was given, empty where there was none."""
+        return self._guarded(self._get_property, "")(property)
+
+    def _get_property(self, property: Any) -> str:  # noqa: A002
         return self._given.get(property.name.replace("-", "_"), "")
 
     def do_set_property(self, property: Any, value: str) -> None:  # noqa: A002
-        """Takes effect when the element starts."""
+        """Takes effect when the element starts, which it does not if this fails."""
+        self._whole &= self._guarded(self._set_property, False)(property, value)
+
+    def _set_property(self, property: Any, value: str) -> bool:  # noqa: A002
         name = property.name.replace("-", "_")
         if value:
             self._given[name] = value
         else:
             self._given.pop(name, None)
+        return True
 
     def do_change_state(self, transition: Gst.StateChange) -> Gst.StateChangeReturn:
         """Engines are opened on the way up, so that a wrong setting stops the pipeline before its first buffer."""
@@ -136,6 +145,8 @@ class StandinElement(Gst.Element):  # type: ignore[misc]
         return result
 
     def _open(self) -> None:
+        if not self._whole:
+            raise StandinError("a property could not be set")
         values = {name: text.split(",") if name in _LISTS else text for name, text in self._given.items()}
         settings = make_settings(AnonymizerSettings, values, origin="properties")
         self._anonymizer = Anonymizer.from_settings(settings)

@@ -26,7 +26,7 @@ Outcome = Literal["anonymized", "withheld", "dropped"]
 
 
 class Latencies(BaseModel):
-    """End-to-end latencies: from the arrival of a frame's packet until its frame was encoded.
+    """End-to-end latencies: from the arrival of a frame's packet, as far as it is known, until its frame was encoded.
 
     Attributes:
         counts: frames in each class, the last one being those above all bounds.
@@ -105,7 +105,7 @@ class Snapshot(BaseModel):
         rate: frames per second written during the last seconds.
         latency: of live sources; empty for files.
         stage_seconds: that each stage worked.
-        waiting: frames in each queue.
+        waiting: frames in each queue; `source` is what a live one sent and nobody has looked at.
         reconnects: of `source` and `sink`.
         last_error: why the last withheld frame was withheld, None if none was.
         sinks: each output, in their order.

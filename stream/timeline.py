@@ -1,9 +1,9 @@
 """Timeline: the time stamps of a live source, mapped to one that never goes back nor leaps.
 
 Cameras restart their clocks, MPEG-TS counts in 33 bits and RTP in 32, and some pictures have no time stamp at all. What
-comes out here begins at 0 and is strictly increasing; where the source's own clock cannot be followed, the time of
-arrival says how much later a picture is than the one before. Nor can it run away in small steps: but for a slow drift,
-no picture lies much later than it came.
+comes out here begins at 0 and is strictly increasing; where the source's own clock cannot be followed, or there is
+none, the time of arrival says how much later a picture is than the one before. Nor can it run away in small steps: but
+for a slow drift, no picture lies much later than it came.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ _WRAPS: Final = (33, 32)
 #: Seconds by which a source's clock may run ahead of arrival before it counts as a leap: a burst after a short pause.
 #: From picture to picture, and from the beginning on.
 _LEAP: Final = Fraction(3)
+#: Share of the usual step that lies between pictures without time stamps, even if they come at once.
+_LEAST_STEP: Final = Fraction(1, 4)
 #: By how much a source's clock may be wrong for good. A drift up to this adds up to no leap, however long it lasts.
 _DRIFT: Final = 0.005
 
@@ -36,6 +38,8 @@ class Timeline:
         self._arrived = 0.0
         #: Seconds by which the last picture lies later than its arrival, but for drift. Negative where it lies earlier.
         self._ahead = 0.0
+        #: Seconds by which pictures without time stamps were moved apart, which is made up for when there is a gap.
+        self._apart = Fraction(0)
         self.rebased = 0
         """How often the source's clock could not be followed."""
 
@@ -58,7 +62,9 @@ class Timeline:
             if stamp is not None and self._last is not None:
                 advance = _advance(stamp - self._last, time_base, most)
                 self.rebased += advance is None
-            out = self._out + (min(max(passed, self._step), most) if advance is None else advance)
+            if advance is None:
+                advance = min(max(passed, self._step) if stamp is not None else self._spread(passed), most)
+            out = self._out + advance
         if stamp is not None:
             self._last = stamp
         units = self._put(out, passed)
@@ -77,6 +83,12 @@ class Timeline:
     def restart(self) -> None:
         """The source was opened anew: its next time stamp has nothing to do with the last one."""
         self._last = None
+
+    def _spread(self, passed: Fraction) -> Fraction:
+        """Seconds to a picture without a stamp: those that passed, but that several which come at once lie apart."""
+        advance = max(passed - self._apart, self._step * _LEAST_STEP)
+        self._apart = max(Fraction(0), self._apart + advance - passed)
+        return advance
 
     def _passed(self, arrived: float) -> Fraction:
         """Seconds since the last picture arrived."""

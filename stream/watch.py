@@ -64,12 +64,22 @@ class Watch:
             update={
                 "frames": counted.frames | {"dropped": late + self.pipeline.superseded},
                 "stage_seconds": self.pipeline.busy,
-                "waiting": self.pipeline.waiting,
+                "waiting": self._waiting(),
                 "reconnects": {"source": _reconnects([self.source]), "sink": _reconnects(self.sinks)},
                 "source": self._source_state(),
                 "sinks": tuple(self._state(place, sink) for place, sink in enumerate(self.sinks)),
             }
         )
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the source is held by a call that no time-out ends."""
+        return _known(self.source, "hangs", bool) or False
+
+    def _waiting(self) -> dict[str, int]:
+        """Frames in each queue: those of a live source, and between the stages."""
+        came = _known(self.source, "waiting", int)
+        return ({} if came is None else {"source": came}) | self.pipeline.waiting
 
     def _source_state(self) -> SourceState | None:
         there, error = _known(self.source, "there", bool), _known(self.source, "last_error", str)

@@ -125,16 +125,19 @@ def _of_sinks(begun: Iterable[tuple[str, Snapshot]], now: Iterable[tuple[str, Sn
     """Outputs by their number, the first of a stream being 1: their addresses are in no metric."""
     labels = ["stream", "sink"]
     up = GaugeMetricFamily("standin_sink_up", "1 while an output takes the stream, 0 while it is away.", labels=labels)
+    queue = GaugeMetricFamily("standin_sink_queue_frames", "Frames that wait for an output.", labels=labels)
     dropped = CounterMetricFamily("standin_sink_dropped_frames", "Frames that an output did not get.", labels=labels)
     for name, snapshot in now:
         for number, sink in enumerate(snapshot.sinks, 1):
             if sink.there is not None:
                 up.add_metric([name, str(number)], sink.there)
+            if sink.waiting is not None:
+                queue.add_metric([name, str(number)], sink.waiting)
     for name, snapshot in begun:
         for number, sink in enumerate(snapshot.sinks, 1):
             if sink.dropped is not None:
                 dropped.add_metric([name, str(number)], sink.dropped)
-    yield from (up, dropped)
+    yield from (up, queue, dropped)
 
 
 def _of_engines(engines: Iterable[EngineStatus]) -> Iterator[Metric]:

@@ -244,6 +244,9 @@ class Service:
         except StandinError as error:
             _log.error("the config was not taken over, the old one is in force: %s", error)
             return
+        except Exception:  # noqa: BLE001  the streams that run must not end by what nobody thought of
+            _log.exception("the config was not taken over, the old one is in force")
+            return
         with self._lock:
             old, self._config = self._config, new
             for name in (old.streams.keys() - new.streams.keys()) & self._streams.keys():

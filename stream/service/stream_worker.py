@@ -130,7 +130,7 @@ class Reporter:
     """Tells the parent how this process fares, from a thread of its own: the stream never waits for the parent.
 
     What counts as a sign of life is the main thread's: frames that it wrote, and until the first one, that it could be
-    interrupted. Frames that it filled in because none came are no such sign.
+    interrupted. Frames that it filled in because none came are no such sign, nor are those of a source that hangs.
 
     Args:
         pipe: to the parent.
@@ -180,7 +180,7 @@ class Reporter:
     def frame(self, item: Anonymized) -> None:
         """Observer of the pipeline: one more frame was written."""
         self._last = item
-        self._beats += item.withheld != SILENT
+        self._beats += self._lives(item.withheld)
         if item.withheld is None or item.withheld == AWAY or self._state == "starting":
             self._looked, self._in_a_row = time.monotonic(), 0
         else:
@@ -223,6 +223,10 @@ class Reporter:
                     self._report()
             self._send_lines()
             self._report()
+
+    def _lives(self, withheld: str | None) -> bool:
+        """Whether a frame is a sign of life. For a source that is away, whoever reads it has to show one, too."""
+        return withheld != SILENT and not (withheld == AWAY and self._watch is not None and self._watch.hangs)
 
     def _send_lines(self) -> None:
         while self._lines:

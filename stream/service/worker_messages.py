@@ -49,8 +49,8 @@ class Report(BaseModel):
     """How a worker fares.
 
     Attributes:
-        beats: how often its main thread was seen at work. It stands still when that thread does, whatever other
-            threads may do.
+        beats: how often its main thread was seen at work. It stands still when that thread does, or the one that reads
+            a live source, whatever other threads may do.
         state: `starting` until the first frame went out, `away` while the source is.
         snapshot: what it did, None before the first frame.
         source_error: why its source is away, None while it is there or not known to be away.

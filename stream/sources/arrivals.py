@@ -31,6 +31,11 @@ class Arrivals(Generic[T]):
         """How many items were dropped, since they came faster than they were taken."""
         return self._dropped
 
+    @property
+    def waiting(self) -> int:
+        """How many items are neither taken nor dropped yet."""
+        return len(self._items)
+
     def put(self, item: T, arrived: float) -> None:
         """Add what arrived at this time of a monotonic clock."""
         with self._changed:

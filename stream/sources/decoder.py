@@ -59,12 +59,12 @@ class Lost:
     """A picture that should have come out and did not, or that cannot be trusted.
 
     Attributes:
-        pts: presentation time in units of the stream's time base.
+        pts: presentation time in units of the stream's time base, None where the stream has none.
         duration: in the same unit, 0 where unknown.
         damaged: why.
     """
 
-    pts: int
+    pts: int | None
     duration: int
     damaged: str = FAILED
 
@@ -174,7 +174,9 @@ class Decoder:
         except av.error.EOFError:
             return []
         except av.error.FFmpegError as error:
-            _log.info("a packet cannot be decoded: %s", error.strerror)
+            # A line for the first of a broken stretch, and not one for every packet of it.
+            known = self._broken is not None or self._leading_until is not None
+            _log.log(logging.DEBUG if known else logging.INFO, "a packet cannot be decoded: %s", error.strerror)
             if self._key_pts is not None and packet.pts is not None and packet.pts < self._key_pts:
                 # No later picture depends on those that are shown before their key frame.
                 self._leading_until = self._key_pts

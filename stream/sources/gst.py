@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from typing import Any, Final
 
@@ -134,11 +134,12 @@ class GstConnection:
         """Whether nothing is lost if nobody takes pictures for a while."""
         return self._live is False
 
-    def pictures(self, *, strict: bool) -> Iterator[Picture | Lost]:
+    def pictures(self, *, strict: bool, beat: Callable[[], None] = lambda: None) -> Iterator[Picture | Lost]:
         """Pictures in order of presentation.
 
         Args:
             strict: whether pictures count as damaged that depend on something that was lost on the way.
+            beat: called as long as the pipeline is looked after: that has time-outs of its own.
 
         Raises:
             SourceError: nothing came in time, or the pipeline failed.
@@ -146,6 +147,7 @@ class GstConnection:
         self._guard.strict = strict
         kept = 0
         while True:
+            beat()
             try:
                 sample = self._outlet.next()
             except EOFError:

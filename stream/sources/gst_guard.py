@@ -70,7 +70,7 @@ class Guard:
 
     def lost(self, before: int | None) -> Iterator[Lost]:
         """What was kept back and belongs before this time; all of it where the time is None."""
-        while self._lost and (before is None or self._lost[0].pts < before):
+        while self._lost and (before is None or (self._lost[0].pts or 0) < before):
             yield self._lost.popleft()
 
     def judge(self, pts: int, damaged: str | None) -> str | None:

@@ -23,7 +23,7 @@ from stream.frame import Frame
 from stream.pace import Pace, WhenSlow
 from stream.sources.arrivals import Arrivals
 from stream.sources.base import StreamInfo
-from stream.sources.connection import AvConnection, Connection, Peer
+from stream.sources.connection import AvConnection, Connection, Peer, Progress
 from stream.sources.decoder import Lost, Picture
 from stream.sources.gst import FetchedStream, GstConnection, fetched
 from stream.sources.pictures import FrameMaker
@@ -38,6 +38,9 @@ _SILENT: Final = "nothing comes"
 #: Frames without a picture begin when so many of the source's own are overdue, but after so many seconds at least.
 _OVERDUE: Final = 5
 _SHORTEST_WAIT: Final = 0.5
+#: Seconds without any sign of the thread that reads, beyond its time-outs, after which it hangs: looking up a name may
+#: take half as long.
+_HANGS: Final = 60.0
 #: Of frames without a picture, where the source's rate is unknown or cannot be true.
 _USUAL_RATE: Final = Fraction(25)
 _RATES: Final = (Fraction(1), Fraction(120))
@@ -130,6 +133,17 @@ class LiveSource:
     def reconnects(self) -> int:
         """How often the source was lost and found again."""
         return max(0, self._reader.connections - 1)
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that came and that nobody has looked at yet."""
+        return self._reader.arrivals.waiting
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it is held by a call that no time-out ends, so that it will never come back by itself."""
+        peer = self._options.peer
+        return self._clock() - self._reader.heard > _HANGS + peer.connect_timeout + peer.read_timeout
 
     @property
     def there(self) -> bool:
@@ -236,11 +250,14 @@ class _Reader:
         self._backoff = Backoff(longest=options.longest_wait)
         self._stopped = threading.Event()
         self._known = threading.Event()
+        self._progress = Progress()
         self._info: StreamInfo | None = None
         self._error: BaseException | None = None
         self._room = threading.Event()
         self._room.set()
         self.connections = 0
+        #: When the thread was last seen to go on: by a packet, or a new attempt.
+        self.heard = clock()
         #: Why there is no connection, None while there is one, and while the first is tried.
         self.last_error: str | None = None
         #: Whether nothing is lost if nobody takes pictures for a while, and there is no hurry to show anything else.
@@ -281,6 +298,7 @@ class _Reader:
 
     def _read(self) -> None:
         while not self._stopped.is_set():
+            self._beat()
             try:
                 if self._connection():
                     return
@@ -311,10 +329,10 @@ class _Reader:
 
     def _connection(self) -> bool:
         """Reads one connection to its end; whether that is the end of the stream, too."""
-        connection = _connect(self._address, self._options)
+        connection = _connect(self._address, self._options, self._progress)
         try:
             number, info, shape = self.connections + 1, None, None
-            for item in connection.pictures(strict=self._options.strict):
+            for item in connection.pictures(strict=self._options.strict, beat=self._beat):
                 if self._stopped.is_set():
                     return True
                 if info is None:
@@ -331,6 +349,9 @@ class _Reader:
         finally:
             self.waits = False
             connection.close()
+
+    def _beat(self) -> None:
+        self.heard = self._clock()
 
     def _put(self, arrived: _Arrived) -> None:
         if self.waits:
@@ -355,14 +376,14 @@ class _Reader:
             self._on_change(reason)
 
 
-def _connect(address: Address, options: LiveOptions) -> Connection:
+def _connect(address: Address, options: LiveOptions, progress: Progress) -> Connection:
     """By whom an address is read."""
     if address.scheme == "srt" or (options.backend == "gst" and fetched(address)):
         stream = FetchedStream(address, options.peer)
         return AvConnection(address, options.peer, stream, wanted=options.video_stream)
     if address.place is Place.PIPELINE or (options.backend == "gst" and address.place is Place.NETWORK):
         return GstConnection(address, options.peer)
-    return AvConnection(address, options.peer, wanted=options.video_stream)
+    return AvConnection(address, options.peer, wanted=options.video_stream, progress=progress)
 
 
 def _on_timeline(info: StreamInfo) -> StreamInfo:

@@ -1,4 +1,4 @@
-"""Files for those behind who have no time of their own: each frame when it would be shown, and none earlier."""
+"""Pictures for those behind who have no time of their own: each when it would be shown, and none earlier."""
 
 from __future__ import annotations
 
@@ -13,6 +13,35 @@ from stream.sources.base import Endable, Source, StreamInfo
 _MOST_BEHIND: Final = 0.5
 #: Seconds between two looks at whether there is anything to wait for.
 _LOOK: Final = 0.1
+
+
+class Due:
+    """When pictures are due, as a player shows them. What is too late is due at once, and so is all the rest later.
+
+    Args:
+        leap: seconds by which a stream's time may leap ahead from one picture to the next, and be waited for; None for
+            any number.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, leap: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._leap = leap
+        self._clock = clock
+        self._begin: float | None = None
+        self._last = 0.0
+
+    def early(self, at: float) -> float:
+        """Seconds until the picture of this time of its stream is due; none, or less, where it is now.
+
+        Args:
+            at: seconds by the stream's clock.
+        """
+        now = self._clock()
+        leaps = self._leap is not None and at - self._last > self._leap
+        if self._begin is None or leaps or now - (self._begin + at) > _MOST_BEHIND:
+            self._begin = now - at
+        self._last = at
+        return self._begin + at - now
 
 
 class RealTime:
@@ -47,12 +76,9 @@ class RealTime:
         Raises:
             SourceError: see the source.
         """
-        begin: float | None = None
+        due = Due(clock=self._clock)
         for frame in self._source:
-            now = self._clock()
-            if begin is None or now - (begin + frame.time) > _MOST_BEHIND:
-                begin = now - frame.time
-            while (early := begin + frame.time - self._clock()) > 0 and not self._ended:
+            while (early := due.early(frame.time)) > 0 and not self._ended:
                 self._sleep(min(early, _LOOK))
             yield frame
             del frame

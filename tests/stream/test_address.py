@@ -77,6 +77,7 @@ def test_our_own_server_is_an_output_only() -> None:
 def test_a_file_url_is_a_file() -> None:
     assert input_address("file:///tmp/clip.mp4") == Address(Place.FILE, "/tmp/clip.mp4")
     assert input_address("file:///tmp/clip.mp4").path == Path("/tmp/clip.mp4")
+    assert input_address("file://localhost/tmp/clip.mp4").path == Path("/tmp/clip.mp4")
 
 
 def test_whose_peer_shows_a_certificate() -> None:
@@ -97,6 +98,9 @@ def test_whose_peer_shows_a_certificate() -> None:
         ("rtsp://camera:0/x", "names no host"),
         ("rtsp://camera:port/x", "is no URL"),
         ("rtsp://[::1/x", "is no URL"),
+        ("file://data[1]/clip.mp4", "is no URL: its host cannot be read; expected something like file:///"),
+        ("file://recordings/front/", "names a host, and no file of this machine; expected something like file:///"),
+        ("file://user:secret@host/x", r"^file://\*\*\*@host/x names a host"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:

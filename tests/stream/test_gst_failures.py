@@ -13,6 +13,7 @@ from tests.stream.gst_pipelines import COUNT, FACE, SOURCE, Pipelines, open_pipe
 #: Each breaks something that GStreamer calls, or that is called for a stream and not for one picture; by how many
 #: calls go well.
 ENDING = {
+    "StandinElement._set_property": 0,
     "StandinElement._open": 0,
     "StandinElement._change_state": 0,
     "StandinElement._chain": 8,
@@ -94,6 +95,23 @@ def test_nothing_raw_leaves_whatever_raises(target: str, raw: list[np.ndarray], 
     assert len(made) < COUNT or "_source" in target
     assert made or not ENDING[target]
     assert_nothing_raw(made, raw)
+
+
+def test_a_property_that_cannot_be_read_is_an_error_and_empty(pipelines: Pipelines) -> None:
+    """Nothing asks for one while pictures go through."""
+    sabotage(pipelines, "StandinElement._get_property", after=0)
+    asking = """
+import sys
+import gi
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+pipeline = Gst.parse_launch(f"{sys.argv[1]} name=s ! fakesink")
+print([pipeline.get_by_name("s").get_property("face")])
+message = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
+print(message and message.parse_error()[0].message)
+"""
+    assert pipelines.script(asking, pipelines.element()).splitlines() == ["['']", "RuntimeError: sabotage"]
 
 
 @pytest.mark.parametrize("target", WITHHOLDING)

@@ -75,6 +75,16 @@ def test_pictures_that_are_placed_by_arrival_do_not_run_away_either() -> None:
     assert out[-1] / 90_000 < 13.1
 
 
+@pytest.mark.parametrize("rate", [3, 10, 30, 60])
+def test_without_time_stamps_time_goes_as_fast_as_pictures_come_whatever_their_rate(rate: int) -> None:
+    timeline, chance = Timeline(Fraction(25)), random.Random(1)
+    # A network delays them, so that some come at once.
+    arrivals = sorted(i / rate + chance.uniform(0, 0.2) for i in range(120 * rate))
+    out = [timeline.place(None, CLOCK, at) for at in arrivals]
+    assert out[-1] / 90_000 == pytest.approx(120, abs=0.5)
+    assert all(second - first >= 90_000 / 25 / 4 - 1 for first, second in itertools.pairwise(out))
+
+
 def test_a_burst_after_a_short_pause_is_followed() -> None:
     timeline = Timeline(Fraction(25))
     arrivals = [i * 0.04 if i < 50 else max(4.5, i * 0.04) for i in range(200)]

@@ -101,6 +101,27 @@ def test_a_live_source_says_why_it_is_away_and_for_how_long() -> None:
     assert back.trouble is None
 
 
+class Full(Camera):
+    """One that sends more than is looked at, and whose thread hangs."""
+
+    waiting = 30
+    hangs = True
+
+
+def test_what_waits_in_a_live_source_is_counted_with_the_other_queues() -> None:
+    sink, covering = MemorySink(), Anonymizer([FixedDetector((20, 10, 40, 34))], FILLS, flat_settings())
+    source = Full(frames(noise(2)))
+    watch = Watch(source, [sink], Pipeline(source, covering, sink), Meter())
+    assert watch.snapshot().waiting == {"source": 30, "detect": 0, "anonymize": 0, "encode": 0}
+
+
+def test_a_source_may_say_that_it_hangs() -> None:
+    sink, covering = MemorySink(), Anonymizer([FixedDetector((20, 10, 40, 34))], FILLS, flat_settings())
+    for kind in (Full, Camera, MemorySource):
+        source = kind(frames(noise(2)))
+        assert Watch(source, [sink], Pipeline(source, covering, sink), Meter()).hangs == (kind is Full)
+
+
 def test_files_cannot_be_lost() -> None:
     source, sink = MemorySource(frames(noise(2))), MemorySink()
     covering = Anonymizer([FixedDetector((20, 10, 40, 34))], FILLS, flat_settings())

@@ -22,7 +22,7 @@ SNAPSHOT = Snapshot(
     waiting={"looked": 1},
     reconnects={"source": 5},
     sinks=(
-        SinkState(name="rtsp://***@server/x", there=False, dropped=9, error="rtsp://server refuses"),
+        SinkState(name="rtsp://***@server/x", there=False, dropped=9, waiting=6, error="rtsp://server refuses"),
         SinkState(name="/dev/null"),
     ),
 )
@@ -76,6 +76,7 @@ def test_an_output_that_is_away_shows_by_its_number() -> None:
     found = samples(OVERVIEW)
     assert value(found, "standin_sink_up", stream="door", sink="1") == 0
     assert value(found, "standin_sink_dropped_frames_total", stream="door", sink="1") == 9
+    assert value(found, "standin_sink_queue_frames", stream="door", sink="1") == 6
     # A file cannot be away.
     assert not [name for name, labels in found if name.startswith("standin_sink") and ("sink", "2") in labels]
     there = SNAPSHOT.model_copy(update={"sinks": (SNAPSHOT.sinks[0].model_copy(update={"there": True}),)})

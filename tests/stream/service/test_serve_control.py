@@ -118,6 +118,31 @@ def test_what_cannot_be_meant_does_not_stop_a_good_stream(
         idle.add("yard", good | {"output": "rtmp://127.0.0.1:9/y"} | changes)
 
 
+@pytest.mark.parametrize("path", ["file://data[1]/clip.mp4", "file://recordings/clip.mp4"])
+def test_a_slip_in_the_file_does_not_end_the_service(
+    idle: Service, path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_config(tmp_path / "config.toml", {"front": {"input": path, "output": "front.mkv"}})
+    until(lambda: "was not taken over, the old one is in force" in caplog.text, "the refusal")
+    assert idle.stood_still() < 5
+    assert not idle.overview().streams
+
+
+def test_nor_does_what_nobody_thought_of(
+    idle: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("who would have thought")
+
+    monkeypatch.setattr("stream.service.serve.read_serve_config", fail)
+    idle.reload()
+    until(lambda: "was not taken over, the old one is in force" in caplog.text, "the refusal")
+    assert "who would have thought" in caplog.text
+    monkeypatch.undo()
+    write_config(tmp_path / "config.toml", {"front": {"input": "http://127.0.0.1:9/x", "output": "front.mkv"}})
+    until(lambda: idle.overview().streams, "the stream")
+
+
 def test_defaults_that_become_stricter_than_an_added_stream_are_told(
     camera: Camera, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

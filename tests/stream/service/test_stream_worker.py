@@ -89,6 +89,23 @@ def test_a_frame_that_was_filled_in_because_none_came_is_no_sign_of_life(parent:
     assert parent.end().beats == 1
 
 
+class Hanging(MemorySource):
+    hangs = True
+
+
+def test_what_is_made_for_a_source_that_hangs_is_no_sign_of_life(parent: Parent) -> None:
+    source, sink = Hanging(frames(noise(1))), MemorySink()
+    covering = Anonymizer([FixedDetector((20, 10, 44, 34))], FILLS, flat_settings())
+    parent.reporter.begin(Watch(source, [sink], Pipeline(source, covering, sink), Meter()))
+    parent.reporter.frame(item())
+    for _ in range(10):
+        parent.reporter.frame(item(AWAY))
+    source.hangs = False
+    parent.reporter.frame(item(AWAY))
+    last = parent.end()
+    assert (last.beats, last.state) == (2, "away")
+
+
 def test_before_the_first_frame_an_answer_is_a_sign_of_life_and_afterwards_it_is_none(parent: Parent) -> None:
     until(lambda: parent.pings >= 2, "pings")
     parent.reporter.pong(0, None)

@@ -17,6 +17,16 @@ def test_what_arrives_is_taken_in_order() -> None:
     assert arrivals.dropped == 0
 
 
+def test_what_waits_is_counted() -> None:
+    arrivals: Arrivals[int] = Arrivals(2, 10.0)
+    assert arrivals.waiting == 0
+    for number in range(3):
+        arrivals.put(number, 0.0)
+    assert arrivals.waiting == 2
+    arrivals.take(0.0, 0)
+    assert arrivals.waiting == 1
+
+
 def test_the_oldest_goes_where_there_are_too_many() -> None:
     arrivals: Arrivals[int] = Arrivals(2, 10.0)
     for number in range(5):

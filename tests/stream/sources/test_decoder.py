@@ -78,6 +78,28 @@ def test_a_packet_that_its_container_calls_corrupt_is_damaged_up_to_the_next_key
     assert all(isinstance(item, Lost) for item in found[4:10])
 
 
+def test_a_broken_stretch_is_told_of_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clip = write_clip(tmp_path / "in.mkv", busy_pictures(30), options={"bf": "0"}, gop=10)
+    caplog.set_level("DEBUG", logger="stream.sources.decoder")
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+
+        def packets() -> Iterator[Packet[VideoStream]]:
+            for number, packet in enumerate(container.demux(stream)):
+                if number % 10 not in range(4, 8) or not packet.size:
+                    yield packet
+                    continue
+                broken = cast("Packet[VideoStream]", Packet((99).to_bytes(4, "big") + bytes(60)))
+                broken.pts, broken.dts, broken.duration = packet.pts, packet.dts, packet.duration
+                broken.time_base, broken.stream = packet.time_base, stream
+                yield broken
+
+        found = list(Decoder(stream).pictures(packets()))
+    told = [record.levelname for record in caplog.records if "cannot be decoded" in record.getMessage()]
+    assert told == ["INFO", *["DEBUG"] * 3] * 3
+    assert [item.damaged is not None for item in found] == ([False] * 4 + [True] * 6) * 3
+
+
 @pytest.mark.parametrize(("strict", "damaged"), [(True, 9), (False, 0)])
 def test_harmless_breaches_of_the_rules_count_only_for_a_strict_decoder(
     tmp_path: Path, strict: bool, damaged: int

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
+import av
 import pytest
 
 from engines.errors import SourceError, UsageError
 from stream.address import input_address
 from stream.frame import Frame
+from stream.sources.base import StreamInfo
 from stream.sources.connection import Peer
+from stream.sources.decoder import Picture
 from stream.sources.live import AWAY, LiveOptions, LiveSource
 from stream.timeline import TIME_BASE
 from tests.fakes import finishes_within
@@ -163,6 +168,61 @@ def test_a_frozen_camera_counts_as_lost(pieces: list[bytes]) -> None:
         until(frames, damaged=None, count=3)
         source.close()
     assert camera.clients >= 2
+
+
+class Stuck:
+    """A connection whose second picture takes as long as it is held.
+
+    Args:
+        pieces: of a camera.
+    """
+
+    ends = waits = False
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        with av.open(io.BytesIO(b"".join(pieces)), "r") as container:
+            self._pictures = [Picture(frame, None) for frame in itertools.islice(container.decode(video=0), 2)]
+        self.held = threading.Event()
+
+    def pictures(self, *, strict: bool, beat: Callable[[], None]) -> Iterator[Picture]:
+        assert strict
+        for picture in self._pictures:
+            beat()
+            yield picture
+            self.held.wait(_DEADLINE)
+
+    def shape(self, _: Picture) -> int:
+        return 0
+
+    def describe(self, picture: Picture) -> StreamInfo:
+        return StreamInfo("stuck", picture.frame.width, picture.frame.height, rate=Fraction(RATE))
+
+    def arrived(self, _: Picture) -> None:
+        """Now."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def test_a_call_that_no_time_out_ends_shows(pieces: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, later = Stuck(pieces), [0.0]
+    monkeypatch.setattr("stream.sources.live._connect", lambda *_: connection)
+    source = LiveSource(
+        input_address("http://camera/x"), OPTIONS, clock=lambda: time.monotonic() + later[0], on_change=lambda _: None
+    )
+    frames = iter(source)
+    until(frames, damaged=None)
+    assert not source.hangs
+    later[0] = 40
+    until(frames, damaged=AWAY)
+    assert not source.hangs
+    later[0] = 100
+    until(frames, damaged=AWAY)
+    assert source.hangs
+    connection.held.set()
+    until(frames, damaged=None)
+    assert not source.hangs
+    source.close()
 
 
 def test_time_goes_on_while_the_source_is_away(pieces: list[bytes]) -> None:

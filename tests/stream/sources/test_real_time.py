@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from stream.frame import Frame
-from stream.sources.real_time import RealTime
+from stream.sources.real_time import Due, RealTime
 from tests.fakes import MemorySource, finishes_within, frames, noise
 
 
@@ -46,6 +48,26 @@ def test_frames_that_were_taken_too_late_are_not_made_up_for() -> None:
     steps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(steps) > 0.03
     assert max(steps) >= 30
+
+
+def test_what_comes_at_once_is_due_one_after_the_other() -> None:
+    clock = Clock()
+    due = Due(clock=clock)
+    assert [due.early(7 + number) for number in range(4)] == [0, 1, 2, 3]
+    clock.now += 1.25
+    assert due.early(8) == -0.25
+    assert due.early(9) == 0.75
+
+
+@pytest.mark.parametrize(("leap", "early"), [(None, [0, 1, 30, 31]), (1.0, [0, 1, 0, 1])])
+def test_a_leap_is_waited_for_unless_it_counts_as_one(leap: float | None, early: list[float]) -> None:
+    due = Due(leap=leap, clock=Clock())
+    assert [due.early(at) for at in (0, 1, 30, 31)] == early
+
+
+def test_time_that_goes_back_begins_anew() -> None:
+    due = Due(clock=Clock())
+    assert [due.early(at) for at in (100, 101, 3, 4)] == [0, 1, 0, 1]
 
 
 def test_who_is_told_to_end_waits_no_longer() -> None:

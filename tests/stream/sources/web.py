@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -34,18 +35,24 @@ def jpeg(level: int) -> bytes:
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
-        if self.path != "/mjpeg":
+        parts = urlsplit(self.path)
+        if parts.path != "/mjpeg":
             super().do_GET()
             return
+        rate = int(parts.query or RATE)
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
         self.end_headers()
         with contextlib.suppress(OSError):
-            for number in range(RATE * 30):
+            for number in range(rate * 30):
                 content = jpeg(20 + number * 8 % 200)
                 head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
                 self.wfile.write(head.encode() + content + b"\r\n")
-                time.sleep(1 / RATE)
+                time.sleep(1 / rate)
+
+    def guess_type(self, path: Any) -> str:
+        """Playlists may have any name."""
+        return "application/vnd.apple.mpegurl" if str(path).endswith(".list") else super().guess_type(path)
 
     def log_message(self, *_: Any) -> None:
         """Nothing of interest."""
@@ -59,7 +66,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class Web:
-    """Serves a folder, and a camera under /mjpeg.
+    """Serves a folder, and a camera under /mjpeg; what stands behind a question mark is its rate.
 
     Args:
         folder: of the files.
