@@ -27,9 +27,9 @@ from stream.deadline import HungError  # noqa: E402
 from stream.follow import Followed, one_line  # noqa: E402
 from stream.frame import Frame, flat_image  # noqa: E402
 from stream.gst_events import elsewhere, is_here, orientation_of, passed_on  # noqa: E402
+from stream.gst_layout import layout_from, layout_of  # noqa: E402
 from stream.gst_pixels import FORMATS, Pixels, tags_of  # noqa: E402
 from stream.orientation import Orientation  # noqa: E402
-from stream.sources.gst import layout_from, layout_of  # noqa: E402
 
 _log = logging.getLogger(__name__)
 

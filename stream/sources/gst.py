@@ -16,6 +16,7 @@ from engines.errors import SourceError
 from stream.address import Address, Place
 from stream.colour import ColourTags
 from stream.gst import ENDED, NANOSECONDS, Running, bindings, parse, require, trouble, verify_peer
+from stream.gst_layout import layout_from, layout_of
 from stream.gst_pixels import FORMATS, ORIENTATIONS, Layout, tags_of, video_frame
 from stream.orientation import Orientation
 from stream.sources.base import StreamInfo
@@ -300,34 +301,6 @@ class FetchedStream:
     def close(self) -> None:
         """Hang up."""
         self._outlet.close()
-
-
-def layout_from(video: Any) -> Layout:
-    """Where the pixels of a stream's buffers are.
-
-    Args:
-        video: GstVideoInfo.
-    """
-    planes = video.finfo.n_planes
-    return Layout(
-        video.finfo.name,
-        video.width,
-        video.height,
-        tuple(video.offset[:planes]),
-        tuple(video.stride[:planes]),
-        video.size,
-    )
-
-
-def layout_of(buffer: Any, usual: Layout) -> Layout:
-    """Where a buffer says by a meta that its rows lie elsewhere than usual."""
-    meta = bindings().video.buffer_get_video_meta(buffer)
-    if meta is None:
-        return usual
-    planes = len(usual.offsets)
-    return Layout(
-        usual.format, meta.width, meta.height, tuple(meta.offset[:planes]), tuple(meta.stride[:planes]), usual.size
-    )
 
 
 def _call(pipeline: Any, address: Address, peer: Peer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,12 @@ def test_the_element_is_found_with_a_property_for_every_setting(pipelines: Pipel
     assert "Replaces the people in video" in done.stdout
     for name in ("preset", "mask-margin", "on-failure", "lookahead"):
         assert re.search(rf"^  {name} +:", done.stdout, re.MULTILINE)
+
+
+def test_it_loads_where_python_s_tls_does_not(pipelines: Pipelines) -> None:
+    # The loader's Python is Debian's; another's compiled modules of the same version may lack a symbol there.
+    line = "import sys; sys.modules['_ssl'] = None; import stream.gst_element"
+    subprocess.run([sys.executable, "-c", line], env=pipelines.environment, check=True, timeout=60)
 
 
 def test_faces_are_covered_and_the_rest_is_as_it_was(raw: list[np.ndarray], pipelines: Pipelines) -> None:
