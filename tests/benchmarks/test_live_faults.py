@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.live_faults import kills, measure, missed, recovery
+from benchmarks.live_faults import Load, _loads, kills, measure, missed, recovery
 from benchmarks.live_scene import HEIGHT, LENGTH, WIDTH, Scene, decoded, encode, read_number
 from engines.errors import RuntimeUnavailableError
 from stream.gst_path import variables
@@ -117,6 +117,16 @@ WELL = {
 )
 def test_whatever_is_not_as_it_must_be_is_said(wrong: dict[str, Any], said: str | None) -> None:
     assert missed(WELL | wrong) == ([said] if said else [])
+
+
+def test_a_peer_that_is_away_is_no_descriptor_lost_and_one_for_good_is_one_more() -> None:
+    def held(counts: list[int]) -> list[int]:
+        loads = [Load(float(second), 2**28, 18, count) for second, count in enumerate(counts)]
+        return list(_loads(loads)["descriptors"])
+
+    calm, away = [7] * 15, [7, 7, *[6] * 8, 8, 7, 7, 7, 7]
+    assert held(calm + away + calm + calm) == held(calm + calm + calm + away) == [7, 7]
+    assert held(calm + calm + calm + [8] * 15) == [7, 8]
 
 
 def test_a_control_that_finds_nobody_raw_is_none() -> None:
