@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from engines.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 
@@ -160,12 +160,13 @@ def artefacts() -> dict[str, Artefact]:
     return {artefact.name: artefact for artefact in _ARTEFACTS}
 
 
-def find_artefact(name: str, known: Mapping[str, Artefact] | None = None) -> Artefact:
+def find_artefact(name: str, known: Mapping[str, Artefact] | None = None, beside: Iterable[str] = ()) -> Artefact:
     """Returns the artefact of that name.
 
     Args:
         name: As in `standin engines list`.
         known: Where to look; the registry if not given.
+        beside: Names that could have been meant as well.
 
     Raises:
         UsageError: There is none; the message has the closest name.
@@ -173,6 +174,7 @@ def find_artefact(name: str, known: Mapping[str, Artefact] | None = None) -> Art
     table = artefacts() if known is None else known
     if name in table:
         return table[name]
-    close = difflib.get_close_matches(name, table, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(table)) or 'none'}"
+    names = sorted({*table, *beside})
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(names) or 'none'}"
     raise UsageError(f"no bundle named {name!r} is known; {hint}; see: standin engines list")

@@ -150,7 +150,7 @@ class Store:
                 f"nor does this release of Standin bring it (it would be {self._built_in / name}); "
                 f"give one with --engine {name}=FOLDER, or choose another --preset"
             )
-        registry.find_artefact(name, self._known)
+        registry.find_artefact(name, self._known, self.available())
         return f"run: standin engines pull {name}"
 
     def _exported(self, name: str) -> bool:

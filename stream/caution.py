@@ -48,7 +48,8 @@ class Caution:
     Args:
         mask_margin: masks of persons move out by this share of the shorter side of the person's box, by a pixel at
             least; 0 leaves them.
-        mask_frames: frames for which what a track's mask covered stays covered.
+        mask_frames: frames for which what a track's mask covered stays covered; until there are so many, gaps in it are
+            covered (its convex hull).
         join_faces: whether faces in persons who will be replaced become part of them.
         margin: of classical anonymizers: a face that joins a person brings all that would have been covered of it.
         shape: likewise.
@@ -111,6 +112,9 @@ class Caution:
         if self._mask_frames and track_id != NO_TRACK:
             # Only what was found is remembered, not what memory added to it: else it would never end.
             known = self._seen.get(track_id, [])
+            if len(known) < self._mask_frames:
+                # No other mask says yet whether a gap between a head and legs is one.
+                parts = [hull(own)]
             step = step_of(known[-1].box, box) if known else np.zeros(2, np.float32)
             limit = intersection(reach_of(box), (0, 0, width, height))
             seen = [replace(s, went=s.went + step) for s in known if self._frame - s.frame <= self._mask_frames]
@@ -168,6 +172,17 @@ def united(masks: Sequence[PixelMask]) -> PixelMask:
         pixels = whole.within(mask.box).pixels
         pixels |= mask.pixels
     return whole
+
+
+def hull(mask: PixelMask) -> PixelMask:
+    """The convex hull of a mask with a pixel at least: whatever lies between its parts is in."""
+    rows = np.flatnonzero(mask.pixels.any(axis=1))
+    inside = mask.pixels[rows]
+    first, last = inside.argmax(axis=1), inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)]).astype(np.int32)
+    filled = np.zeros(mask.pixels.shape, np.uint8)
+    cv2.fillConvexPoly(filled, cv2.convexHull(ends), 1)
+    return PixelMask(mask.x0, mask.y0, filled.view(np.bool_) | mask.pixels)
 
 
 def reach_of(box: BoxFloats) -> Box:

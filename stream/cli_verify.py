@@ -104,8 +104,10 @@ def verify_command(
         limits=parse_limits(fail_over or ()),
     )
     # Before hours of work, not after them.
+    if report is not None and json is not None and report.absolute() == json.absolute():
+        raise UsageError(f"--report and --json both write {report}; give them different names")
     for path in filter(None, (report, json)):
-        check_target(path, overwrite=overwrite, inputs=(original, anonymized))
+        check_target(path, overwrite=overwrite, inputs=tuple(filter(None, (original, anonymized, run_report))))
     result = _with_progress(original, anonymized, settings, quiet=quiet)
     if json is not None:
         write_text(json, json_text(result), overwrite=overwrite)

@@ -82,7 +82,8 @@ class AnonymizerSettings(BaseModel):
         margin: every side of a region moves out by this share of its width or height.
         mask_margin: masks of persons move out by this share of the shorter side of the person's box, by a pixel at
             least where it is not 0; holes and gaps up to that size are closed.
-        mask_frames: what a person's mask covered in so many frames before is covered as well, moved along.
+        mask_frames: what a person's mask covered in so many frames before is covered as well, moved along; the first
+            so many masks of a track are filled to their convex hull.
         join_faces: a face in a person who is replaced belongs to that person, and is replaced with the body.
         hold: frames for which a track that misses detections stays covered.
         lookahead: frames before their first detection in which people are covered; costs as many and one more of delay.

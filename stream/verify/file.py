@@ -92,6 +92,7 @@ def look_at(pair: FilePair, tools: FileTools, report: RunReport | None = None) -
         (len(times), len(output.times)),
         pairing=pairing,
         unread=(*original.unread, *output.unread),
+        seen_through=report.seen_through if report is not None else frozenset(),
     )
     if pair.still:
         record.streams, record.metadata = left_in_image(pair.anonymized)

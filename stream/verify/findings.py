@@ -59,6 +59,10 @@ DEFAULT_LIMITS: Final[Mapping[str, float]] = {
 }
 
 
+#: Share of a person from which on nothing is said of the rest.
+_NEARLY_ALL: Final = 0.9
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that was found.
@@ -205,7 +209,8 @@ def _raw(file: FileRecord) -> Iterator[Finding]:
         first, last = run.frames[0], run.frames[-1]
         where = _where(first, last)
         count = len(run.frames)
-        if run.first and run.ends:
+        # Whom the report has at once was found at once, and covered in part.
+        if run.first and run.ends and not (run.known and run.most < _NEARLY_ALL):
             text = f"late first detection: {_who(run)} is raw in {_its_first(count)}, {where}, and covered after"
         elif all(frame.index in whole for frame in run.frames):
             # Said once for all who are in these frames.
@@ -214,7 +219,8 @@ def _raw(file: FileRecord) -> Iterator[Finding]:
             named |= {frame.index for frame in run.frames}
             text = f"{_frames(count)} left raw: nobody in {where} is covered"
         else:
-            text = f"{_who(run)} left raw in {_frames(count)}, {where}"
+            how = f", {run.most:.0%} at most," if run.most < _NEARLY_ALL else ""
+            text = f"{_who(run)}{how} left raw in {_frames(count)}, {where}"
         yield Finding("raw_frames", text, file.name, (first.index, last.index))
     yield from _partly_raw(file)
     damaged = [frame.index for frame in file.frames if _shows_damage(frame)]

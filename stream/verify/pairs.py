@@ -95,7 +95,8 @@ def pair_files(original: Path, anonymized: Path) -> FilePairs:
     if original.samefile(anonymized):
         raise UsageError(f"{original} and {anonymized} are the same; give the original and what was made of it")
     if original.is_dir() != anonymized.is_dir():
-        raise UsageError(f"{original} and {anonymized} are a folder and a file; give two files or two folders")
+        folder, file = (original, anonymized) if original.is_dir() else (anonymized, original)
+        raise UsageError(f"{folder} is a folder and {file} is not; give two files or two folders")
     if not original.is_dir():
         return FilePairs((FilePair(original.name, original, anonymized),))
     before, after = _media(original), _media(anonymized)

@@ -171,6 +171,7 @@ class FileRecord:
         unread: what of either file could not be read.
         cases: the worst, the worst first.
         moved: whether the output's pictures had to be brought back to their places.
+        seen_through: kinds that were blurred or pixelated, so that no stand-in of theirs can become another.
         identity: similarity between people and their stand-ins, None where no network was given.
         perceptual: how stand-ins change beside their originals, None without a network, or where nobody is seen twice.
         steady: what colours say of stand-ins, once that was worked out.
@@ -190,6 +191,7 @@ class FileRecord:
     unread: tuple[str, ...] = ()
     cases: list[Case] = field(default_factory=list)
     moved: bool = False
+    seen_through: frozenset[Kind] = frozenset()
     identity: IdentityResult | None = None
     perceptual: PerceptualResult | None = None
     steady: Steadiness | None = None

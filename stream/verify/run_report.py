@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +58,7 @@ class RunReport:
         start: seconds of the input that were cut off at its beginning.
         end: seconds of the input at which the run stopped, None for its end.
         frames: in order.
+        seen_through: kinds whose cover moves as those do who are behind it: blurred and pixelated ones.
     """
 
     bundles: tuple[str, ...]
@@ -66,11 +67,12 @@ class RunReport:
     start: float
     end: float | None
     frames: tuple[ReportFrame, ...]
+    seen_through: frozenset[Kind] = frozenset()
 
     def of(self, name: str) -> RunReport:
         """The part about one image of a folder; all of it where frames have no source."""
         mine = tuple(frame for frame in self.frames if frame.source in (None, name))
-        return RunReport(self.bundles, self.realistic, self.kept, self.start, self.end, mine)
+        return replace(self, frames=mine)
 
     def by_time(self) -> dict[float, ReportFrame]:
         """Frames by their time, rounded; of images, by 0."""
@@ -126,6 +128,7 @@ def _report(content: dict[str, Any]) -> RunReport:
         start=float(settings.get("start") or 0.0),
         end=None if settings.get("end") is None else float(settings["end"]),
         frames=tuple(_frame(entry) for entry in content["frames"]),
+        seen_through=frozenset(kind for kind, treatment in treatments.items() if treatment in ("blur", "pixelate")),
     )
 
 

@@ -24,6 +24,7 @@ from engines.errors import SourceError
 from stream.sources.base import file_url
 from stream.sources.describe import main_video, side_data
 from stream.sources.images import FORMATS
+from stream.verify.unread import unread
 
 #: What muxers write by themselves, and what says how a stream is laid out.
 _HARMLESS: Final = frozenset(
@@ -75,7 +76,7 @@ _BLOCKS: Final = {"xmp": "XMP", "XML:com.adobe.xmp": "XMP", "comment": "a commen
 
 
 def left_streams(path: Path) -> tuple[str, ...]:
-    """What streams a video file has beside its main one, and its attachments and cover pictures; for people.
+    """What a video file has beside its main stream: others, attachments, covers, bytes of none; for people.
 
     Raises:
         SourceError: it cannot be opened as video.
@@ -85,6 +86,9 @@ def left_streams(path: Path) -> tuple[str, ...]:
         found = [_stream_label(stream) for stream in container.streams if stream.index != main.index]
         if count := len(container.chapters()):
             found.append(f"{count} chapter{'s' if count > 1 else ''}")
+        # What cannot be read to its end is said where pictures are compared.
+        with contextlib.suppress(av.error.FFmpegError):
+            found += unread(path, container)
     return tuple(found)
 
 

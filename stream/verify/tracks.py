@@ -26,7 +26,7 @@ _STEPS: Final = 16
 #: Pixels from which colours say something.
 _ENOUGH: Final = 16
 #: A jump of a stand-in: from this share of a channel's range on, ...
-_JUMP: Final = 0.06
+_JUMP: Final = 0.1
 #: ... so many times as far as the original moved, and as this track usually moves.
 _TIMES_ORIGINAL, _TIMES_USUAL = 2.5, 4.0
 #: A switch stays: so much of the jump is left between the frames before and after it ...
@@ -92,6 +92,8 @@ class Run:
         frames: of the run.
         first: whether the track begins with it.
         ends: whether the track is covered after it.
+        most: the largest share of the region that is raw.
+        known: whether the run's report has the person at the beginning.
     """
 
     kind: Kind
@@ -99,6 +101,8 @@ class Run:
     frames: tuple[FrameRecord, ...]
     first: bool
     ends: bool
+    most: float
+    known: bool
 
 
 def looks(image: Image, core: PixelMask) -> Looks | None:
@@ -145,7 +149,8 @@ def switches(record: FileRecord) -> list[Switch]:
         return list(record.steady.switches)
     found: list[Switch] = []
     for seen in tracks_of(record.frames).values():
-        found += _switches(_covered(seen), record.step)
+        if seen[0][1].kind not in record.seen_through:
+            found += _switches(_covered(seen), record.step)
     return sorted(found, key=lambda switch: (switch.index, switch.track))
 
 
@@ -189,14 +194,23 @@ def raw_runs(record: FileRecord) -> list[Run]:
         # Where a track cannot be judged, was not seen, or is raw in part, it may be as raw as before and after.
         judged = [(frame, region) for frame, region in everywhere if region.raw.judged]
         seen = [(frame, region) for frame, region in judged if region.is_raw or not region.share]
-        run: list[FrameRecord] = []
+        run: list[tuple[FrameRecord, RegionRecord]] = []
         for place, (frame, region) in enumerate(seen):
             if not region.is_raw:
                 continue
-            run.append(frame)
+            run.append((frame, region))
             if place + 1 == len(seen) or not seen[place + 1][1].is_raw:
-                ends = place + 1 < len(seen)
-                found.append(Run(region.kind, track, tuple(run), run[0] is seen[0][0], ends))
+                found.append(
+                    Run(
+                        region.kind,
+                        track,
+                        tuple(frame for frame, _ in run),
+                        first=run[0][0] is seen[0][0],
+                        ends=place + 1 < len(seen),
+                        most=max(region.share for _, region in run),
+                        known=bool(run[0][1].reported),
+                    )
+                )
                 run = []
     return sorted(found, key=lambda item: (item.frames[0].index, item.track))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from stream import geometry
-from stream.caution import Caution, dilated, join_faces, moved, own_pixels, scaled, step_of, with_masks
+from stream.caution import Caution, dilated, hull, join_faces, moved, own_pixels, scaled, step_of, with_masks
 from stream.compose.composer import compose
 from stream.compose.parts import Painters, prepare
 from stream.generators.base import Bools, Ints
@@ -225,6 +225,28 @@ def test_an_arm_that_is_missed_stays_covered_for_some_frames(step: int, seen: bo
         assert raw == 0 if there else raw > 90
 
 
+def test_a_gap_in_the_first_masks_of_a_track_is_no_gap() -> None:
+    # A head and legs, and of the trunk between them nothing.
+    gap = person((40, 10, 80, 110), (50, 10, 66, 26), (44, 70, 76, 110))
+    caution = Caution(mask_frames=2)
+    for number in range(4):
+        pixels = shown(caution.apply(gap, WIDTH, HEIGHT))
+        assert pixels[10:110, 52:64].all() == (number < 2)
+        assert (pixels & ~canvas((40, 10, 80, 110))).sum() == 0
+    # Without memory there is no first mask; nor is there one without a track.
+    assert not shown(Caution(mask_margin=0.01).apply(gap, WIDTH, HEIGHT))[30:60].any()
+
+
+def test_a_hull_is_convex_and_holds_its_mask() -> None:
+    for seed in range(20):
+        mask = blob(3, 5, 40, 60, seed)
+        found = hull(mask)
+        assert found.box == mask.box
+        assert not (mask.pixels & ~found.pixels).any()
+        for lines in (found.pixels, found.pixels.T):
+            assert all(np.ptp(np.flatnonzero(line)) + 1 == line.sum() for line in lines if line.any())
+
+
 def test_a_mask_of_before_grows_with_its_box() -> None:
     before, now = (np.array(box, np.float32) for box in ((20, 20, 40, 60), (30, 10, 70, 90)))
     mask, frame = PixelMask.filled((25, 20, 30, 60)), (0, 0, WIDTH, HEIGHT)
@@ -279,7 +301,9 @@ def test_a_mask_of_before_is_forgotten_when_its_track_was_away_for_longer() -> N
 
 def test_regions_of_one_track_become_one() -> None:
     two = Regions.concatenate([person((10, 10, 40, 90), (12, 12, 38, 88)), person((30, 10, 60, 90), (35, 20, 55, 80))])
-    found = Caution(mask_frames=1).apply(two, WIDTH, HEIGHT)
+    caution = Caution(mask_frames=1)
+    caution.apply(two, WIDTH, HEIGHT)
+    found = caution.apply(two, WIDTH, HEIGHT)
     assert found.boxes.tolist() == [[10, 10, 60, 90]]
     assert np.array_equal(shown(found), canvas((12, 12, 38, 88), (35, 20, 55, 80)))
 

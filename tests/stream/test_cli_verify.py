@@ -137,6 +137,8 @@ def test_only_faces_are_looked_for_if_asked(verify: Verify, folder: Path) -> Non
         (("in.mp4", "clean.mp4", "--report", "missing/x.html"), "does not exist"),
         (("in.mp4", "clean.mp4", "--report", "in.mp4"), "is the input"),
         (("in.mp4", "clean.mp4", "--json", "run.json"), "use --overwrite"),
+        (("in.mp4", "clean.mp4", "--json", "run.json", "--run-report", "run.json", "--overwrite"), "is the input"),
+        (("in.mp4", "clean.mp4", "--json", "x.json", "--report", "x.json"), "give them different names"),
         (("in.mp4", "clean.mp4", "--embedding", "x,size=0x5"), "--embedding: size=0x5"),
         (("in.mp4", "clean.mp4", "--perceptual", "x,std=0"), "--perceptual: std=0"),
         (("in.mp4", "clean.mp4", "--every", "0"), "every"),

@@ -61,6 +61,19 @@ def test_persons_and_faces_that_are_raw_in_the_same_frames_are_named_once() -> N
     ]
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_whom_the_report_has_at_once_was_found_at_once(known: bool) -> None:
+    shares = [30, 30, 0, 0, 0]
+    frames = [FrameRecord(i, 0.04 * i, [region(share), region(0, track=1)]) for i, share in enumerate(shares)]
+    for frame in frames:
+        frame.regions[0].reported = known
+    (text,) = [finding.text for finding in find(FileRecord("x", frames=frames)) if finding.measure == "raw_frames"]
+    if known:
+        assert text == "a face (track 0), 30% at most, left raw in 2 frames, frames 0 to 1 (0.00 to 0.04 s)"
+    else:
+        assert text.startswith("late first detection")
+
+
 def test_a_picture_that_could_not_be_decoded_must_be_flat() -> None:
     open_one = FrameRecord(3, 0.12, damaged="decoding failed")
     assert [finding.measure for finding in find(FileRecord("x", frames=[open_one]))] == ["raw_frames"]

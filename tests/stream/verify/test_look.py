@@ -458,7 +458,7 @@ def test_what_cannot_be_meant_is_one_clear_line(place: Place, tmp_path: Path) ->
         (UsageError, tmp_path / "nothing.mp4", "no such file or folder"),
         (SourceError, text, "cannot be opened as video"),
         (SourceError, other_size, f"the original is {WIDTH}x{HEIGHT}, the output 64x48; sizes must agree"),
-        (UsageError, place.folder, "are a folder and a file"),
+        (UsageError, place.folder, "is a folder and"),
         (UsageError, place.original, "are the same"),
     ]
     for kind, path, message in cases:

@@ -59,6 +59,14 @@ def test_a_jump_that_stays_is_a_switch(at: int) -> None:
     assert found[0].time == pytest.approx(STEP * at)
 
 
+def test_what_was_blurred_has_no_stand_in_to_switch() -> None:
+    found = record([patch(120 if i < 10 else 170, i) for i in range(20)])
+    found.seen_through = frozenset({Kind.PERSON})
+    assert switches(found)
+    found.seen_through = frozenset({Kind.FACE})
+    assert not switches(found)
+
+
 def test_a_jump_that_does_not_stay_is_flicker() -> None:
     once = record([patch(170 if i == 10 else 120, i) for i in range(20)])
     assert switches(once) == []
