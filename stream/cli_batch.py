@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from engines.errors import StandinError
+from engines.errors import StandinError, UsageError
 from stream.batch.batch import Batch, Ended, Estimate, Where, estimate, run_batch
 from stream.batch.dispatch import Dispatcher, Rules
 from stream.batch.folder import Extras
@@ -27,7 +27,7 @@ from stream.batch.sidecars import check_patterns
 from stream.cli_run import run_command
 from stream.config import RunSettings, make_settings, read_config
 from stream.signals import Signals
-from stream.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WITHHELD, error_console, say
+from stream.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WITHHELD, error_console, say, visible
 
 #: Options of `standin run` that mean nothing for many files, or that a batch has in another form.
 _NOT_FOR_FILES: Final = frozenset({
@@ -109,16 +109,15 @@ def batch_command(
         Path | None, typer.Option(help="For the logs of Ray on this machine. (default: one that is deleted)")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with any options of standin run; those given here win.")
+        Path | None,
+        typer.Option(help="TOML file with options of standin run that are here, too; those given here win."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
     **options: Any,
 ) -> None:
     """Anonymize many files, here or on a cluster; what was done before and has not changed is left as it is."""
     given = {name: value for name, value in options.items() if value is not None}
-    values = read_config(config) if config is not None else {}
-    for name in ("report", "contact_sheet", "detections"):
-        values.pop(name, None)
+    values = _from_file(config) if config is not None else {}
     settings = make_settings(RunSettings, values | given, origin="options")
     check_patterns(patterns := tuple(sidecar or ()))
     batch = Batch(
@@ -145,6 +144,13 @@ def batch_command(
     raise typer.Exit(_exit_code(ended, interrupted=signals.asked))
 
 
+def _from_file(config: Path) -> dict[str, Any]:
+    values = read_config(config)
+    if strange := sorted(_NOT_FOR_FILES & values.keys()):
+        raise UsageError(f"`{strange[0]}` in {config} means nothing for standin batch")
+    return values
+
+
 class _Bars:
     """Progress of the whole and of each file that is under way; without a terminal, a line for each that ended."""
 
@@ -168,7 +174,9 @@ class _Bars:
         """The inputs are known."""
         self._count = counts.waiting
         kept = f", {counts.kept} are done already" if counts.kept else ""
-        self._console.print(f"{counts.waiting} of {counts.total} files to do{kept}", highlight=False)
+        beyond = counts.failed + counts.incomplete
+        cannot = f", {beyond} cannot be done" if beyond else ""
+        self._console.print(f"{counts.waiting} of {counts.total} files to do{kept}{cannot}", highlight=False)
         if counts.waiting:
             self._whole = self._bars.add_task("files", total=counts.waiting)
 
@@ -182,7 +190,7 @@ class _Bars:
         for worker, progress in now.items():
             if worker not in self._single:
                 self._single[worker] = self._bars.add_task("")
-            name = Text(progress.name).markup
+            name = Text(visible(progress.name)).markup
             self._bars.update(
                 self._single[worker], description=name, completed=progress.frames, total=progress.total or None
             )
@@ -194,7 +202,7 @@ class _Bars:
             self._bars.update(self._whole, completed=self._done)
         if not self._console.is_terminal:
             line = f"{self._done} of {self._count}: {name}" + (f": {error}" if error else "")
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -221,6 +229,7 @@ def _show(console: Console, ended: Ended, output: Path) -> None:
         rows["left"] = f"{counts.waiting}: the same call goes on from there"
     if counts.withheld:
         rows["withheld"] = f"{counts.withheld} frames are flat grey; the reports say why"
+        rows["withheld in"] = _names_grey(ended)
     _print_rows(console, rows)
 
 
@@ -240,12 +249,18 @@ def _show_estimate(console: Console, found: Estimate) -> None:
     _say_troubles(found.troubles, counts)
 
 
+def _names_grey(ended: Ended) -> str:
+    named = ", ".join(f"{name} ({count})" for name, count in ended.grey)
+    more = ended.counts.grey - len(ended.grey)
+    return f"{named}, and {more} more" if more > 0 else named
+
+
 def _print_rows(console: Console, rows: dict[str, str]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        table.add_row(name, Text(visible(value)))
     console.print(table)
 
 
@@ -258,7 +273,7 @@ def _duration(seconds: float) -> str:
 def _say_troubles(troubles: list[tuple[str, str]], counts: Counts) -> None:
     errors = error_console()
     for name, error in troubles[:_MOST_TROUBLES]:
-        say(errors, f"{name}: {error}")
+        say(errors, f"{visible(name)}: {error}")
     if (more := counts.failed + counts.incomplete - _MOST_TROUBLES) > 0:
         say(errors, f"and {more} more; the manifest has all of them (docs/batch.md)")
 

@@ -13,6 +13,8 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_WITHHELD: Final = 3
 EXIT_INTERRUPTED: Final = 130
+#: What moves the cursor, clears the screen or sets the title: C0, DEL and C1.
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
 def error_console() -> Console:
@@ -20,9 +22,14 @@ def error_console() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def visible(text: str) -> str:
+    """A text whose control characters are read, not obeyed: a file's name may hold any of them."""
+    return text.translate(_CONTROLS)
+
+
 def say(console: Console, text: str) -> None:
     """Whatever went wrong is one line for the user."""
-    console.print(f"standin: {' '.join(text.split())}", markup=False)
+    console.print(f"standin: {visible(' '.join(text.split()))}", markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

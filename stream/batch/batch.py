@@ -24,6 +24,7 @@ from stream.batch.jobs import Order
 from stream.batch.manifest import Counts, Manifest
 from stream.batch.plan import anywhere, look_at_lengths, sample_speed, settings_key
 from stream.batch.remote import is_remote
+from stream.batch.sidecars import Sidecars
 from stream.config import RunSettings
 from stream.report import versions
 from stream.run_checks import check_settings
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 #: Of a worker where nothing is said: a run keeps two cores busy, and gains little by more.
 _CORES_PER_WORKER: Final = 2
 _MOST_TROUBLES: Final = 100
+_MOST_GREY: Final = 5
 #: Files that an estimate tries, where the first ones cannot be read.
 _MOST_SAMPLES: Final = 5
 
@@ -84,12 +86,14 @@ class Ended:
     Attributes:
         counts: of files.
         troubles: name and error of files that failed or are incomplete; the first of them.
+        grey: name and number of withheld frames of files that have some; those with the most.
         stopped: why it ended before its inputs did, None if it did not or was asked to.
-        others: files in folders that are no video and no image.
+        others: what was left out, as no video and no image, or hidden.
     """
 
     counts: Counts
     troubles: list[tuple[str, str]]
+    grey: list[tuple[str, int]]
     stopped: str | None
     others: int
 
@@ -105,7 +109,7 @@ class Estimate:
         speed: frames per second of a worker, None where there is nothing to do, or nothing that can be read.
         workers: at a time.
         seconds: that it will take, about.
-        others: files in folders that are no video and no image.
+        others: what was left out, as no video and no image, or hidden.
     """
 
     counts: Counts
@@ -163,7 +167,8 @@ def run_batch(
                 on_begin(dispatcher)
                 dispatcher.run(on_look)
                 stopped = dispatcher.stopped
-        return Ended(manifest.counts(), manifest.troubles(_MOST_TROUBLES), stopped, inputs.others)
+        troubles, grey = manifest.troubles(_MOST_TROUBLES), manifest.withheld(_MOST_GREY)
+        return Ended(manifest.counts(), troubles, grey, stopped, inputs.others)
 
 
 def estimate(batch: Batch) -> Estimate:
@@ -201,7 +206,7 @@ def _plan(batch: Batch, manifest: Manifest) -> Inputs:
     # Of pieces, dense poses are kept as vertices, which other pixels come of.
     vertices = batch.rules.chunk is not None and bundles.surface is not None
     key = settings_key(settings, bundles.all, reports=batch.extras.reports, vertices=vertices)
-    inputs = Inputs(batch.inputs, batch.layout)
+    inputs = Inputs(batch.inputs, batch.layout, Sidecars(batch.extras.sidecars).goes_along)
     found = _fitting(inputs, batch.extras)
     manifest.begin(found, key, overwrite=settings.overwrite, reports=batch.extras.reports)
     look_at_lengths(manifest)

@@ -22,6 +22,7 @@ from stream.batch.jobs import Job, Opened, Outcome, Progress
 from stream.batch.manifest import Entry, Made
 from stream.batch.remote import is_remote
 from stream.config import RunSettings
+from stream.terminal import visible
 
 _log = logging.getLogger(__name__)
 
@@ -311,7 +312,7 @@ class Dispatcher:
             heapq.heappush(self._again, (due, next(self._order), task))
         elif task.piece is not None:
             # The last pass looks at what is missing.
-            _log.warning("a piece of %s was not looked at: %s", file.entry.name, error)
+            _log.warning("a piece of %s was not looked at: %s", visible(file.entry.name), error)
             self._piece_ended(file)
         else:
             tried = f" ({task.attempts} attempts)" if task.attempts > 1 else ""

@@ -6,7 +6,7 @@ import fnmatch
 import glob
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -81,14 +81,18 @@ class Inputs:
     Args:
         texts: files, folders, patterns, URLs, and lists (`@FILE`).
         layout: how results are called.
+        goes_along: whether a path is a sidecar, which is neither an input nor left out.
 
     Attributes:
-        others: files in folders that are no video and no image, so far.
+        others: what was left out so far: files that are no video and no image, and what is hidden.
     """
 
-    def __init__(self, texts: Sequence[str], layout: Layout) -> None:
+    def __init__(
+        self, texts: Sequence[str], layout: Layout, goes_along: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._texts = texts
         self._layout = layout
+        self._goes_along = goes_along
         self._output = layout.output.resolve()
         self._folders_checked: set[str] = set()
         self.others = 0
@@ -107,7 +111,7 @@ class Inputs:
                 yield found
         if not count:
             given = ", ".join(self._texts)
-            raise SourceError(f"{given}: there is no video and no image ({self.others} other files)")
+            raise SourceError(f"{given}: there is no video and no image ({self.others} others left out)")
 
     def check(self) -> None:
         """What can be said before anything is written.
@@ -158,16 +162,20 @@ class Inputs:
         self._check_folder(folder)
         unreadable: list[OSError] = []
         for place, folders, files in os.walk(folder, onerror=unreadable.append):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            shown = sorted(name for name in folders if not name.startswith("."))
+            # What is in them may be any number; nobody looks.
+            self.others += len(folders) - len(shown)
+            folders[:] = shown
             for name in folders:
                 at = os.path.join(place, name)
                 if os.path.islink(at) and not _leads_into(at, folder):
                     yield Found(self._name(at, base), _printable(at), 0, "", _LINKED)
             for name in files:
-                if _is_media(name) and not name.startswith("."):
-                    yield self._file(os.path.join(place, name), base)
+                at = os.path.join(place, name)
+                if is_media(name) and not name.startswith("."):
+                    yield self._file(at, base)
                 else:
-                    self.others += 1
+                    self._leave(at)
         for error in unreadable:
             at = str(error.filename)
             yield Found(self._name(at, base), at, 0, "", f"the folder cannot be read: {error.strerror}")
@@ -182,21 +190,24 @@ class Inputs:
                 # `**` gives folders and what is in them.
                 if "**" not in pattern:
                     yield from self._below(path, base)
-            elif _is_media(path):
+            elif is_media(path):
                 self._check_apart(os.path.dirname(path))
                 yield self._file(path, base)
             else:
-                self.others += 1
+                self._leave(path)
         if not found:
             raise UsageError(f"nothing matches {pattern}")
 
     def _stored(self, url: str) -> Iterator[Found]:
         for item in remote.find(url):
-            if item.asked_for or _is_media(item.below):
+            if item.asked_for or is_media(item.below):
                 name = self._named(str(PurePosixPath(item.below)))
                 yield Found(name, item.url, item.size, item.mark, _PLAYLIST if _is_playlist(name) else None)
             else:
                 self.others += 1
+
+    def _leave(self, path: str) -> None:
+        self.others += not self._goes_along(path)
 
     def _file(self, path: str, base: str) -> Found:
         name = self._name(path, base)
@@ -292,7 +303,8 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGES
 
 
-def _is_media(name: str) -> bool:
+def is_media(name: str) -> bool:
+    """Whether it is called like a video or an image."""
     return os.path.splitext(name)[1].lower() in MEDIA
 
 
@@ -302,7 +314,7 @@ def _is_playlist(name: str) -> bool:
 
 def _local(text: str, folder: Path = Path()) -> str:
     """The absolute path of an input that is relative to a folder."""
-    return os.path.abspath(folder / text.removeprefix("file://"))
+    return os.path.abspath(folder / remote.local_path(text))
 
 
 def _fixed(path: str) -> str:

@@ -79,6 +79,7 @@ class Counts:
         failed: set aside.
         frames: written in this call.
         withheld: of all that is there.
+        grey: files with such frames.
     """
 
     total: int
@@ -89,6 +90,7 @@ class Counts:
     failed: int
     frames: int
     withheld: int
+    grey: int
 
 
 class Manifest:
@@ -144,7 +146,7 @@ class Manifest:
             reports: whether a result is whole only with its report.
 
         Raises:
-            UsageError: two inputs would have one result.
+            UsageError: two inputs would have one result, or one input two.
         """
         self._settings, self._overwrite = settings, overwrite
         ending = REPORT if reports else None
@@ -290,6 +292,11 @@ class Manifest:
         with self._errors():
             return self._database.execute(statements.TROUBLES, (self._call, limit)).fetchall()
 
+    def withheld(self, limit: int = -1) -> list[tuple[str, int]]:
+        """Name and withheld frames of files that have some, the most first, so many of them."""
+        with self._errors():
+            return self._database.execute(statements.WITHHELD, (self._call, limit)).fetchall()
+
     def left(self) -> float:
         """Frames of all that nobody has taken yet, as far as that is known."""
         with self._errors():
@@ -337,11 +344,9 @@ class Manifest:
             self._database.execute(statements.PLACED_BEFORE, (name,))
 
     def _check_names(self) -> None:
-        twice = self._database.execute("SELECT at, other, name FROM found WHERE other NOTNULL LIMIT 1").fetchone()
-        if twice is not None:
-            raise UsageError(
-                "{} and {} would both become {}: give the folder that they have in common, or --base".format(*twice)
-            )
+        for query, message in statements.CONFLICTS:
+            if (row := self._database.execute(query).fetchone()) is not None:
+                raise UsageError(message.format(*row))
 
     def _there(self, name: str) -> str | None:
         """What becomes another one when a result is changed; None where there is none."""

@@ -23,6 +23,8 @@ _SHARE: Final = 0.5
 #: What stores call that which changes with a file's content, the surest first.
 _MARKS: Final = ("ETag", "etag", "checksum", "md5Hash", "content_md5", "CRC", "generation", "version_id")
 _ON_DISK: Final = "{} would keep what is read on this machine's disk, where raw video must not be: leave out its cache"
+#: What fsspec, too, takes for paths of this machine.
+_LOCAL: Final = ("file://", "local://")
 _TIMES: Final = ("LastModified", "last_modified", "updated", "mtime", "modified", "created", "date_time")
 
 
@@ -47,7 +49,12 @@ class Stored:
 
 def is_remote(text: str) -> bool:
     """Whether an input is a URL for fsspec, rather than a path."""
-    return ("://" in text or "::" in text) and not text.startswith("file://") and not os.path.lexists(text)
+    return ("://" in text or "::" in text) and not text.startswith(_LOCAL) and not os.path.lexists(text)
+
+
+def local_path(text: str) -> str:
+    """The path of an input that is not remote."""
+    return text[text.index("://") + 3 :] if text.startswith(_LOCAL) else text
 
 
 def shown(url: str) -> str:

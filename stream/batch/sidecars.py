@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.errors import SourceError, UsageError
-from stream.batch.inputs import REPORT
+from stream.batch.inputs import REPORT, is_media
 
 #: What is copied, by ending: nothing that is ever called so is a picture.
 TEXTS: Final = frozenset(
@@ -56,6 +56,18 @@ class Sidecars:
         self.patterns = patterns
         self._folder: tuple[str, int] | None = None
         self._names: list[str] = []
+        self._stems: frozenset[str] = frozenset()
+
+    def goes_along(self, path: str) -> bool:
+        """Whether it is called like a sidecar of a video or an image beside it."""
+        folder, name = os.path.split(path)
+        if not self._wanted(name):
+            return False
+        try:
+            self._listed(Path(folder))
+        except OSError:
+            return False
+        return any(name[:place] in self._stems for place, sign in enumerate(name) if sign == ".")
 
     def missing(self, source: Path, folder: Path, *, overwrite: bool) -> tuple[list[Path], list[str]]:
         """The sidecars of an input that are not in a folder yet, and why others cannot be there.
@@ -90,21 +102,24 @@ class Sidecars:
             if not name.startswith(begins):
                 break
             path = source.parent / name
-            if (
-                name != source.name
-                and not name.endswith(REPORT)
-                and path.suffix.lower() in TEXTS
-                and any(fnmatch.fnmatch(name, one) for one in self.patterns)
-                and path.is_file()
-                and not path.samefile(source)
-            ):
+            if name != source.name and self._wanted(name) and path.is_file() and not path.samefile(source):
                 yield path
+
+    def _wanted(self, name: str) -> bool:
+        """Whether a name is a text's that a pattern names, and no report's."""
+        return (
+            os.path.splitext(name)[1].lower() in TEXTS
+            and not name.endswith(REPORT)
+            and any(fnmatch.fnmatch(name, one) for one in self.patterns)
+        )
 
     def _listed(self, folder: Path) -> list[str]:
         """The names in a folder, in order; read once for all of its inputs."""
         facts = (str(folder), folder.stat().st_mtime_ns)
         if facts != self._folder:
             self._names, self._folder = sorted(os.listdir(folder)), facts
+            media = (name for name in self._names if is_media(name) and not name.startswith("."))
+            self._stems = frozenset(os.path.splitext(name)[0] for name in media)
         return self._names
 
 

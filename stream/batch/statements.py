@@ -82,6 +82,17 @@ UPDATE files SET
     at = found.at, size = found.size, mark = found.mark, call = :call, attempts = 0
 FROM found WHERE found.name = files.name
 """  # noqa: S608  no part of it comes from outside
+#: What must not be among the inputs, and what is said about it.
+CONFLICTS: Final = (
+    (
+        "SELECT at, other, name FROM found WHERE other NOTNULL LIMIT 1",
+        "{} and {} would both become {}: give the folder that they have in common, or --base",
+    ),
+    (
+        "SELECT at, min(name), max(name) FROM found GROUP BY at HAVING count(*) > 1 LIMIT 1",
+        "{} is given twice, and would become both {} and {}: give it once, or --base",
+    ),
+)
 FOREIGN: Final = "its output exists, and is not of this batch: use --overwrite to replace it"
 CHANGED: Final = "its output was changed after it was written: use --overwrite to replace it"
 OTHER_REPORT: Final = "its report's name is taken by a file that is not of this batch: use --overwrite to replace it"
@@ -116,9 +127,14 @@ COUNTS: Final = """
 SELECT count(*), total(state IN ('waiting', 'placing')),
     total(state = 'done' AND finished IS :call), total(state = 'done' AND finished IS NOT :call),
     total(state = 'incomplete'), total(state = 'failed'),
-    total(iif(finished = :call, frames, 0)), total(iif(state IN ('done', 'incomplete'), withheld, 0))
+    total(iif(finished = :call, frames, 0)), total(iif(state IN ('done', 'incomplete'), withheld, 0)),
+    total(state IN ('done', 'incomplete') AND withheld > 0)
 FROM files WHERE call = :call
 """
 TROUBLES: Final = """
 SELECT name, error FROM files WHERE call = ? AND state IN ('failed', 'incomplete') ORDER BY name LIMIT ?
+"""
+WITHHELD: Final = """
+SELECT name, withheld FROM files WHERE call = ? AND state IN ('done', 'incomplete') AND withheld > 0
+ORDER BY withheld DESC, name LIMIT ?
 """

@@ -11,12 +11,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image as Pillow
+from rich.console import Console
 
+from stream.batch.batch import Ended
 from stream.batch.folder import OutputFolder
-from stream.cli_batch import _NOT_FOR_FILES, batch_command
+from stream.batch.jobs import Progress
+from stream.batch.manifest import Counts
+from stream.cli_batch import _NOT_FOR_FILES, _Bars, _show, batch_command
 from stream.config import RunSettings
 from tests.command import FACE, ROOT, Standin
 from tests.fakes import install_bundle, noise, read_pictures, write_lossless
@@ -64,7 +69,7 @@ def test_every_setting_of_a_run_is_an_option_or_has_a_reason_not_to_be() -> None
     ("arguments", "code", "message"),
     [
         (["missing.mp4"], 2, "no such file or folder: missing.mp4"),
-        (["empty"], 1, "empty: there is no video and no image (0 other files)"),
+        (["empty"], 1, "empty: there is no video and no image (0 others left out)"),
         (["day", "--output", "day/out"], 2, "lies inside the input"),
         (["day/still.png", "--output", "day"], 2, "lies in the output folder"),
         (["day", "--output", "file"], 2, "file is a file; a folder is expected"),
@@ -107,6 +112,54 @@ def test_wrong_use_is_one_line(
     assert message in ended.line()
     assert not (day / "out").exists()
     assert results(day) == ["a/1.mkv", "a/1.srt", "a/2.mkv", "still.png"]
+
+
+@pytest.mark.parametrize("line", ['segment = "10min"', 'report = "r.json"', 'contact-sheet = "c.png"', "threads = 2"])
+def test_settings_that_mean_nothing_for_files_are_named(standin: Standin, day: Path, tmp_path: Path, line: str) -> None:
+    (tmp_path / "c.toml").write_text(f"margin = 0\n{line}\n")
+    ended = standin("batch", day, "--output", tmp_path / "out", "--config", tmp_path / "c.toml", "--preset", "faces")
+    name = line.split()[0].replace("-", "_")
+    assert ended.line() == f"`{name}` in {tmp_path / 'c.toml'} means nothing for standin batch"
+    assert ended.code == 2
+
+
+def counts(**values: int) -> Counts:
+    return Counts(**{name: values.get(name, 0) for name in Counts.__slots__})
+
+
+def test_the_first_line_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    _Bars(Console(stderr=True)).plan(counts(total=16, waiting=9, kept=3, failed=3, incomplete=1))
+    assert capsys.readouterr().err == "9 of 16 files to do, 3 are done already, 4 cannot be done\n"
+
+
+def test_names_do_nothing_to_the_terminal(
+    standin: Standin, day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Bars(Console(stderr=True)).end("a\n\x1b[2J.mp4", None)
+    assert capsys.readouterr().err == "1 of 0: a\\x0a\\x1b[2J.mp4\n"
+    bars = _Bars(Console(stderr=True, force_terminal=True, width=200))
+    bars.dispatcher = SimpleNamespace(under_way={1: Progress("a\n\x1b[2J.mp4", 1, 2)})  # type: ignore[assignment]
+    with bars:
+        bars.look()
+    assert "a\\x0a\\x1b[2J.mp4" in capsys.readouterr().err
+    (day / "a/b\nstandin: all is well\x1b.mp4").symlink_to(tmp_path / "nowhere")
+    ended = standin("batch", day, "--output", tmp_path / "out\x1b", "--dry-run", *OPTIONS)
+    assert ended.code == 1
+    assert ended.line() == r"a/b\x0astandin: all is well\x1b.mp4: it cannot be read: No such file or directory"
+    assert "\x1b" not in ended.out
+
+
+def test_the_summary_names_files_with_withheld_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(stderr=True, width=200)
+    grey = [("a\x1b.mp4", 7), ("[b].mp4", 2)]
+    _show(console, Ended(counts(total=9, done=9, withheld=12, grey=5), [], grey, None, 0), Path("out\x1b"))
+    said = capsys.readouterr().err
+    assert "12 frames are flat grey; the reports say why" in said
+    assert r"a\x1b.mp4 (7), [b].mp4 (2), and 3 more" in said
+    assert r"out\x1b" in said
+    assert "\x1b" not in said
+    _show(console, Ended(counts(total=2, done=2, withheld=9, grey=2), [], grey, None, 0), Path("out"))
+    assert "more" not in capsys.readouterr().err
 
 
 def test_two_batches_on_one_folder(standin: Standin, day: Path, tmp_path: Path) -> None:

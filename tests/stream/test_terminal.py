@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from stream.terminal import error_console, say, table
+from stream.terminal import error_console, say, table, visible
 
 
 def shown(width: int, rows: list[tuple[str, ...]]) -> str:
@@ -34,3 +34,12 @@ def test_an_error_is_one_line() -> None:
         say(console, "two\nlines [with] brackets " + "and more " * 40)
     assert capture.get().count("\n") == 1
     assert capture.get().startswith("standin: two lines [with] brackets")
+
+
+def test_control_characters_are_read_and_not_obeyed() -> None:
+    assert visible("a\x1b[2J\n\x7f\x9b0m\0.mp4") == r"a\x1b[2J\x0a\x7f\x9b0m\x00.mp4"
+    assert visible("Straße [1]\xa0字.mp4") == "Straße [1]\xa0字.mp4"
+    console = error_console()
+    with console.capture() as capture:
+        say(console, "one\n\x1b]0;title\x07two")
+    assert capture.get() == "standin: one \\x1b]0;title\\x07two\n"

@@ -90,6 +90,15 @@ def test_another_folder_with_the_same_names_replaces_nothing(tmp_path: Path) -> 
     assert (output / "front.mkv").read_bytes() != before
 
 
+def test_a_file_that_is_reached_in_two_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = clip(tmp_path / "day/front.mkv")
+    with pytest.raises(UsageError, match=r"is given twice, and would become both day/front\.mkv and front\.mkv"):
+        call(tmp_path / "out", "d*", "day/front.mkv")
+    assert files(tmp_path / "out") == []
+    assert call(tmp_path / "out", "day", f"local://{source}", "day/*.mkv")[1] == ["front.mkv"]
+
+
 def test_a_pattern_in_a_list_leads_nowhere_else(tmp_path: Path) -> None:
     raw = {path: path.read_bytes() for path in (clip(tmp_path / f"day{n}/front.mkv", seed=n) for n in range(2))}
     (tmp_path / "list.txt").write_text("day*/front.mkv\n")
@@ -108,6 +117,8 @@ def test_what_lies_beside_results_is_made_good_by_the_next_call(tmp_path: Path) 
     assert files(output) == ["a.mkv", "a.mkv.report.json"]
     ended, done = call(output, source.parent, extras=Extras(sidecars=("*.srt",), times=True))
     assert (done, ended.counts.kept, ended.counts.failed) == ([], 1, 0)
+    # The text in JSON alone.
+    assert ended.others == 1
     assert files(output) == ["a.mkv", "a.mkv.report.json", "a.srt"]
     assert (output / "a.mkv").stat().st_mtime_ns == 10**18
     for _ in range(2):

@@ -34,6 +34,24 @@ def test_a_folder_keeps_its_structure_and_counts_what_is_left_out(day: Path, tmp
     assert inputs.others == 2
 
 
+def test_a_hidden_folder_is_one_of_what_is_left_out(day: Path, tmp_path: Path) -> None:
+    for name in ("1.mp4", "2.mp4"):
+        (day / "b/.trash").mkdir(exist_ok=True)
+        (day / "b/.trash" / name).write_bytes(b"x")
+    inputs = Inputs([str(day)], Layout(tmp_path / "out"))
+    assert len(list(inputs)) == 4
+    assert inputs.others == 3
+
+
+def test_what_goes_along_is_not_left_out(day: Path, tmp_path: Path) -> None:
+    (day / "a/1.srt").write_text("words")
+    for text in (day, day / "**/*"):
+        inputs = Inputs([str(text)], Layout(tmp_path / "out"), lambda path: path == str(day / "a/1.srt"))
+        assert len(list(inputs)) == 4
+        # Patterns do not see what is hidden.
+        assert inputs.others == (2 if text == day else 1)
+
+
 def test_a_file_has_its_own_name_and_is_taken_whatever_its_ending(day: Path, tmp_path: Path) -> None:
     (day / "camera.bin").write_bytes(b"x")
     assert names([str(day / "a/1.mp4"), str(day / "camera.bin")], tmp_path / "out") == ["1.mp4", "camera.bin"]
@@ -56,6 +74,8 @@ def test_a_base_decides_where_names_begin(day: Path, tmp_path: Path) -> None:
 
 
 def test_a_list_may_hold_patterns_and_urls_of_files(day: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"day/?/1.mp4\nfile://{day}/a/2.MKV\nlocal://{day}/a/1.mp4\n")
+    assert sorted(set(names([f"@{tmp_path / 'list.txt'}"], tmp_path / "out"))) == ["a/1.mp4", "a/2.MKV", "b/1.mp4"]
     (tmp_path / "list.txt").write_text(f"day/?/1.mp4\nfile://{day}/a/2.MKV\n")
     assert names([f"@{tmp_path / 'list.txt'}"], tmp_path / "out") == ["a/1.mp4", "a/2.MKV", "b/1.mp4"]
     (tmp_path / "list.txt").write_text("d*/a/1.mp4\n")
@@ -89,12 +109,13 @@ def test_flat_and_ending(day: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("store", ["", "file://", "local://"])
 @pytest.mark.parametrize("output", ["day", "day/out", "day/a/deeper/out"])
-def test_an_output_inside_the_input_is_refused(day: Path, tmp_path: Path, output: str) -> None:
+def test_an_output_inside_the_input_is_refused(day: Path, tmp_path: Path, output: str, store: str) -> None:
     with pytest.raises(UsageError, match="lies in"):
-        Inputs([str(day)], Layout(tmp_path / output)).check()
+        Inputs([f"{store}{day}"], Layout(tmp_path / output)).check()
     with pytest.raises(UsageError, match="lies in"):
-        names([str(day)], tmp_path / output)
+        names([f"{store}{day}"], tmp_path / output)
 
 
 @pytest.mark.parametrize("pattern", ["day/**/*.mp4", "day/*", "d*/*/*.mp4", "**/*.mp4", "day/[a-o]*"])

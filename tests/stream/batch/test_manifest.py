@@ -37,11 +37,13 @@ def taken(manifest: Manifest) -> list[str]:
     return names
 
 
-def do(manifest: Manifest, output: Path, name: str, *, content: str = "c", error: str | None = None) -> None:
+def do(
+    manifest: Manifest, output: Path, name: str, *, content: str = "c", error: str | None = None, withheld: int = 0
+) -> None:
     """What a worker and the output folder do."""
     staged, final = output / "staged", output / name
     staged.write_text(name)
-    manifest.placing(name, Made(content, 5, 0, 1.0, error), {staged: final})
+    manifest.placing(name, Made(content, 5, withheld, 1.0, error), {staged: final})
     staged.replace(final)
     manifest.placed(name)
 
@@ -267,6 +269,26 @@ def test_two_inputs_with_one_result_are_refused_and_one_given_twice_is_not(tmp_p
         begin(tmp_path, found("a.mp4", at="/x/a.mp4"), found("b.mp4"), found("a.mp4", at="/y/a.mp4"))
     with closing(begin(tmp_path, found("a.mp4"), found("a.mp4"))) as manifest:
         assert manifest.counts().total == 1
+
+
+def test_one_input_with_two_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"/x/a\.mp4 is given twice, and would become both a\.mp4 and x/a\.mp4: .*--base"
+    ):
+        begin(tmp_path, found("x/a.mp4", at="/x/a.mp4"), found("b.mp4"), found("a.mp4", at="/x/a.mp4"))
+
+
+def test_files_with_withheld_frames_are_known_also_in_later_calls(tmp_path: Path) -> None:
+    items = [found(name) for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4")]
+    with closing(begin(tmp_path, *items)) as manifest:
+        for item, withheld in zip(items, (1, 3, 0, 3), strict=True):
+            do(manifest, tmp_path, item.name, withheld=withheld)
+    with closing(begin(tmp_path, *items)) as manifest:
+        assert (manifest.counts().withheld, manifest.counts().grey) == (7, 3)
+        assert manifest.withheld() == [("b.mp4", 3), ("d.mp4", 3), ("a.mp4", 1)]
+        assert manifest.withheld(1) == [("b.mp4", 3)]
+    with closing(begin(tmp_path, items[0])) as manifest:
+        assert manifest.withheld() == [("a.mp4", 1)]
 
 
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from engines.errors import SourceError, UsageError
 from stream.batch.inputs import Inputs, Layout
-from stream.batch.remote import fetched, find, is_remote
+from stream.batch.remote import fetched, find, is_remote, local_path
 from stream.sources.video import VideoSource
 from tests.fakes import noise, write_lossless
 
@@ -193,7 +193,9 @@ def test_secrets_are_refused_since_inputs_are_written_down(url: str) -> None:
 
 def test_paths_are_no_urls(tmp_path: Path) -> None:
     assert not is_remote("day/a.mp4")
-    assert not is_remote("file:///day/a.mp4")
+    for store in ("", "file://", "local://"):
+        assert not is_remote(f"{store}/day/a.mp4")
+        assert local_path(f"{store}/day/a.mp4") == "/day/a.mp4"
     (tmp_path / "a::b.mp4").touch()
     assert not is_remote(str(tmp_path / "a::b.mp4"))
     assert is_remote("s3://bucket/a.mp4")

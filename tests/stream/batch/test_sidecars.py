@@ -37,6 +37,18 @@ def test_only_what_is_called_like_a_text_goes_along(tmp_path: Path) -> None:
     assert missing(source) == ([], [])
 
 
+def test_what_goes_along_is_known_by_its_name(tmp_path: Path) -> None:
+    for name in ("front.mp4", "front.1.mp4", ".rear.mp4", "front.mp4.srt", "alone.srt"):
+        (tmp_path / name).write_text("words")
+    sidecars = Sidecars(("*.srt", "*.json"))
+    for name in ("front.srt", "front.mp4.srt", "front.1.json", "front.mp4.en.srt"):
+        assert sidecars.goes_along(str(tmp_path / name))
+    for name in ("alone.srt", "frontal.srt", "front.txt", ".rear.srt", "front.mp4.report.json", "front.mp4"):
+        assert not sidecars.goes_along(str(tmp_path / name))
+    assert not sidecars.goes_along(str(tmp_path / "gone/front.srt"))
+    assert not Sidecars(()).goes_along(str(tmp_path / "front.srt"))
+
+
 def test_the_input_itself_is_no_sidecar(tmp_path: Path) -> None:
     (tmp_path / "front.txt").write_text("an input, whatever it is called")
     (tmp_path / "front.srt").symlink_to(tmp_path / "front.txt")
