@@ -41,6 +41,8 @@ class Pace:
         self._rest = _FIRST_REST
         self._rested_from: float | None = None
         self._tried_at: float | None = None
+        self.idle = 0.0
+        """Seconds in which the taker had nothing to do, so far."""
         self.skipped = 0
         """Pictures that were left out for an even lower rate."""
 
@@ -57,6 +59,7 @@ class Pace:
     def waited(self, seconds: float) -> None:
         """The taker had nothing to do for so long."""
         self._waited += seconds
+        self.idle += seconds
 
     def wants(self, late: int) -> bool:
         """Whether the next picture is to be looked at.

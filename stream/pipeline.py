@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 from engines.errors import StreamStoppedError
 from stream.anonymizer import Anonymized, Anonymizer
@@ -25,9 +25,7 @@ from stream.pulse import Pulse
 from stream.regions import Kind, Origin
 from stream.side_by_side import side_by_side
 from stream.sinks.base import Hurried, Sink
-from stream.sources.base import Endable, Source
-
-T = TypeVar("T")
+from stream.sources.base import Endable, Holding, Patient, Source
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +66,11 @@ class Summary:
         reasons: why, with counts.
         tracks: how many were begun.
         seconds: wall time of the run without start-up.
-        busy: seconds that each stage worked (not waited).
+        busy: seconds that each stage worked (not waited, neither for other stages nor for the source's next picture).
         superseded: frames that came when withheld ones had taken their time already.
         stopped: why the run ended before its input did, None if it did not.
         interrupted: whether it was asked to end, and did before its input.
+        holds: whether frames without a picture, while the source was away, show the last one that was anonymized.
     """
 
     frames: int = 0
@@ -89,6 +88,7 @@ class Summary:
     superseded: int = 0
     stopped: str | None = None
     interrupted: bool = False
+    holds: bool = False
 
     @property
     def rate(self) -> float:
@@ -202,6 +202,7 @@ class Pipeline:
             StandinError: the source or the sink failed; nothing is left under the output's final name.
         """
         self._anonymizer.reset()
+        self._summary.holds = isinstance(self._source, Holding) and self._source.holds
         tracks_before = self._anonymizer.tracks_begun
         began = time.perf_counter()
         workers = [
@@ -251,7 +252,7 @@ class Pipeline:
 
     def _decode(self) -> None:
         def frames() -> Iterator[Frame]:
-            for frame in self._timed("decode", iter(self._source)):
+            for frame in self._timed():
                 if self._stopping:
                     return
                 yield frame
@@ -349,15 +350,23 @@ class Pipeline:
     def _clock(self, stage: str) -> _Clock:
         return self._clocks[stage]
 
-    def _timed(self, stage: str, items: Iterator[T]) -> Iterator[T]:
+    def _timed(self) -> Iterator[Frame]:
+        """The source's frames. What it waits for them is no work, and what it works by itself meanwhile is."""
+        frames, clock, waited = iter(self._source), self._clock("decode"), self._waited()
         while True:
-            with self._clock(stage):
+            with clock:
                 try:
-                    item = next(items)
+                    frame = next(frames)
                 except StopIteration:
                     return
-            yield item
-            del item
+                finally:
+                    before, waited = waited, self._waited()
+                    clock.rested(waited - before)
+            yield frame
+            del frame
+
+    def _waited(self) -> float:
+        return self._source.waited if isinstance(self._source, Patient) else 0.0
 
 
 class _Clock:
@@ -380,4 +389,10 @@ class _Clock:
         with self._lock:
             self._working -= 1
             if not self._working:
-                self._totals[self._stage] += time.perf_counter() - self._began
+                # Clocks differ a little, and totals never fall.
+                self._totals[self._stage] += max(0.0, time.perf_counter() - self._began)
+
+    def rested(self, seconds: float) -> None:
+        """So much of the time since work began was none."""
+        with self._lock:
+            self._began += seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.anonymizer import Anonymized
+from stream.frame import AWAY
 from stream.pipeline import Summary
 from stream.run import RunResult
 from stream.sources.base import StreamInfo
@@ -77,9 +79,8 @@ def render_summary(console: Console, result: RunResult, output: str) -> None:
     for name, value in _rows(result, output):
         table.add_row(name, Text(value))
     console.print(table)
-    if summary.withheld:
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in summary.reasons.items())
-        console.print(Text(f"withheld frames are flat grey: {reasons}"), style="yellow")
+    for line in _withheld(summary):
+        console.print(Text(line), style="yellow")
 
 
 def _rows(result: RunResult, output: str) -> list[tuple[str, str]]:
@@ -105,6 +106,16 @@ def _rows(result: RunResult, output: str) -> list[tuple[str, str]]:
         rows.append(("dropped", ", ".join(result.dropped[:12]) + (" ..." if len(result.dropped) > 12 else "")))
     rows += [("note", note) for note in result.notes]
     return rows
+
+
+def _withheld(summary: Summary) -> Iterator[str]:
+    """Why frames were withheld, by what is to be seen instead."""
+    flat = dict(summary.reasons)
+    held = flat.pop(AWAY, 0) if summary.holds else 0
+    if flat:
+        yield "withheld frames are flat grey: " + "; ".join(f"{reason} ({count})" for reason, count in flat.items())
+    if held:
+        yield f"withheld frames show the last anonymized picture: {AWAY} ({held})"
 
 
 def _ignored(summary: Summary) -> str:

@@ -93,13 +93,14 @@ def _address(name: str, text: str, allowed: Sequence[Path]) -> str:
     if address.place not in (Place.FILE, Place.DEVICE):
         raise UsageError(f"{name}: {redacted(text)} is not for the API; put the stream into the config file")
     # A slash at the end says that it is a folder, for segments.
-    return f"{_path(name, str(address.path), allowed)}{'/' * address.text.endswith('/')}"
+    folder = "/" * address.text.endswith("/")
+    return f"{_path(name, f'{address.path}{folder}', allowed)}{folder}"
 
 
 def _path(name: str, text: str, allowed: Sequence[Path]) -> Path:
     path = Path(text)
     if not path.is_absolute():
-        raise UsageError(f"{name}: {redacted(text)} is no URL and no absolute path")
+        raise UsageError(f"{name}: {redacted(text)} is no URL, and over the API a path must be absolute")
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as error:

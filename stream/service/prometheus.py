@@ -89,7 +89,9 @@ def _of_streams(streams: Iterable[StreamStatus]) -> Iterator[Metric]:
 def _of_counts(streams: Iterable[tuple[str, Snapshot]]) -> Iterator[Metric]:
     """What only grows; it begins anew with the stream's process, as Prometheus expects of counters."""
     frames = CounterMetricFamily("standin_frames", "Frames by what became of them.", labels=["stream", "outcome"])
-    stages = CounterMetricFamily("standin_stage_seconds", "Seconds that a stage worked.", labels=["stream", "stage"])
+    stages = CounterMetricFamily(
+        "standin_stage_seconds", "Seconds that a stage worked; waiting is not in it.", labels=["stream", "stage"]
+    )
     reconnects = CounterMetricFamily("standin_reconnects", "Connections after a loss.", labels=["stream", "end"])
     latency = HistogramMetricFamily(
         "standin_latency_seconds", "From the arrival of a frame's packet to its encoded frame.", labels=["stream"]

@@ -93,6 +93,26 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Patient(Protocol):
+    """A source that waits for its pictures, and knows for how long."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds so far, less those in which a thread of its own worked. Any thread may ask."""
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A source that can be away, and says what is to be seen then."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether frames without a picture are to show the last one that was anonymized."""
+        ...
+
+
+@runtime_checkable
 class Endable(Protocol):
     """A source that may wait for somebody for ever, and can be told not to."""
 

@@ -45,6 +45,8 @@ _WITHOUT_CLOCK: Final = {
 }  # fmt: skip
 #: Microseconds of a stream that are looked at before its first picture; FFmpeg's own 5 s would be 5 s of delay.
 _ANALYSE: Final = 1_000_000
+#: What PyAV's time-outs mean.
+_NO_ANSWER: Final = "no answer in time"
 #: Packets whose arrival is remembered until their pictures come out of the decoder.
 _MEMORY: Final = 64
 
@@ -263,6 +265,7 @@ class AvConnection:
         # Of all streams: PyAV's time-out begins anew with each packet of any, so that sound would hide lost video.
         packets = self._container.demux()
         while True:
+            asked = time.monotonic()
             try:
                 packet = next(packets)
             except StopIteration:
@@ -271,6 +274,8 @@ class AvConnection:
                 return
             except (av.error.FFmpegError, OSError) as error:
                 raise SourceError(f"{self._address} cannot be read any further: {_reason(error)}") from error
+            if (lost := self._lost(time.monotonic() - asked)) is not None:
+                raise lost
             beat()
             if packet.stream.index != self._stream.index:
                 # A recording's sound may be longer, and is read at once.
@@ -284,6 +289,18 @@ class AvConnection:
                 yield video
             # Whoever takes pictures may have been busy: waiting begins now.
             since = time.monotonic()
+
+    def _lost(self, seconds: float) -> SourceError | None:
+        """Why there is no connection any more though a packet came: demuxers give what they held back when it is lost.
+
+        Args:
+            seconds: that the packet took.
+        """
+        if self._fetched is not None:
+            return self._fetched.error
+        if self._address.place is Place.NETWORK and seconds >= self._patience:
+            return SourceError(f"{self._address} cannot be read any further: {_NO_ANSWER}")
+        return None
 
     def _due(self, items: Iterator[Picture | Lost]) -> Iterator[Picture | Lost]:
         """Pictures that were not shown before, each when it is due."""
@@ -354,6 +371,5 @@ def _options(address: Address, peer: Peer) -> dict[str, str]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, av.error.ExitError):
-        # What PyAV's time-outs raise.
-        return "no answer in time"
+        return _NO_ANSWER
     return redacted(str(getattr(error, "strerror", None) or error))

@@ -28,6 +28,9 @@ _BARE = av.VideoFrame(16, 16, "gray")
 _fill = cast("Callable[[object, av.VideoFrame], None]", SideDataContainer.__init__)
 #: Where containers keep a stream's title; MP4 calls it the name of the handler.
 _TITLES = ("title", "handler_name")
+#: Frames per second that a live stream may say it has, and what it has otherwise.
+_LIVE_RATES = (Fraction(1), Fraction(120))
+_USUAL_RATE = Fraction(25)
 
 
 def main_video(container: InputContainer, name: str, wanted: str | None = None) -> VideoStream:
@@ -181,6 +184,12 @@ def _count(container: InputContainer, stream: VideoStream, span: tuple[float | N
 def step(info: StreamInfo) -> int:
     """Units of the stream's time base from one picture to the next, where nothing else says."""
     return max(1, round(1 / ((info.rate or Fraction(25)) * info.time_base)))
+
+
+def live_step(rate: Fraction | None) -> Fraction:
+    """Seconds from one frame of a live stream to the next, also where its rate is unknown or cannot be true."""
+    low, high = _LIVE_RATES
+    return 1 / (rate if rate is not None and low <= rate <= high else _USUAL_RATE)
 
 
 def shortfall(info: StreamInfo, container: InputContainer, stream: VideoStream, end: int) -> str | None:

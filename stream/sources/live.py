@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Final
 
 from engines.errors import RuntimeUnavailableError, SourceError, StandinError, UsageError
@@ -25,6 +24,7 @@ from stream.sources.arrivals import Arrivals
 from stream.sources.base import StreamInfo
 from stream.sources.connection import AvConnection, Connection, Peer, Progress
 from stream.sources.decoder import Lost, Picture
+from stream.sources.describe import live_step
 from stream.sources.gst import FetchedStream, GstConnection, fetched
 from stream.sources.pictures import FrameMaker
 from stream.timeline import TIME_BASE, Timeline
@@ -41,9 +41,6 @@ _SHORTEST_WAIT: Final = 0.5
 #: Seconds without any sign of the thread that reads, beyond its time-outs, after which it hangs: looking up a name may
 #: take half as long.
 _HANGS: Final = 60.0
-#: Of frames without a picture, where the source's rate is unknown or cannot be true.
-_USUAL_RATE: Final = Fraction(25)
-_RATES: Final = (Fraction(1), Fraction(120))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ class LiveOptions:
         attempts: connections in a row that may fail, None for any number.
         longest_wait: seconds between two of them at most.
         when_lost: what comes while the source is away: frames without a picture, which are shown flat (`slate`) or as
-            the last one that was anonymized (`hold`), or the end of the stream.
+            the last one that was anonymized (`hold`), or those only until the connection is lost, and then the `end`.
         budget: seconds that a picture may wait to be looked at.
         strict: whether pictures count as damaged where the decoder could conceal the damage.
         backend: who reads URLs that both can read. Pipelines and SRT are GStreamer's in any case.
@@ -130,6 +127,16 @@ class LiveSource:
         return self._reader.arrivals.dropped + self.pace.skipped
 
     @property
+    def waited(self) -> float:
+        """See `Patient`."""
+        return self.pace.idle - self._reader.worked
+
+    @property
+    def holds(self) -> bool:
+        """Whether frames without a picture are to show the last one that was anonymized."""
+        return self._options.when_lost == "hold"
+
+    @property
     def reconnects(self) -> int:
         """How often the source was lost and found again."""
         return max(0, self._reader.connections - 1)
@@ -161,7 +168,7 @@ class LiveSource:
         Raises:
             SourceError: it was given up.
         """
-        step = _step(self.info.rate)
+        step = live_step(self.info.rate)
         patience = max(_SHORTEST_WAIT, _OVERDUE * float(step))
         connection, waited = 0, 0.0
         while True:
@@ -177,8 +184,6 @@ class LiveSource:
                     waited = 0.0
                     continue
                 waited += max(self._clock() - began, float(step))
-                if self._options.when_lost == "end":
-                    return
                 self._count_missing()
                 yield self._frames.missing(AWAY, self._timeline.now(self._clock()), round(step / TIME_BASE))
                 continue
@@ -211,7 +216,8 @@ class LiveSource:
         """One more frame without a picture, or the end of them: one line for the first, and one for their number."""
         if not back:
             if not self._missing:
-                _log.warning("%s gives no pictures: frames are withheld until it does", self._name)
+                instead = "the last anonymized one is shown" if self.holds else "frames are withheld"
+                _log.warning("%s gives no pictures: %s until it does", self._name, instead)
             self._missing += 1
         elif self._missing:
             _log.warning("%s gives pictures again; %d frames were withheld", self._name, self._missing)
@@ -258,6 +264,8 @@ class _Reader:
         self.connections = 0
         #: When the thread was last seen to go on: by a packet, or a new attempt.
         self.heard = clock()
+        #: Seconds that the thread computed, in which it mostly decodes.
+        self.worked = 0.0
         #: Why there is no connection, None while there is one, and while the first is tried.
         self.last_error: str | None = None
         #: Whether nothing is lost if nobody takes pictures for a while, and there is no hurry to show anything else.
@@ -314,7 +322,7 @@ class _Reader:
             if self._stopped.is_set():
                 return
             if self._options.when_lost == "end" and self.connections:
-                _log.warning("%s", reason)
+                _log.warning("%s: the stream ends with it", reason)
                 return
             self._tell(reason)
             self._wait(reason)
@@ -352,6 +360,7 @@ class _Reader:
 
     def _beat(self) -> None:
         self.heard = self._clock()
+        self.worked = time.thread_time()
 
     def _put(self, arrived: _Arrived) -> None:
         if self.waits:
@@ -388,10 +397,4 @@ def _connect(address: Address, options: LiveOptions, progress: Progress) -> Conn
 
 def _on_timeline(info: StreamInfo) -> StreamInfo:
     """What a sink has to know: frames come on our timeline, for as long as they come."""
-    return replace(info, time_base=TIME_BASE, start_pts=0, frames=None, rate=1 / _step(info.rate))
-
-
-def _step(rate: Fraction | None) -> Fraction:
-    """Seconds from one frame to the next."""
-    low, high = _RATES
-    return 1 / (rate if rate is not None and low <= rate <= high else _USUAL_RATE)
+    return replace(info, time_base=TIME_BASE, start_pts=0, frames=None, rate=1 / live_step(info.rate))

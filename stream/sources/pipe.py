@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import chain
@@ -88,6 +89,11 @@ class PipeSource:
         if not self._problems and (missing := shortfall(self.info, self._container, self._stream, end)):
             self._note(missing)
 
+    @property
+    def waited(self) -> float:
+        """See `Patient`."""
+        return self._pipe.waited
+
     def problems(self) -> tuple[str, ...]:
         """Why it could not be read to its end, if so."""
         return tuple(self._problems)
@@ -156,12 +162,17 @@ class _Pipe:
         self.ended = False
         #: Why it cannot be read any further, None if it can, or has simply ended.
         self.error: str | None = None
+        #: Seconds in which nothing was there.
+        self.waited = 0.0
 
     def read(self, size: int) -> bytes:
         """Some bytes, at most so many; none at the end."""
         try:
             while not self.ended:
-                if self._poll.poll(_LOOK):
+                began = time.monotonic()
+                came = self._poll.poll(_LOOK)
+                self.waited += time.monotonic() - began
+                if came:
                     return os.read(self._descriptor, size)
         except OSError as error:
             self.error = error.strerror

@@ -64,6 +64,8 @@ class RealTime:
         self._clock = clock
         self._sleep = sleep
         self._ended = False
+        self.waited = 0.0
+        """See `Patient`."""
 
     @property
     def info(self) -> StreamInfo:
@@ -78,8 +80,10 @@ class RealTime:
         """
         due = Due(clock=self._clock)
         for frame in self._source:
+            began = self._clock()
             while (early := due.early(frame.time)) > 0 and not self._ended:
                 self._sleep(min(early, _LOOK))
+            self.waited += self._clock() - began
             yield frame
             del frame
 

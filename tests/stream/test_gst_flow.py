@@ -193,6 +193,15 @@ def test_other_memory_is_refused_with_the_name_of_a_converter(memory: str, tail:
     assert refused in done.stdout + done.stderr
 
 
+def test_other_formats_are_taken_behind_a_converter_alone(pipelines: Pipelines) -> None:
+    pipelines.require("videotestsrc", "capsfilter", "videoconvert")
+    source = f"videotestsrc num-buffers=3 ! video/x-raw,{CAPS.replace('RGB', 'Y444_10LE')}"
+    assert pipelines.run(f"{source} ! {pipelines.element()} ! fakesink", ends=False).returncode != 0
+    done = pipelines.run(f"{source} ! videoconvert ! {pipelines.element()} ! fakesink")
+    assert done.returncode == 0, done.stderr
+    assert "frames=(int)3" in done.stdout
+
+
 def test_system_memory_is_taken_where_there_is_a_choice(pipelines: Pipelines) -> None:
     pipelines.require("fakesrc")
     source = f"{NOTHING} ! video/x-raw(memory:NVMM),{CAPS};video/x-raw,{CAPS}"

@@ -96,6 +96,29 @@ def test_times_add_up() -> None:
     assert summary.rate == pytest.approx(20 / summary.seconds)
 
 
+class Sleepy(MemorySource):
+    """Works for 5 ms and waits for 20 ms before each picture, and says so."""
+
+    waited = 0.0
+
+    def __init__(self, count: int) -> None:
+        super().__init__(frames(noise(count)), before=self._rest)
+
+    def _rest(self, *_: object) -> None:
+        time.sleep(0.005)
+        began = time.perf_counter()
+        time.sleep(0.02)
+        self.waited += time.perf_counter() - began
+
+
+def test_what_a_source_waits_is_no_work() -> None:
+    source = Sleepy(30)
+    pipeline, _ = build(source=source)
+    summary = finishes_within(20, pipeline.run)
+    assert source.waited >= 0.6
+    assert 0.15 <= summary.busy["decode"] < summary.seconds - 0.6
+
+
 class CountedSource(MemorySource):
     """Makes its pictures only when they are asked for, and counts how many of them are alive."""
 

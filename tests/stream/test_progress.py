@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from stream.anonymizer import Anonymized
+from stream.frame import AWAY
 from stream.metrics import Latencies, Snapshot
 from stream.pipeline import Summary
 from stream.progress import RunProgress, render_summary
@@ -84,6 +85,17 @@ def test_the_summary_says_what_was_found_withheld_and_dropped_and_where_the_time
     assert text.count("audio") == 12
     assert "..." in text
     assert "8 bits" in text
+
+
+def test_what_is_to_be_seen_instead_is_said() -> None:
+    summary = Summary(frames=9, withheld=7, reasons={AWAY: 5, "detection failed": 2})
+    assert f"withheld frames are flat grey: {AWAY} (5); detection failed (2)" in render(summary)
+    summary.holds = True
+    text = render(summary)
+    assert "withheld frames are flat grey: detection failed (2)" in text
+    assert f"withheld frames show the last anonymized picture: {AWAY} (5)" in text
+    summary.reasons = {AWAY: 7}
+    assert "grey" not in render(summary)
 
 
 def test_latencies_of_live_runs_are_shown() -> None:

@@ -109,6 +109,7 @@ def test_while_the_camera_is_away_a_slate_or_the_last_anonymized_picture_goes_ou
     pictures = read_pictures(tmp_path / "out.mkv")
     assert result.summary.withheld == sum(item.withheld == AWAY for item in seen) >= 6
     assert any("1 reconnects" in note for note in result.notes)
+    assert result.summary.holds == (when_lost == "hold")
     x0, y0, x1, y1 = FACE
     last: Image = np.zeros((1, 1, 3), np.uint8)
     for item, picture in zip(seen, pictures, strict=False):

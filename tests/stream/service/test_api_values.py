@@ -91,6 +91,12 @@ def test_files_inside_the_allow_list_go_on_resolved(allowed: Path) -> None:
     }
 
 
+def test_a_relative_path_is_refused_as_it_was_sent() -> None:
+    assert refused({"output": "recordings/x/"}) == (
+        "output: recordings/x/ is no URL, and over the API a path must be absolute"
+    )
+
+
 def test_a_camera_may_be_allowed_by_its_name() -> None:
     camera = Path("/dev/video7")
     assert check_values({"input": "/dev/video7"}, allowed_paths([camera])) == {"input": "/dev/video7"}

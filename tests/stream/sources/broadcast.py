@@ -71,13 +71,15 @@ def _slide(path: Path, ended: threading.Event) -> None:
 
 
 @contextmanager
-def over_udp(port: int) -> Iterator[None]:
-    """A camera's transport stream, over and over, to a port."""
-    ended = threading.Event()
+def over_udp(port: int) -> Iterator[threading.Event]:
+    """A camera's transport stream, over and over, to a port. Gives what makes it silent while it is set."""
+    ended, silent = threading.Event(), threading.Event()
 
     def run() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for piece in itertools.cycle(packets()):
+                while silent.is_set() and not ended.wait(0.01):
+                    pass
                 for at in range(0, len(piece), 1316):
                     sender.sendto(piece[at : at + 1316], ("127.0.0.1", port))
                 if ended.wait(1 / RATE):
@@ -86,7 +88,7 @@ def over_udp(port: int) -> Iterator[None]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield
+        yield silent
     finally:
         ended.set()
         thread.join(_PATIENCE)

@@ -18,7 +18,7 @@ from engines.errors import SourceError
 from stream.address import Address, Place, input_address
 from stream.frame import Frame
 from stream.sources.connection import AvConnection, Peer, Progress
-from stream.sources.live import LiveOptions, LiveSource
+from stream.sources.live import AWAY, LiveOptions, LiveSource
 from stream.timeline import TIME_BASE
 from tests.media import pictures, write_clip
 from tests.stream.sinks.servers import free_port
@@ -175,6 +175,48 @@ def test_a_transport_stream_over_udp_is_read() -> None:
         source.close()
     assert (source.info.width, source.info.height) == (64, 48)
     assert sum(frame.damaged is None for frame in frames) >= RATE // 2
+
+
+def test_what_a_demuxer_had_held_back_is_no_sign_of_life(caplog: pytest.LogCaptureFixture) -> None:
+    """FFmpeg gives the last packets of a transport stream when the read times out; their pictures are of before."""
+    port = free_port(socket.SOCK_DGRAM)
+    told: list[str | None] = []
+    name = f"udp://127.0.0.1:{port}"
+    with over_udp(port) as silent:
+        source = LiveSource(input_address(name), OPTIONS, on_change=told.append)
+        frames, end = iter(source), time.monotonic() + _DEADLINE
+        seen = list(itertools.islice(frames, 5))
+        silent.set()
+        while source.last_error is None or "cannot be read" not in source.last_error:
+            seen.append(next(frames))
+            assert time.monotonic() < end
+        silent.clear()
+        while seen[-1].damaged is not None:
+            seen.append(next(frames))
+            assert time.monotonic() < end
+        source.close()
+    assert told[0] == f"{name} cannot be read any further: no answer in time"
+    away = [frame.damaged == AWAY for frame in seen]
+    # Nothing but one loss.
+    assert len(list(itertools.groupby(away))) == 3
+    assert [line for line in caplog.messages if " gives " in line] == [
+        f"{name} gives no pictures: frames are withheld until it does",
+        f"{name} gives pictures again; {sum(away)} frames were withheld",
+    ]
+
+
+def test_what_was_held_back_of_a_fetched_stream_is_dropped_with_its_error() -> None:
+    pieces = packets()
+    whole = AvConnection(HERE, Peer(), Pieces(pieces))
+    stamps = [item.pts for item in whole.pictures(strict=True)]
+    whole.close()
+    broken = AvConnection(HERE, Peer(), Pieces(pieces, SourceError("nothing came in time")))
+    seen: list[int | None] = []
+    with pytest.raises(SourceError, match="nothing came in time"):
+        seen.extend(item.pts for item in broken.pictures(strict=True))
+    broken.close()
+    assert seen == stamps[: len(seen)]
+    assert len(seen) < len(stamps)
 
 
 def test_a_server_s_rtmp_is_read() -> None:

@@ -239,15 +239,57 @@ def test_time_goes_on_while_the_source_is_away(pieces: list[bytes]) -> None:
     assert float((away.pts - last.pts) * TIME_BASE) == pytest.approx(passed, abs=0.5)
 
 
-def test_the_stream_may_end_with_the_source(pieces: list[bytes]) -> None:
-    options = LiveOptions(peer=OPTIONS.peer, when_lost="end")
+def test_the_stream_may_end_with_the_source(pieces: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    options = replace(OPTIONS, peer=Peer(connect_timeout=2, read_timeout=10), when_lost="end")
     with Camera(pieces) as camera:
         source = LiveSource(input_address(camera.url), options)
         frames = iter(source)
         until(frames, damaged=None, count=3)
+        camera.frozen.set()
+        until(frames, damaged=AWAY, count=RATE // 2)
+        camera.frozen.clear()
+        # A stall is no loss.
+        until(frames, damaged=None, count=3)
         camera.unplug()
         rest = list(frames)
     assert all(frame.damaged is None for frame in rest)
+    assert len([line for line in caplog.messages if line.endswith(": the stream ends with it")]) == 1
+
+
+def test_a_stream_that_ends_with_its_source_does_so_once_that_counts_as_lost(
+    pieces: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Camera(pieces) as camera:
+        source = LiveSource(input_address(camera.url), replace(OPTIONS, when_lost="end"))
+        frames = iter(source)
+        until(frames, damaged=None, count=3)
+        camera.frozen.set()
+        list(frames)
+    assert "cannot be read any further: no answer in time: the stream ends with it" in caplog.text
+
+
+def test_what_is_shown_meanwhile_is_said(pieces: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    with Camera(pieces) as camera:
+        source = LiveSource(input_address(camera.url), replace(OPTIONS, when_lost="hold"))
+        frames = iter(source)
+        until(frames, damaged=None, count=3)
+        camera.unplug()
+        until(frames, damaged=AWAY)
+        source.close()
+    assert source.holds
+    assert "gives no pictures: the last anonymized one is shown until it does" in caplog.text
+
+
+def test_waiting_for_pictures_is_no_work_and_decoding_is(pieces: list[bytes]) -> None:
+    with Camera(pieces) as camera:
+        source = LiveSource(input_address(camera.url), OPTIONS)
+        frames, began, before = iter(source), time.monotonic(), source.waited
+        until(frames, damaged=None, count=RATE)
+        passed, waited = time.monotonic() - began, source.waited - before
+        source.close()
+    assert 0.5 * passed < waited < passed
+    # Some of what it waited, its thread has worked.
+    assert waited < source.pace.idle
 
 
 def test_a_camera_that_comes_back_with_another_size_is_followed(

@@ -50,6 +50,27 @@ def read(content: bytes, raw: RawVideo | None = None, wanted: str | None = None)
         return finishes_within(20, whole)
 
 
+def test_waiting_for_whoever_writes_is_counted() -> None:
+    reading, writing = os.pipe()
+    picture = bytes(64 * 48 * 3)
+    os.write(writing, picture)
+    source = PipeSource(reading, raw=RawVideo.parse("64x48@25:rgb24"))
+    before = source.waited
+
+    def end() -> None:
+        os.write(writing, picture)
+        os.close(writing)
+
+    late = threading.Timer(0.3, end)
+    late.start()
+    frames = finishes_within(20, lambda: list(source))
+    late.join()
+    source.close()
+    os.close(reading)
+    assert len(frames) == 2
+    assert source.waited - before >= 0.2
+
+
 def test_matroska_comes_through_frame_by_frame(tmp_path: Path) -> None:
     images = noise(12)
     frames, source = read(write_lossless(tmp_path / "clip.mkv", images).read_bytes())

@@ -35,6 +35,7 @@ def test_each_frame_comes_when_it_would_be_shown() -> None:
     came = [(frame, clock.now) for frame in source]
     assert [frame for frame, _ in came] == clip
     assert all(abs((now - 100) - (frame.time - clip[0].time)) < 1e-6 for frame, now in came)
+    assert source.waited == pytest.approx(clip[-1].time - clip[0].time)
 
 
 def test_frames_that_were_taken_too_late_are_not_made_up_for() -> None:
