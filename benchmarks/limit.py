@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import save
 from benchmarks.rates import Rates, measure_rates
 from engines.bundle import Bundle
+from engines.resident import on_host
 from engines.runtime import Device
 from engines.store import Store, home
 from engines.work import Work, count_work, observe_shapes, unknown_tensors
@@ -132,7 +133,7 @@ def detectors(settings: AnonymizerSettings, bundles: Bundles, size: tuple[int, i
         for runtime in eyes.runtimes:
             runtime.keeps = True
         eyes.detector.detect(frame)
-        feeds = {(r.bundle, r.name): dict(r.feeds) for r in eyes.runtimes}
+        feeds = {(r.bundle, r.name): on_host(r.feeds) for r in eyes.runtimes}
     for run in runs:
         yield Found(run, work_of(by_name[run.bundle], run.graph, feeds[run.bundle, run.graph]))
 

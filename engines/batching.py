@@ -158,6 +158,11 @@ class Batcher:
         return self._runtime.provider
 
     @property
+    def largest(self) -> Mapping[str, int]:
+        """See `engines.runtime.Runtime.largest`."""
+        return self._runtime.largest
+
+    @property
     def counts(self) -> Counts:
         """So far."""
         return self._counts

@@ -146,13 +146,10 @@ class _Taken:
             pointer.contents.deleter(pointer)
 
 
-def take(
-    name: str, array: SupportsDlpack, *, stream: int | None = None, kinds: tuple[int, ...] = (CUDA,)
-) -> DeviceArray:
+def take(array: SupportsDlpack, *, stream: int | None = None, kinds: tuple[int, ...] = (CUDA,)) -> DeviceArray:
     """Takes an array of another library where it lies.
 
     Args:
-        name: how to call it in messages.
         array: that library's.
         stream: handle of the CUDA stream that will read it; the library waits for its own work in that stream.
         kinds: of memory that will do.
@@ -162,11 +159,11 @@ def take(
     """
     device = (int(array.__dlpack_device__()[0]), int(array.__dlpack_device__()[1]))
     if device[0] not in kinds or device[1] != 0:
-        raise TensorError(f"input {name!r} lies on the device {device}; expected the first one of the kinds {kinds}")
+        raise TensorError(f"an array lies on the device {device}; expected the first one of the kinds {kinds}")
     capsule = array.__dlpack__(stream=stream)
     address = id(capsule)
     if not _is_named(address, _NAME):
-        raise TensorError(f"input {name!r} was handed over as something that DLPack does not know; convert it")
+        raise TensorError("an array was handed over as something that DLPack does not know; convert it")
     pointer = int(_content(address, _NAME))
     _rename(address, _USED)
     taken = _Taken(pointer)
@@ -174,10 +171,10 @@ def take(
     shape = tuple(int(tensor.shape[axis]) for axis in range(tensor.ndim))
     letter = _LETTERS.get(tensor.dtype.code)
     if letter is None or tensor.dtype.lanes != 1:
-        raise TensorError(f"input {name!r} has elements of a type that numpy does not know; convert it")
+        raise TensorError("an array has elements of a type that numpy does not know; convert it")
     dtype = np.dtype(bool) if letter == "b" else np.dtype(f"{letter}{tensor.dtype.bits // 8}")
     if tensor.strides and not _without_gaps(shape, [int(tensor.strides[axis]) for axis in range(tensor.ndim)]):
-        raise TensorError(f"input {name!r} has gaps between its elements; make it contiguous")
+        raise TensorError("an array has gaps between its elements; make it contiguous")
     return DeviceArray(int(tensor.data or 0) + int(tensor.byte_offset), shape, dtype, device, taken)
 
 

@@ -97,11 +97,13 @@ class Opened(_Message):
     Attributes:
         provider: name of what executes it.
         limit: bytes of arrays in one message.
+        largest: see `engines.runtime.Runtime.largest`.
     """
 
     kind: Literal["opened"] = "opened"
     provider: str
     limit: int = Field(gt=0)
+    largest: dict[str, int] = Field(default_factory=dict, max_length=256)
 
 
 class Done(_Message):

@@ -114,7 +114,7 @@ class Session:
             question = question.model_copy(update={"threads": self._threads})
         engine = in_use.enter_context(self._pool.use(question, self._is_wanted))
         self._engine = engine
-        return Opened(provider=engine.provider, limit=self._memory)
+        return Opened(provider=engine.provider, limit=self._memory, largest=dict(engine.largest))
 
     def _run(self, question: Run, descriptor: int | None) -> tuple[Done | Failed, int | None]:
         if self._engine is None:

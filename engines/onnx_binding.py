@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engines.dlpack import SupportsDlpack
+    from engines.resident import Resident
 
     Array = NDArray[Any]
+    Feeds = Mapping[str, Array | Resident]
 
 #: ONNX's numbers of element types (TensorProto.DataType), as far as bundles use them.
 _DTYPES: Final = {
@@ -62,10 +64,6 @@ class OrtArray:
         """A copy on the host."""
         return np.array(self._value.numpy())
 
-    def stand_in(self) -> Array:
-        """A numpy array of the same dtype and shape that takes no memory, for checks."""
-        return np.broadcast_to(np.zeros((), self.dtype), self.shape)
-
     def __dlpack__(self, **options: Any) -> Any:
         return self._value.__dlpack__(**options)
 
@@ -105,7 +103,7 @@ class Binding:
         values = self._session.run(list(self._outputs), dict(feeds))
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
-    def run(self, feeds: Mapping[str, Array | OrtArray], keep: Collection[str] = ()) -> dict[str, Any]:
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> dict[str, Any]:
         """Runs the graph once; returns when it has run.
 
         Args:
@@ -120,7 +118,8 @@ class Binding:
             if isinstance(array, OrtArray):
                 binding.bind_ortvalue_input(name, array.value)
             else:
-                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                here = array if isinstance(array, np.ndarray) else array.numpy()
+                binding.bind_cpu_input(name, np.ascontiguousarray(here))
         for name in self._outputs:
             binding.bind_output(name, self._device if name in keep else "cpu", 0)
         self._session.run_with_iobinding(binding)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args, overload
 
 import numpy as np
 
 from engines.errors import BundleError, RuntimeFailedError, TensorError, UsageError
+from engines.resident import HostArray, on_host, outline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
     from engines.bundle import Bundle
+    from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph, Tensor
+    from engines.resident import Resident
     from engines.tensorrt_policy import Policy
 
     Array = NDArray[Any]
+    Feeds = Mapping[str, Array | Resident]
 
 Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -147,6 +151,11 @@ class Runtime(ABC):
         return None
 
     @property
+    def largest(self) -> Mapping[str, int]:
+        """The largest first dimension of inputs that have one beside rows, such as the slots of tables."""
+        return {}
+
+    @property
     def inputs(self) -> tuple[Tensor, ...]:
         """The declared inputs."""
         return self._graph.inputs
@@ -156,25 +165,74 @@ class Runtime(ABC):
         """The declared outputs."""
         return self._graph.outputs
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    @property
+    def has_memory(self) -> bool:
+        """Whether the graph runs in memory of its own, so that arrays that stay there save a way."""
+        return False
+
+    def hold(self, array: Array) -> Resident:
+        """Puts an input where the graph runs, for many runs.
+
+        Args:
+            array: Not to be written to as long as it is held.
+
+        Raises:
+            OutOfMemoryError: There is no memory for it.
+            RuntimeFailedError: The runtime is closed.
+        """
+        return HostArray(array)
+
+    def adopt(self, array: SupportsDlpack) -> Resident:
+        """Takes an array of another library where it lies, without a copy.
+
+        Args:
+            array: On the runtime's device, or on the host where that is none; not to be written to meanwhile.
+
+        Raises:
+            TensorError: It lies elsewhere, or is of no type that numpy knows.
+            RuntimeFailedError: The runtime is closed, or does not take such an array.
+        """
+        try:
+            return HostArray(np.from_dlpack(array))
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise TensorError(f"an array of another library cannot be taken: {' '.join(str(error).split())}") from error
+
+    @overload
+    def run(self, feeds: Feeds) -> dict[str, Array]: ...
+
+    @overload
+    def run(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]: ...
+
+    def run(self, feeds: Feeds, keep: Collection[str] = ()) -> dict[str, Any]:
         """Runs the graph once.
 
         Args:
-            feeds: One array for each declared input.
+            feeds: One array for each declared input: numpy's, or one that a runtime of this device holds or kept.
+            keep: Names of outputs that stay where the graph runs, as inputs of others. Such a run is never split
+                where memory lacks.
 
         Returns:
-            One array for each declared output.
+            A numpy array for each declared output, and a `Resident` for those that are kept.
 
         Raises:
             TensorError: The arrays are not what the manifest declares.
             RuntimeFailedError: The runtime raised, or is closed.
         """
-        check_feeds(self.inputs, feeds)
-        return self._run(feeds)
+        check_feeds(self.inputs, {name: outline(array) for name, array in feeds.items()})
+        if strange := set(keep) - {tensor.name for tensor in self.outputs}:
+            raise TensorError(f"{self._graph.file} has no output {', '.join(sorted(strange))} to keep")
+        if self.has_memory:
+            return self._run_there(feeds, keep)
+        found = self._run(on_host(feeds))
+        return {name: HostArray(values) if name in keep else values for name, values in found.items()}
 
     @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs on checked arrays."""
+        """Runs on checked arrays of the host."""
+
+    def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """Runs on checked arrays, wherever they lie. Of runtimes that have memory of their own."""
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

@@ -26,7 +26,7 @@ from engines.errors import (
 )
 from engines.onnx_binding import Binding, OrtArray
 from engines.placement import CPU_PROVIDER, Placement, ask_for_placement, placement_of
-from engines.runtime import Runtime, check_feeds, require_names
+from engines.runtime import Runtime, require_names
 from engines.splitting import Splitter, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
-    from engines.runtime import Array, Device
+    from engines.runtime import Array, Device, Feeds
 
 T = TypeVar("T")
 
@@ -218,8 +218,13 @@ class OnnxRuntime(Runtime):
         """Whether float32 products are computed in TF32, None where there is no such thing."""
         return self._tf32
 
+    @property
+    def has_memory(self) -> bool:
+        """Of a GPU, yes."""
+        return self._device != "cpu"
+
     def hold(self, array: Array) -> OrtArray:
-        """Copies an input to the device, for many runs.
+        """Copies an input to the device, for many runs; also where the device is the CPU.
 
         Raises:
             RuntimeFailedError: The runtime is closed, or there is no memory.
@@ -236,34 +241,15 @@ class OnnxRuntime(Runtime):
         """
         return self._guarded(lambda binding: binding.adopt(array), {})
 
-    def run_bound(
-        self, feeds: Mapping[str, Array | OrtArray], keep: Collection[str] = ()
-    ) -> dict[str, Array | OrtArray]:
-        """Runs the graph once, with inputs and outputs that may stay on the device. Never in parts.
-
-        Args:
-            feeds: One array for each declared input, of this runtime or on the host.
-            keep: Outputs that stay on the device.
-
-        Returns:
-            An `OrtArray` for each output in `keep`, a numpy array for every other one.
-
-        Raises:
-            TensorError: The arrays are not what the manifest declares.
-            RuntimeFailedError: The runtime raised, or is closed.
-        """
-        check_feeds(self.inputs, {n: a.stand_in() if isinstance(a, OrtArray) else a for n, a in feeds.items()})
-        return self._guarded(lambda binding: binding.run(feeds, keep), feeds)
-
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return self._splitter.run(self._run_rows, feeds)
+        return self._splitter.run(lambda part: self._guarded(lambda b: b.run_on_host(part), part), feeds)
 
-    def _run_rows(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if self._device == "cpu":
-            return self._guarded(lambda binding: binding.run_on_host(feeds), feeds)
-        return self._guarded(lambda binding: binding.run(feeds), feeds)
+    def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        if keep:
+            return self._guarded(lambda binding: binding.run(feeds, keep), feeds)
+        return self._splitter.run(lambda part: self._guarded(lambda b: b.run(part), part), feeds)
 
-    def _guarded(self, run: Callable[[Binding], T], feeds: Mapping[str, Array | OrtArray]) -> T:
+    def _guarded(self, run: Callable[[Binding], T], feeds: Feeds) -> T:
         binding = self._binding
         if binding is None:
             raise self._closed()

@@ -86,12 +86,18 @@ class RemoteRuntime(Runtime):
         self._not_before = 0.0
         self._reason = ""
         self._provider = ""
+        self._largest: dict[str, int] = {}
         self._give_back(self._connect_patiently(time.monotonic() + patience))
 
     @property
     def provider(self) -> str:
         """Name of what executes the graph over there."""
         return self._provider
+
+    @property
+    def largest(self) -> Mapping[str, int]:
+        """Of what executes the graph over there."""
+        return self._largest
 
     def close(self) -> None:
         """Hangs up; runs under way end first. May be called again."""
@@ -171,7 +177,7 @@ class RemoteRuntime(Runtime):
             self._has_failed(error)
             raise
         self._has_succeeded()
-        self._provider = answer.provider
+        self._provider, self._largest = answer.provider, answer.largest
         return connection
 
     def _has_failed(self, error: StandinError) -> None:

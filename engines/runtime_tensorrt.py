@@ -6,31 +6,30 @@ import contextlib
 import hashlib
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from engines.cuda import Cuda
-from engines.dlpack import DeviceArray, take
+from engines.dlpack import take
 from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
-from engines.runtime import Runtime, check_feeds, require_names
+from engines.runtime import Runtime, require_names
 from engines.splitting import Splitter, is_out_of_memory, row_inputs
-from engines.tensorrt_buffers import Buffer, Lending
+from engines.tensorrt_buffers import Buffer, GpuArray, Lending
 from engines.tensorrt_contexts import Contexts
 from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
     from engines.plans import Plan
-    from engines.runtime import Array
+    from engines.runtime import Array, Feeds
     from engines.tensorrt_buffers import Shape
 
 log = logging.getLogger(__name__)
 
-_Answer = TypeVar("_Answer", bound="Array | DeviceArray")
 #: TensorRT's names of the types in a manifest.
 _TYPES: Final = {
     "FLOAT": "float32",
@@ -110,6 +109,11 @@ class TensorrtRuntime(Runtime):
     def most_rows(self) -> int:
         """Rows that are run at once where there is memory."""
         return self._rows
+
+    @property
+    def largest(self) -> dict[str, int]:
+        """As the plan was built."""
+        return {name: most[0] for name, (_, most) in self._limits.items() if most and name not in self._by_row}
 
     def _load(self, plan: Plan, host_code: bool) -> Any:
         try:
@@ -193,59 +197,79 @@ class TensorrtRuntime(Runtime):
         log.warning("%s: no memory for %d rows at a time, trying %d", self._graph.file, rows, rows // 2)
         return rows // 2
 
-    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return self._splitter.run(self._run_rows, feeds)
+    @property
+    def has_memory(self) -> bool:
+        """Of the GPU."""
+        return True
 
-    def _run_rows(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def hold(self, array: Array) -> GpuArray:
+        """Puts an input on the GPU, for many runs; its memory is used again once nobody refers to it.
+
+        Raises:
+            OutOfMemoryError: There is no memory for it.
+            RuntimeFailedError: The runtime is closed.
+        """
+        with self._lock:
+            if self._engine is None:
+                raise self._closed()
+            return self._lending.upload(self._stream, array)
+
+    def adopt(self, array: SupportsDlpack) -> GpuArray:
+        """Takes an array of another library on the GPU, without a copy; its work on it is waited for.
+
+        Raises:
+            TensorError: It lies elsewhere, has gaps, or elements of a type that is not known.
+            RuntimeFailedError: The runtime is closed.
+        """
+        with self._lock:
+            if self._engine is None:
+                raise self._closed()
+            there = take(array, stream=self._stream.handle)
+            return GpuArray(there.address, there.shape, there.dtype, there.device, there.owner, self._cuda)
+
+    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self._run_there(feeds, ())
+
+    def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        # What stays on the GPU is referred to until all work that reads it is done: after that it is used again.
+        if not keep:
+            return self._splitter.run(lambda part: self._run_rows(part, ()), feeds)
+        if (rows := self._count(feeds)) > self._rows:
+            raise TensorError(f"there are {rows} rows, {self._rows} are run at once; give fewer")
+        return self._run_rows(feeds, keep)
+
+    def _run_rows(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         with self._lock:
             if self._engine is None:
                 raise self._closed()
             try:
-                return self._on_host(feeds)
+                return self._answers(feeds, keep)
             except RuntimeFailedError as error:
                 if is_out_of_memory(error):
                     # What is kept for other shapes takes memory too.
                     self._contexts.clear()
                 raise
 
-    def run_on_device(self, feeds: Mapping[str, Array | SupportsDlpack]) -> dict[str, DeviceArray]:
-        """Runs the graph once, and leaves its answer on the GPU.
-
-        Args:
-            feeds: an array for each declared input: numpy's, or one on the GPU of any library that knows DLPack. What
-                lies there does not travel.
-
-        Returns:
-            An array on the GPU for each declared output. Refer to it until all work that reads it is done: after that
-            its memory is used again.
-
-        Raises:
-            TensorError: The arrays are not what the manifest declares, or there are more rows than `most_rows`.
-            RuntimeFailedError: The runtime raised, or is closed.
-        """
-        with self._lock:
-            if self._engine is None:
-                raise self._closed()
-            taken = {
-                name: array if isinstance(array, np.ndarray) else take(name, array, stream=self._stream.handle)
-                for name, array in feeds.items()
-            }
-            # Wherever an array lies, it has a shape and a type, which is all that is compared.
-            check_feeds(self.inputs, {name: _outline(array) for name, array in taken.items()})
-            if self._count(taken) > self._rows:
-                raise TensorError(f"there are {self._count(taken)} rows, {self._rows} are run at once; give fewer")
-            return self._once(taken, lambda name, shape: self._lending.copy(self._stream, self._buffers[name], shape))
-
-    def _count(self, feeds: Mapping[str, Array | DeviceArray]) -> int:
+    def _count(self, feeds: Feeds) -> int:
         return max((feeds[name].shape[0] for name in self._by_row), default=1)
 
-    def _on_host(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        found = self._once(feeds, lambda name, shape: self._buffers[name].fetch(self._stream, shape))
-        return {name: self._buffers[name].own(values) for name, values in found.items()}
+    def _answers(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        def receive(name: str, shape: Shape) -> Array | GpuArray:
+            buffer = self._buffers[name]
+            if name in keep:
+                return self._lending.copy(self._stream, buffer, shape)
+            return buffer.fetch(self._stream, shape)
+
+        given = {name: a if isinstance(a, np.ndarray | GpuArray) else a.numpy() for name, a in feeds.items()}
+        found = self._once(given, receive)
+        return {
+            name: array if isinstance(array, GpuArray) else self._buffers[name].own(array)
+            for name, array in found.items()
+        }
 
     def _once(
-        self, feeds: Mapping[str, Array | DeviceArray], receive: Callable[[str, Shape], _Answer]
-    ) -> dict[str, _Answer]:
+        self, feeds: Mapping[str, Array | GpuArray], receive: Callable[[str, Shape], Array | GpuArray]
+    ) -> dict[str, Array | GpuArray]:
         shapes = {name: tuple(array.shape) for name, array in feeds.items()}
         self._check_limits(shapes)
         addresses = {name: buffer.address for name, buffer in self._buffers.items()}
@@ -294,8 +318,3 @@ class TensorrtRuntime(Runtime):
         with self._lock:
             if self._engine is not None:
                 self._free()
-
-
-def _outline(array: Array | DeviceArray) -> Array:
-    """An array with that shape and type that takes no memory."""
-    return array if isinstance(array, np.ndarray) else np.broadcast_to(np.empty((), array.dtype), array.shape)

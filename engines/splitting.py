@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engines.manifest import Tensor
     from engines.runtime import Array
 
-    Arrays = Mapping[str, Array]
+    Arrays = Mapping[str, Any]
     Run = Callable[[Arrays], dict[str, Array]]
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Splitter:
 
         Args:
             run: Runs the graph on some rows.
-            feeds: All inputs.
+            feeds: All inputs; those with rows on the host, or it is one run.
 
         Returns:
             The outputs for all rows.
@@ -118,8 +118,9 @@ class Splitter:
             raise OutOfMemoryError(f"{error}; use a smaller batch, smaller pictures or fewer streams") from error
 
     def _run(self, run: Run, feeds: Arrays) -> dict[str, Array]:
-        rows = {len(feeds[name]) for name in self._names}
-        if len(rows) != 1:
+        rows = {len(feeds[name]) for name in self._names if isinstance(feeds[name], np.ndarray)}
+        # Rows that lie elsewhere are not taken apart.
+        if len(rows) != 1 or not all(isinstance(feeds[name], np.ndarray) for name in self._names):
             return _attempt(run, feeds)
         count = rows.pop()
         most = min(self.most_rows or count, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 #: Bytes up to which an array goes through pinned memory; larger ones, such as tables of many tracks, go directly.
 _MOST_PINNED: Final = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class GpuArray(DeviceArray):
+    """An array on the GPU that a plan holds or kept; see `engines.resident.Resident`.
+
+    Attributes:
+        cuda: the GPU.
+    """
+
+    cuda: Cuda
+
+    def numpy(self) -> Array:
+        """A copy on the host."""
+        values = np.empty(self.shape, self.dtype)
+        stream = self.cuda.stream()
+        try:
+            stream.download(values.ctypes.data, self.address, values.nbytes)
+            stream.wait()
+        finally:
+            stream.close()
+        return values
 
 
 class Buffer:
@@ -90,7 +113,7 @@ class Buffer:
 
 
 class Lending:
-    """Memory on the GPU for answers that stay there; used again once nobody refers to an answer.
+    """Memory on the GPU for arrays that stay there; used again once nobody refers to an array.
 
     Args:
         cuda: the GPU.
@@ -101,7 +124,23 @@ class Lending:
         self._idle: dict[int, list[DeviceMemory]] = {}
         self._closed = False
 
-    def copy(self, stream: Stream, buffer: Buffer, shape: Shape) -> DeviceArray:
+    def upload(self, stream: Stream, values: Array) -> GpuArray:
+        """Copies an array to the GPU, and waits for that.
+
+        Args:
+            stream: that the array is used in.
+            values: of the host.
+
+        Raises:
+            OutOfMemoryError: There is no memory left.
+        """
+        whole = np.ascontiguousarray(values)
+        found = self._lend(max(1, whole.nbytes), whole.shape, whole.dtype)
+        stream.upload(found.address, whole.ctypes.data, whole.nbytes)
+        stream.wait()
+        return found
+
+    def copy(self, stream: Stream, buffer: Buffer, shape: Shape) -> GpuArray:
         """Puts a copy of a buffer into a stream.
 
         Args:
@@ -112,11 +151,14 @@ class Lending:
         Raises:
             OutOfMemoryError: There is no memory left.
         """
-        idle = self._idle.setdefault(buffer.size, [])
-        memory = idle.pop() if idle else self._cuda.allocate(buffer.size)
-        found = DeviceArray(memory.address, shape, buffer.dtype, (CUDA, 0), _Loan(self, memory))
-        stream.move(memory.address, buffer.address, found.size)
+        found = self._lend(buffer.size, shape, buffer.dtype)
+        stream.move(found.address, buffer.address, found.size)
         return found
+
+    def _lend(self, size: int, shape: Shape, dtype: np.dtype[Any]) -> GpuArray:
+        idle = self._idle.setdefault(size, [])
+        memory = idle.pop() if idle else self._cuda.allocate(size)
+        return GpuArray(memory.address, shape, dtype, (CUDA, 0), _Loan(self, memory), self._cuda)
 
     def take_back(self, memory: DeviceMemory) -> None:
         """Takes memory that nobody refers to any more; from any thread, at any time."""

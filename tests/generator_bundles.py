@@ -6,7 +6,7 @@ What they generate depends on the latent, on the surface and, through its mean, 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
@@ -316,6 +316,45 @@ class Watched(Runtime):
     def close(self) -> None:
         self.closed = True
         self._inner.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class There:
+    """An array in memory that is not the host's: nobody but its runtime looks into it."""
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def numpy(self) -> Array:
+        raise AssertionError("it travels to the host")
+
+
+class Elsewhere(Watched):
+    """A runtime with memory of its own; `fed` has what came as it came."""
+
+    def __init__(self, bundle: Bundle, graph: str) -> None:
+        super().__init__(bundle, graph)
+        self.held: list[There] = []
+
+    @property
+    def has_memory(self) -> bool:
+        return True
+
+    def hold(self, array: Array) -> There:
+        self.held.append(There(array.copy()))
+        return self.held[-1]
+
+    def _run_there(self, feeds: Mapping[str, Any], keep: Collection[str]) -> dict[str, Any]:
+        self.fed.append(dict(feeds))
+        made = self._inner.run({n: a.values if isinstance(a, There) else a for n, a in feeds.items()})
+        return {name: There(array) if name in keep else array for name, array in made.items()}
 
 
 class Gate:

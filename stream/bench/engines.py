@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.errors import BundleError, OutOfMemoryError, StandinError
+from engines.errors import BundleError, OutOfMemoryError, StandinError, TensorError
 from engines.manifest import Graph
 from engines.runtime import Device, Runtime, open_runtime
 from engines.runtime_onnx import OnnxRuntime
@@ -31,6 +32,9 @@ from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.generators.base import Array
 from stream.generators.open import Precision
+
+if TYPE_CHECKING:
+    from engines.runtime import Feeds
 
 #: An engine's runs go on for so many seconds, but are no fewer and no more than so many.
 _SECONDS: Final = 0.7
@@ -59,15 +63,15 @@ class TimedRuntime(WrappedRuntime):
         self.boxes: int | None = None
         #: Whether the last run's inputs are kept, which takes memory.
         self.keeps = False
-        self.feeds: Mapping[str, Array] = {}
+        self.feeds: Feeds = {}
 
-    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         began = time.perf_counter()
-        answer = self._inner.run(feeds)
+        answer = self._inner.run(feeds, keep)
         self.seconds.append(time.perf_counter() - began)
-        largest = max(feeds.values(), key=lambda array: array.size)
+        largest = max(feeds.values(), key=lambda array: math.prod(array.shape))
         self.shape = feeds.get("image", largest).shape
-        self.boxes = len(feeds["boxes"]) if "boxes" in feeds else None
+        self.boxes = feeds["boxes"].shape[0] if "boxes" in feeds else None
         if self.keeps:
             self.feeds = dict(feeds)
         return answer
@@ -283,22 +287,22 @@ def _graph_run(bundle: Bundle, name: str, runtime: Runtime, batch: int) -> Engin
 
 def _on_device(runtime: Runtime, feeds: Mapping[str, Array]) -> Spread | None:
     """Milliseconds of runs that neither take from the host nor give to it."""
-    if not isinstance(runtime, OnnxRuntime) or runtime.device == "cpu":
+    if not runtime.has_memory:
         return None
     kept = [tensor.name for tensor in runtime.outputs]
     seconds: list[float] = []
 
     def once() -> None:
         began = time.perf_counter()
-        runtime.run_bound(held, kept)
+        runtime.run(held, kept)
         seconds.append(time.perf_counter() - began)
 
     try:
         held = {name: runtime.hold(array) for name, array in feeds.items()}
         for _ in _repeats(once):
             pass
-    except OutOfMemoryError:
-        # These are never run in parts.
+    except (OutOfMemoryError, TensorError):
+        # These are never run in parts, where memory lacks or a plan takes fewer rows.
         return None
     # What the first run does besides does not count.
     return Spread.of([1000 * value for value in seconds[1:] or seconds])

@@ -6,15 +6,19 @@ then masks and dense poses on their way out. All that comes after them, from tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Bundle
+from engines.resident import on_host
 from engines.runtime import Runtime
 from stream.bench.wrapped import WrappedRuntime
+
+if TYPE_CHECKING:
+    from engines.runtime import Feeds
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -114,14 +118,14 @@ class PlacedRuntime(WrappedRuntime):
             if isinstance(side, int):
                 self._pose = smooth_pose(np.asarray(bundle.array("vertex_embeddings"), np.float32), side)
 
-    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        answer = dict(self._inner.run(feeds))
+    def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        answer = dict(self._inner.run(feeds, keep))
         if "count" in answer:
             return answer | self._found(feeds, answer)
         return answer | self._looked_closer(answer)
 
-    def _found(self, feeds: Mapping[str, Array], answer: Mapping[str, Array]) -> dict[str, Array]:
-        height, width = (int(side) for side in feeds["image_size"][0])
+    def _found(self, feeds: Feeds, answer: Mapping[str, Any]) -> dict[str, Array]:
+        height, width = (int(side) for side in on_host({"size": feeds["image_size"]})["size"][0])
         count = len(self._boxes)
         boxes = self._boxes * np.array([width, height, width, height], np.float32)
         placed: dict[str, Any] = {

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
 from engines.bundle import Bundle
 from engines.placement import Placement
+from engines.resident import Resident
 from engines.runtime import Runtime
 from engines.runtime_onnx import OnnxRuntime
+
+if TYPE_CHECKING:
+    from engines.runtime import Array, Feeds
 
 
 class WrappedRuntime(Runtime):
@@ -41,6 +48,26 @@ class WrappedRuntime(Runtime):
         """Whether float32 products are computed in TF32, None where that cannot be told, or there is no such thing."""
         inner = self._inner
         return inner.tf32 if isinstance(inner, WrappedRuntime | OnnxRuntime) else None
+
+    @property
+    def largest(self) -> Mapping[str, int]:
+        """As the graph."""
+        return self._inner.largest
+
+    @property
+    def has_memory(self) -> bool:
+        """As the graph."""
+        return self._inner.has_memory
+
+    def hold(self, array: Array) -> Resident:
+        """Where the graph runs."""
+        return self._inner.hold(array)
+
+    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self._run_there(feeds, ())
+
+    def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        return self._inner.run(feeds, keep)
 
     def close(self) -> None:
         """Free the graph."""

@@ -84,7 +84,9 @@ class TwoStageDetector:
             {
                 "image": view.padded_blob(self._normalisation, self._size),
                 "image_size": np.array([[view.height, view.width]], np.int64),
-            }
+            },
+            # Hundreds of megabytes a frame, which the heads take where they are.
+            keep=self._features,
         )
         boxes, scores, classes = self._kept(found)
         in_frame = _clipped(view.to_frame(boxes), frame.width, frame.height)
@@ -116,7 +118,8 @@ class TwoStageDetector:
         def trial() -> None:
             view = self._view(frame)
             size = np.array([[view.height, view.width]], np.int64)
-            found = self._detector.run({"image": view.padded_blob(self._normalisation, self._size), "image_size": size})
+            image = view.padded_blob(self._normalisation, self._size)
+            found = self._detector.run({"image": image, "image_size": size}, keep=self._features)
             # Whatever a flat frame shows, the heads get a box: their first run must not fall into the stream.
             box = np.array([[0, 0, view.width, view.height]], np.float32)
             self._run_heads(found, box, np.zeros(1, np.int64))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engines.errors import GenerationError
 from engines.manifest import Normalisation
+from engines.resident import Resident
 from engines.runtime import Device, Runtime
 from stream.regions import Kind
 
@@ -269,7 +270,7 @@ def run_chosen(
     runtime: Runtime,
     crops: Crops,
     chosen: Bools,
-    feeds_of: Callable[[Ints, Crops], Mapping[str, Array]],
+    feeds_of: Callable[[Ints, Crops], Mapping[str, Array | Resident]],
     most: int,
     pool: ThreadPoolExecutor | None = None,
 ) -> Generated:

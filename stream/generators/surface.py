@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.errors import GenerationError
 from engines.manifest import Normalisation
+from engines.resident import Resident
 from engines.runtime import Runtime
 from stream.generators.base import (
     MOST_CROPS,
@@ -103,13 +104,16 @@ class SurfaceGenerator:
         self._vertices = vertices
         self._latents = latents
         self._most = most
+        tables = [tensor for tensor in generator.inputs if tensor.name.startswith("table_")]
         self._tables = TableCache(
             mapping,
-            [tensor for tensor in generator.inputs if tensor.name.startswith("table_")],
+            tables,
             latents,
             truncation=truncation.clipped,
             budget=budget,
             linger=linger,
+            most=min((generator.largest[t.name] for t in tables if t.name in generator.largest), default=None),
+            hold=generator.hold if generator.has_memory else None,
         )
         self.capacity: int | None = self._tables.capacity
 
@@ -171,7 +175,7 @@ class SurfaceGenerator:
         rows = _rows(crops, self._vertices)
         with self._tables.lend(crops.track_ids) as slots:
 
-            def feeds(places: Ints, part: Crops) -> Mapping[str, Array]:
+            def feeds(places: Ints, part: Crops) -> Mapping[str, Array | Resident]:
                 return self._feeds(part, rows[places], slots[places])
 
             return run_chosen(self._generator, crops, np.asarray(slots >= 0), feeds, self._most, self._pool)
@@ -197,17 +201,16 @@ class SurfaceGenerator:
         self._mapping.close()
         self._generator.close()
 
-    def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array]:
+    def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array | Resident]:
         image, mask = to_network(crops, self._normalisation)
         # ONNX Runtime's TensorRT provider plans for shapes; the whole never changes its own. Elsewhere, TensorRT plans
         # included, tables that nobody needs stay where they are: that saves a device the way, and OpenVINO, which
         # converts halves of all that it is given, the conversion.
-        whole = self._generator.plans_for_shapes
-        first, end = (0, None) if whole else (int(slots.min()), int(slots.max()) + 1)
-        feeds: dict[str, Array] = {"image": image, "mask": mask, "vertices": vertices, "slot": slots - first}
+        first, tables = self._tables.arrays(slots, whole=self._generator.plans_for_shapes)
+        feeds: dict[str, Array | Resident] = {"image": image, "mask": mask, "vertices": vertices, "slot": slots - first}
         if crops.embedding is not None:
             feeds["embedding"] = np.ascontiguousarray(crops.embedding)
-        return feeds | self._tables.arrays(first, end)
+        return {**feeds, **tables}
 
 
 def _rows(crops: Crops, count: int) -> Ints:

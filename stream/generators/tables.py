@@ -11,15 +11,16 @@ import heapq
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from engines.errors import BundleError, GenerationError, RuntimeFailedError
+from engines.errors import BundleError, GenerationError, OutOfMemoryError, RuntimeFailedError
 from engines.manifest import Tensor
+from engines.resident import Resident
 from engines.runtime import Runtime
 from stream.generators.base import Array, Bools, Floats, Ints
 from stream.latents import Latents
@@ -31,6 +32,8 @@ LINGER = 25
 #: However small the tables are.
 _MOST_SLOTS = 256
 _JOIN_SECONDS = 10.0
+
+Hold = Callable[[Array], Resident]
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +87,8 @@ class TableCache:
         truncation: 0 to 1, part of what is built.
         budget: bytes for all slots; there is always one.
         linger: a track counts as live if one of so many last requests named it.
+        most: slots that the generator takes, None for any number.
+        hold: puts an array where the generator runs; None where it reads the host's memory.
 
     Raises:
         BundleError: mapping and generator disagree about the tables.
@@ -98,18 +103,25 @@ class TableCache:
         truncation: float,
         budget: int = DEFAULT_BUDGET,
         linger: int = LINGER,
+        most: int | None = None,
+        hold: Hold | None = None,
     ) -> None:
         _check_tables(mapping.outputs, tables)
         shapes = {tensor.name: tuple(int(side) for side in tensor.shape[1:]) for tensor in tables}
         dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in tables}
         self.bytes_per_track = sum(int(np.prod(shapes[name])) * dtypes[name].itemsize for name in shapes)
-        self.capacity = max(1, min(_MOST_SLOTS, budget // self.bytes_per_track))
+        self.capacity = max(1, min(most or _MOST_SLOTS, _MOST_SLOTS, budget // self.bytes_per_track))
         # The system gives memory to pages when they are first written: slots that are never used cost nothing.
         self._rows = {name: np.zeros((self.capacity, *shapes[name]), dtypes[name]) for name in shapes}
         self._mapping = mapping
         self._latents = latents
         self._truncation = truncation
         self._linger = linger
+        self._hold = hold
+        self._holding = threading.Lock()
+        self._held: tuple[Ints, dict[str, Resident]] | None = None
+        #: How often each slot was written.
+        self._written = np.zeros(self.capacity, np.int64)
         self._changed = threading.Condition()
         self._entries: dict[int, _Entry] = {}
         # The lowest first, so that the slots in use lie together.
@@ -188,14 +200,38 @@ class TableCache:
                     entry.users -= 1
                     self._release(entry)
 
-    def arrays(self, first: int = 0, end: int | None = None) -> dict[str, Array]:
-        """The tables of some slots by name, (S, K + 2, C): views, never copies.
+    def arrays(self, slots: Ints, *, whole: bool = False) -> tuple[int, Mapping[str, Array | Resident]]:
+        """The tables of some slots, which have to be lent: views, never copies, or held where the generator runs.
+
+        What is held goes there again after a track got its tables, not with every run: it is of all slots that were
+        ever used, whoever is in the frame.
 
         Args:
-            first: slot to begin with.
-            end: slot to end before, None for all that follow.
+            slots: (N,).
+            whole: whether to give all slots, so that the shapes are always the same.
+
+        Returns:
+            The slot that the tables begin with; and by name (S, K + 2, C).
         """
-        return {name: rows[first:end] for name, rows in self._rows.items()}
+        with self._holding:
+            if self._hold is not None:
+                try:
+                    return 0, self._there(self._hold, whole=whole)
+                except OutOfMemoryError as error:
+                    _log.warning("tables of tracks travel with every run from now on: %s", error)
+                    self._hold = self._held = None
+        first, end = (0, None) if whole else (int(slots.min()), int(slots.max()) + 1)
+        return first, {name: rows[first:end] for name, rows in self._rows.items()}
+
+    def _there(self, hold: Hold, *, whole: bool) -> dict[str, Resident]:
+        # Read first: what is written meanwhile belongs to a slot that nobody looks at, and makes another number.
+        written = self._written.copy()
+        if self._held is None or not np.array_equal(self._held[0], written):
+            # Let go before there are new ones: memory for both may lack.
+            self._held = None
+            end = None if whole else int(np.flatnonzero(written)[-1]) + 1
+            self._held = written, {name: hold(rows[:end]) for name, rows in self._rows.items()}
+        return self._held[1]
 
     def forget(self, track_id: int) -> None:
         """Drop a track's tables."""
@@ -301,6 +337,7 @@ class TableCache:
                 raise GenerationError(f"{name} is {table.dtype} {table.shape}, expected float32 {rows.shape[1:]}")
             with np.errstate(over="ignore"):
                 rows[slot] = table
+            self._written[slot] += 1
             if not np.isfinite(rows[slot]).all():
                 raise GenerationError(f"{name} is not finite in {rows.dtype}")
 

@@ -50,7 +50,7 @@ def test_what_nobody_took_is_let_go() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "int64", "uint8", "bool"])
 def test_arrays_of_every_type_are_taken_where_they_lie(dtype: str) -> None:
     values = np.zeros((2, 1, 3), dtype)
-    taken = take("x", values, kinds=(CPU,))
+    taken = take(values, kinds=(CPU,))
     assert (taken.address, taken.shape, taken.dtype) == (values.ctypes.data, values.shape, values.dtype)
     assert taken.size == values.nbytes
 
@@ -59,7 +59,7 @@ def test_what_was_taken_is_given_back_once() -> None:
     values = np.zeros(3)
     owner = Owner()
     alive = weakref.ref(owner)
-    taken = take("x", handed_over(owner, values), kinds=(CPU,))
+    taken = take(handed_over(owner, values), kinds=(CPU,))
     del owner
     gc.collect()
     assert alive() is not None
@@ -76,9 +76,9 @@ def test_what_was_taken_is_given_back_once() -> None:
         (X.astype(np.complex64), (CPU,), "a type that numpy does not know"),
     ],
 )
-def test_what_cannot_be_taken_is_an_error_that_names_it(array: Any, kinds: tuple[int, ...], text: str) -> None:
-    with pytest.raises(TensorError, match=rf"'depth'.*{text}"):
-        take("depth", array, kinds=kinds)
+def test_what_cannot_be_taken_is_an_error_that_says_why(array: Any, kinds: tuple[int, ...], text: str) -> None:
+    with pytest.raises(TensorError, match=text):
+        take(array, kinds=kinds)
 
 
 def test_it_is_never_copied() -> None:

@@ -9,6 +9,7 @@ import pytest
 from engines.bundle import Bundle
 from engines.errors import BundleError, RuntimeFailedError, TensorError, UsageError
 from engines.manifest import Tensor
+from engines.resident import HostArray
 from engines.runtime import Device, check_feeds, open_runtime
 
 X = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
@@ -29,6 +30,23 @@ def test_named_arrays_go_in_and_come_out(tiny: Bundle, device: Device, provider:
         result = runtime.run({"x": X, "n": N})
     assert list(result) == ["y"]
     np.testing.assert_array_equal(result["y"], 2 * X + N[:, None, None])
+
+
+@both
+def test_what_is_kept_and_held_is_an_input_though_there_is_no_other_memory(
+    tiny: Bundle, device: Device, provider: str
+) -> None:
+    with open_runtime(tiny, device=device) as runtime:
+        assert not runtime.has_memory
+        kept = runtime.run({"x": runtime.hold(X), "n": runtime.adopt(N)}, keep=["y"])["y"]
+        assert isinstance(kept, HostArray)
+        assert (kept.shape, kept.dtype) == (X.shape, X.dtype)
+        again = runtime.run({"x": kept, "n": N})["y"]
+        with pytest.raises(TensorError, match="5 in dimension 1"):
+            runtime.run({"x": runtime.hold(np.zeros((2, 5, 3), np.float32)), "n": N})
+        with pytest.raises(TensorError, match="has no output z to keep"):
+            runtime.run({"x": X, "n": N}, keep=["y", "z"])
+    np.testing.assert_array_equal(again, 2 * kept.numpy() + N[:, None, None])
 
 
 @both

@@ -12,6 +12,7 @@ import pytest
 from engines.bundle import Bundle, write_bundle
 from engines.errors import BundleError, DeviceMissingError, OutOfMemoryError, RuntimeFailedError, TensorError
 from engines.onnx_binding import OrtArray
+from engines.resident import HostArray
 from engines.runtime import open_runtime
 from engines.runtime_onnx import (
     OnnxRuntime,
@@ -145,11 +146,32 @@ def test_arrays_that_are_held_and_kept_stay_on_the_device(tiny: Bundle, monkeypa
     feeds = tiny_feeds(2)
     with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cuda") as runtime:
         held = runtime.hold(feeds["x"])
-        found = runtime.run_bound(feeds | {"x": held}, keep=["y"])["y"]
+        found = runtime.run(feeds | {"x": held}, keep=["y"])["y"]
+        again = runtime.run(feeds | {"x": found})["y"]
     assert isinstance(found, OrtArray)
     np.testing.assert_array_equal(found.numpy(), doubled(feeds)[0])
+    np.testing.assert_array_equal(again, doubled(feeds | {"x": doubled(feeds)[0]})[0])
     assert fake.held == ["cuda"]
-    assert fake.bound == [("y", "cuda")]
+    assert fake.bound == [("y", "cuda"), ("y", "cpu")]
+
+
+def test_arrays_of_another_runtime_are_taken_from_the_host(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, FakeOnnxRuntime(doubled))
+    feeds = tiny_feeds(2)
+    with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cuda") as runtime:
+        found = runtime.run(feeds | {"x": HostArray(feeds["x"])})["y"]
+    np.testing.assert_array_equal(found, doubled(feeds)[0])
+
+
+def test_runs_with_rows_or_answers_on_the_device_are_not_split(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeOnnxRuntime(doubled, most=2)
+    use(monkeypatch, fake)
+    feeds = tiny_feeds(3)
+    with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cuda") as runtime:
+        for given, keep in ((feeds, ["y"]), (feeds | {"x": runtime.hold(feeds["x"])}, [])):
+            with pytest.raises(OutOfMemoryError):
+                runtime.run(given, keep=keep)
+    assert fake.rows == [3, 3]
 
 
 @pytest.mark.parametrize("message", [
@@ -232,7 +254,7 @@ def test_a_closed_runtime_says_so(tiny: Bundle) -> None:
 def test_arrays_of_other_libraries_are_inputs(tiny: Bundle) -> None:
     feeds = tiny_feeds(2)
     with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cpu") as runtime:
-        found = runtime.run_bound({"x": runtime.adopt(feeds["x"]), "n": feeds["n"]})["y"]
+        found = runtime.run({"x": runtime.adopt(feeds["x"]), "n": feeds["n"]})["y"]
         assert isinstance(found, np.ndarray)
         np.testing.assert_array_equal(found, doubled(feeds)[0])
         with pytest.raises(RuntimeFailedError):
@@ -243,7 +265,7 @@ def test_arrays_on_the_device_are_checked_as_others(tiny: Bundle) -> None:
     with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cpu") as runtime:
         held = runtime.hold(np.zeros((2, 5, 3), np.float32))
         with pytest.raises(TensorError, match="5 in dimension 1"):
-            runtime.run_bound({"x": held, "n": np.zeros(2, np.int64)})
+            runtime.run({"x": held, "n": np.zeros(2, np.int64)})
 
 
 def test_without_onnx_runtime_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

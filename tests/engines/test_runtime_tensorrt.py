@@ -19,6 +19,7 @@ from engines.errors import (
 )
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range
+from engines.resident import HostArray
 from engines.runtime_tensorrt import TensorrtRuntime
 from tests.engines.tensorrt_machines import VERSIONS, FakeMachine, tiny_machine
 
@@ -302,24 +303,45 @@ def test_arrays_on_the_gpu_go_in_and_come_out_without_travelling(machine: FakeMa
             given = feeds(2, start=start)
             x, n = OnGpu(machine, given["x"]), OnGpu(machine, given["n"])
             machine.gpu.copies.clear()
-            found = runtime.run_on_device({"x": x, "n": n})["y"]
+            found = runtime.run({"x": runtime.adopt(x), "n": runtime.adopt(n)}, keep=["y"])["y"]
             # The library is told who reads, and its arrays never leave the GPU.
             assert set(x.streams) <= machine.gpu.streams
             assert machine.gpu.copies == {"cudaMemcpyDeviceToDevice": 3}
             assert found.device == (CUDA, 0)
             np.testing.assert_array_equal(values_of(found), expected(given))
+            np.testing.assert_array_equal(found.numpy(), expected(given))
+
+
+def test_what_is_held_goes_to_the_gpu_once(machine: FakeMachine) -> None:
+    with machine.runtime() as runtime:
+        given = feeds(2)
+        held = runtime.hold(given["x"])
+        for _ in range(3):
+            machine.gpu.copies.clear()
+            np.testing.assert_array_equal(runtime.run(given | {"x": held})["y"], expected(given))
+            assert machine.gpu.copies == {
+                "cudaMemcpyDeviceToDevice": 1,
+                "cudaMemcpyHostToDevice": 1,
+                "cudaMemcpyDeviceToHost": 1,
+            }
+        # An answer is an input of the next run, and one of the host's is taken too.
+        kept = runtime.run(given, keep=["y"])["y"]
+        again = runtime.run({"x": kept, "n": HostArray(given["n"])})["y"]
+        np.testing.assert_array_equal(again, expected(given | {"x": expected(given)}))
+    with pytest.raises(RuntimeFailedError, match="closed"):
+        runtime.hold(given["x"])
 
 
 def test_an_answer_on_the_gpu_keeps_its_memory_until_nobody_refers_to_it(machine: FakeMachine) -> None:
     runtime = machine.runtime()
-    first = runtime.run_on_device(feeds(2))["y"]
-    second = runtime.run_on_device(feeds(2, start=7))["y"]
+    first = runtime.run(feeds(2), keep=["y"])["y"]
+    second = runtime.run(feeds(2, start=7), keep=["y"])["y"]
     assert first.address != second.address
     np.testing.assert_array_equal(values_of(first), expected(feeds(2)))
     address = first.address
     del first
     gc.collect()
-    third = runtime.run_on_device(feeds(2, start=9))["y"]
+    third = runtime.run(feeds(2, start=9), keep=["y"])["y"]
     assert third.address == address
     runtime.close()
     assert machine.gpu.used > 0
@@ -331,11 +353,12 @@ def test_an_answer_on_the_gpu_keeps_its_memory_until_nobody_refers_to_it(machine
 def test_arrays_on_the_gpu_are_compared_with_the_manifest(machine: FakeMachine) -> None:
     with machine.runtime() as runtime:
         given = feeds(2)
+        wrong = runtime.adopt(OnGpu(machine, given["n"].astype(np.int32)))
         with pytest.raises(TensorError, match="'n' is int32, expected int64"):
-            runtime.run_on_device({"x": given["x"], "n": OnGpu(machine, given["n"].astype(np.int32))})
+            runtime.run({"x": given["x"], "n": wrong}, keep=["y"])
         with pytest.raises(TensorError, match="missing: n"):
-            runtime.run_on_device({"x": OnGpu(machine, given["x"])})
+            runtime.run({"x": runtime.adopt(OnGpu(machine, given["x"]))}, keep=["y"])
         with pytest.raises(TensorError, match="9 rows, 8 are run at once"):
-            runtime.run_on_device(feeds(9))
+            runtime.run(feeds(9), keep=["y"])
     with pytest.raises(RuntimeFailedError, match="closed"):
-        runtime.run_on_device(feeds(1))
+        runtime.run(feeds(1), keep=["y"])

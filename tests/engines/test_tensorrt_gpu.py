@@ -97,7 +97,7 @@ def test_answers_stay_on_the_gpu(tiny: Bundle, builder: PlanBuilder, tmp_path: P
         x = torch.randn(3, 2, 5, device="cuda")
         n = torch.arange(3, device="cuda")
         for _ in range(3):
-            found = runtime.run_on_device({"x": x, "n": n})["y"]
+            found = runtime.run({"x": runtime.adopt(x), "n": runtime.adopt(n)}, keep=["y"])["y"]
             assert found.device == (CUDA, 0)
             torch.testing.assert_close(torch.from_dlpack(found), 2 * x + n[:, None, None])
 

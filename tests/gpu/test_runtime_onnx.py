@@ -40,13 +40,13 @@ def test_what_was_asked_for_runs(tiny: Bundle, device: Device) -> None:
 
 def test_arrays_stay_on_the_gpu(tiny: Bundle, gpu: Device) -> None:
     with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device=gpu) as runtime:
-        kept = runtime.run_bound({"x": runtime.hold(X), "n": N}, keep=["y"])["y"]
+        kept = runtime.run({"x": runtime.hold(X), "n": N}, keep=["y"])["y"]
         assert isinstance(kept, OrtArray)
         assert kept.device_name == "cuda"
         # DLPack's number of CUDA.
         assert kept.__dlpack_device__()[0] == 2
         np.testing.assert_array_equal(kept.numpy(), Y)
-        again = runtime.run_bound({"x": kept, "n": N})["y"]
+        again = runtime.run({"x": kept, "n": N})["y"]
         np.testing.assert_array_equal(again, 2 * Y + N[:, None, None])
 
 

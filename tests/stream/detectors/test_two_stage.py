@@ -18,7 +18,7 @@ from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.regions import Kind
 from tests.detector_bundles import PERSONS, Place, ellipse, embedding_map, write_one_stage, write_two_stage
-from tests.generator_bundles import Watched
+from tests.generator_bundles import Elsewhere, There, Watched
 
 FRAME = Frame(np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8))
 
@@ -27,6 +27,7 @@ class Desk:
     """Opens a bundle with runtimes that keep what they are fed."""
 
     def __init__(self, bundle: Bundle, **options: Any) -> None:
+        self.bundle = bundle
         self.detector, self.heads = Watched(bundle, "detector"), Watched(bundle, "heads")
         self.look = TwoStageDetector(bundle, self.detector, self.heads, **({"threshold": 0.2} | options))
 
@@ -156,6 +157,21 @@ def test_heads_look_at_what_counts_only(open_desk: Callable[..., Desk]) -> None:
     assert len(desk.heads.fed[0]["boxes"]) == 1
     assert desk.heads.fed[0]["index"].tolist() == [0]
     assert desk.heads.fed[0]["classes"].tolist() == [0]
+
+
+def test_features_stay_where_the_graphs_run(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk()
+    bundle = desk.bundle
+    detector, heads = Elsewhere(bundle, "detector"), Elsewhere(bundle, "heads")
+    look = TwoStageDetector(bundle, detector, heads, threshold=0.2)
+    look.prepare(150, 100, 1)
+    wanted, found = desk.look.detect(FRAME), look.detect(FRAME)
+    assert np.array_equal(found.boxes, wanted.boxes)
+    assert len(found) > 0
+    # Those that the detector kept; boxes come from the host.
+    for feeds in heads.fed:
+        there = {name for name, array in feeds.items() if isinstance(array, There)}
+        assert there == set(feeds) - {"boxes", "index", "classes"}
 
 
 def test_the_graphs_own_threshold_is_the_least(open_desk: Callable[..., Desk]) -> None:

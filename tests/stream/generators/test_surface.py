@@ -13,11 +13,23 @@ from hypothesis import strategies as st
 
 from engines.bundle import Bundle
 from engines.errors import GenerationError, RuntimeFailedError
+from engines.resident import Resident
 from stream.generators.base import Array, Crops, Ints
 from stream.generators.surface import SurfaceGenerator, graph_vertices
 from stream.latents import Latents, Truncation
 from stream.regions import NO_TRACK, Kind
-from tests.generator_bundles import HEIGHT, TABLES, VERTICES, WIDTH, Fault, Gate, Watched, crops, write_surface
+from tests.generator_bundles import (
+    HEIGHT,
+    TABLES,
+    VERTICES,
+    WIDTH,
+    Elsewhere,
+    Fault,
+    Gate,
+    Watched,
+    crops,
+    write_surface,
+)
 
 BYTES = 4 * (VERTICES + 2) * sum(TABLES)
 SOON = 20.0
@@ -37,11 +49,12 @@ def make(
     latents: Latents | None = None,
     kind: type[SurfaceGenerator] = SurfaceGenerator,
     most: int = 1,
+    unet: Watched | None = None,
     **options: Any,
 ) -> tuple[SurfaceGenerator, Watched, Watched]:
     """A generator whose graphs are watched: itself, the mapping, the U-Net."""
     mapping = Watched(bundle, "mapping", before)
-    unet = Watched(bundle, "generator_fp16" if half else "generator")
+    unet = unet or Watched(bundle, "generator_fp16" if half else "generator")
     made = kind(
         mapping,
         unet,
@@ -174,6 +187,21 @@ def test_the_graph_gets_rows_slots_and_no_copies(bundle: Bundle) -> None:
     generator.close()
 
 
+def test_where_the_graph_has_its_own_memory_tables_travel_once(bundle: Bundle) -> None:
+    generator, _, _ = make(bundle, most=8)
+    elsewhere = Elsewhere(bundle, "generator")
+    there, _, _ = make(bundle, most=8, unet=elsewhere)
+    for tracks in ((5, 6), (6,), (7, 5, 6)):
+        crop = crops(*tracks)
+        wanted, found = built(generator, *tracks).generate(crop), built(there, *tracks).generate(crop)
+        assert np.array_equal(found.output, wanted.output)
+    # Both tables of two tracks, and of three.
+    assert [len(held.values) for held in elsewhere.held] == [2, 2, 3, 3]
+    assert [feeds["slot"].tolist() for feeds in elsewhere.fed] == [[0, 1], [1], [2, 0, 1]]
+    generator.close()
+    there.close()
+
+
 def test_the_output_depends_on_each_pixels_vertex(bundle: Bundle) -> None:
     generator, _, _ = make(bundle)
     crop = crops(1)
@@ -226,7 +254,7 @@ def test_a_body_pixel_without_a_vertex_of_the_surface_is_an_error(bundle: Bundle
 class Unblanked(SurfaceGenerator):
     """Feeds the original pixels, those under the mask included."""
 
-    def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array]:
+    def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array | Resident]:
         scaled = (crops.images.astype(np.float32) - 127.5) / 127.5
         image = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
         return super()._feeds(crops, vertices, slots) | {"image": image}

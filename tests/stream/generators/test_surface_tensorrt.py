@@ -10,7 +10,6 @@ import pytest
 
 from engines.bundle import Bundle
 from engines.cuda import Cuda
-from engines.errors import TensorError
 from engines.plan_build import PlanBuilder
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range, dimension_ranges, input_shapes
@@ -93,20 +92,26 @@ def test_tensorrt_sees_tables_of_one_shape_only_where_it_plans_for_shapes(
     elsewhere.close()
 
 
-def test_a_plan_for_fewer_slots_than_there_are_runs_as_long_as_few_are_in_use(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_plan_for_fewer_slots_has_room_for_fewer_tracks_and_gets_tables_once(bundle: Bundle, tmp_path: Path) -> None:
     gpu = FakeGpu()
     tensorrt, cuda = FakeTensorrt(gpu), Cuda(fake_cudart(gpu))
     graph = bundle.graph("generator")
     shapes = input_shapes(graph, dimension_ranges(bundle.manifest, graph, given={"S": Range(1, 2, 2)}))
     builder = PlanBuilder(tensorrt.module, cuda)
     plan = builder.build(bundle, "generator", shapes, BuildOptions("fp32"), tmp_path / "plans").plan
-    generator = make(bundle, TensorrtRuntime(plan, graph, tensorrt=tensorrt.module, cuda=cuda))
-    assert generator.capacity == 4
+    runtime = TensorrtRuntime(plan, graph, tensorrt=tensorrt.module, cuda=cuda)
+    assert set(runtime.largest.items()) == {("table_0", 2), ("table_1", 2)}
+    generator = make(bundle, runtime)
+    assert generator.capacity == 2
     here = make(bundle, Watched(bundle, "generator"))
     crop = crops(1, 2)
     output = built(generator, 1, 2, 3).generate(crop).output
     np.testing.assert_allclose(output, built(here, 1, 2).generate(crop).output, atol=1e-5)
-    with pytest.raises(TensorError, match="--shape"):
-        generator.generate(crops(1, 3))
+    # Nobody has to wait for the third, who is covered classically.
+    assert generator.generate(crops(1, 3)).done.tolist() == [True, False]
+    uploaded = gpu.copies["cudaMemcpyHostToDevice"]
+    generator.generate(crop)
+    # The picture, the mask, the vertices, the embedding and the slots; not the tables.
+    assert gpu.copies["cudaMemcpyHostToDevice"] - uploaded == len(graph.inputs) - 2
     generator.close()
     here.close()

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from engines.bundle import Bundle
-from engines.errors import BundleError, RuntimeFailedError
+from engines.errors import BundleError, OutOfMemoryError, RuntimeFailedError
 from engines.manifest import Tensor
+from engines.resident import HostArray
 from stream.generators.base import Array, Ints
 from stream.generators.tables import TableCache
 from stream.latents import Latents
@@ -61,10 +62,21 @@ def build(cache: TableCache, *track_ids: int) -> list[bool]:
     return ready
 
 
+def views(cache: TableCache) -> dict[str, Array]:
+    """All tables, where they lie."""
+    first, tables = cache.arrays(np.zeros(1, np.int64), whole=True)
+    assert first == 0
+    return {name: table for name, table in tables.items() if isinstance(table, np.ndarray)}
+
+
+def expected(mapping: Watched, latents: Latents, track_id: int, truncation: float = 0.7) -> dict[str, Array]:
+    return mapping.run({"z": latents.of(track_id).z[None], "truncation": np.array([truncation], np.float32)})
+
+
 def rows_of(cache: TableCache, track_id: int) -> list[Array]:
     with cache.lend([track_id]) as slots:
         assert slots[0] >= 0
-        return [array[slots[0]].copy() for array in cache.arrays().values()]
+        return [array[slots[0]].copy() for array in views(cache).values()]
 
 
 def test_tables_are_what_the_mapping_makes_of_the_tracks_latent(bundle: Bundle) -> None:
@@ -72,10 +84,9 @@ def test_tables_are_what_the_mapping_makes_of_the_tracks_latent(bundle: Bundle) 
     with cache_of(bundle, latents=latents, truncation=0.3) as (cache, mapping):
         assert build(cache, 5, 7) == [True, True]
         for track in (5, 7):
-            feeds = {"z": latents.of(track).z[None], "truncation": np.array([0.3], np.float32)}
-            expected = mapping.run(feeds)
-            for name, found in zip(cache.arrays(), rows_of(cache, track), strict=True):
-                assert np.array_equal(found, expected[name])
+            wanted = expected(mapping, latents, track, 0.3)
+            for name, found in zip(views(cache), rows_of(cache, track), strict=True):
+                assert np.array_equal(found, wanted[name])
 
 
 def test_tables_are_kept_in_the_precision_of_the_generator(bundle: Bundle) -> None:
@@ -95,15 +106,78 @@ def test_tables_are_kept_in_the_precision_of_the_generator(bundle: Bundle) -> No
 def test_the_budget_says_how_many_tracks_there_is_room_for(bundle: Bundle, budget: int, capacity: int) -> None:
     with cache_of(bundle, budget=budget) as (cache, _):
         assert cache.capacity == capacity
-        assert all(len(rows) == capacity for rows in cache.arrays().values())
+        assert all(len(rows) == capacity for rows in views(cache).values())
 
 
-def test_the_arrays_are_views_of_the_first_slots(bundle: Bundle) -> None:
+def test_the_arrays_are_views_of_the_slots_that_are_needed(bundle: Bundle) -> None:
     with cache_of(bundle) as (cache, _):
-        for few, all_of_them in zip(cache.arrays(2).values(), cache.arrays().values(), strict=True):
+        first, some = cache.arrays(np.array([3, 2], np.int64))
+        assert first == 2
+        for few, all_of_them in zip(some.values(), views(cache).values(), strict=True):
+            assert isinstance(few, np.ndarray)
             assert len(few) == 2
             assert np.shares_memory(few, all_of_them)
             assert few.flags.c_contiguous
+
+
+class Holder:
+    """Somebody else's memory, which may be full."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.held: list[Array] = []
+
+    def __call__(self, array: Array) -> HostArray:
+        if len(self.held) >= self.most:
+            raise OutOfMemoryError("no memory for it")
+        self.held.append(array.copy())
+        return HostArray(self.held[-1])
+
+
+def test_tables_go_where_the_generator_runs_only_when_they_changed(bundle: Bundle) -> None:
+    holder, latents = Holder(), Latents()
+    with cache_of(bundle, hold=holder, latents=latents) as (cache, mapping):
+
+        def check(slots: Ints, tracks: Sequence[int], times: int) -> object:
+            first, tables = cache.arrays(slots)
+            assert first == 0
+            assert len(holder.held) == times * len(TABLES)
+            for name, table in tables.items():
+                assert isinstance(table, HostArray)
+                wanted = [expected(mapping, latents, track)[name] for track in tracks]
+                assert np.array_equal(table.values, wanted)
+            return tables
+
+        build(cache, 1)
+        with cache.lend([1]) as slots:
+            tables = check(slots, [1], 1)
+            # However often.
+            assert check(slots, [1], 1) is tables
+        build(cache, 1, 2, 3)
+        with cache.lend([3]) as slots:
+            tables = check(slots, [1, 2, 3], 2)
+        # Whoever is in the frame.
+        with cache.lend([1, 2]) as slots:
+            assert check(slots, [1, 2, 3], 2) is tables
+        # A slot that goes to somebody else is another one.
+        cache.forget(2)
+        build(cache, 4)
+        with cache.lend([4]) as slots:
+            assert slots.tolist() == [1]
+            check(slots, [1, 4, 3], 3)
+
+
+def test_where_there_is_no_memory_for_tables_they_travel_as_before(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    with cache_of(bundle, hold=Holder(most=1)) as (cache, _):
+        build(cache, 1, 2)
+        with cache.lend([2]) as slots:
+            for _ in range(2):
+                first, tables = cache.arrays(slots)
+                assert first == 1
+                assert all(isinstance(table, np.ndarray) and len(table) == 1 for table in tables.values())
+    assert caplog.text.count("travel with every run") == 1
 
 
 def test_request_returns_while_tables_are_being_built(bundle: Bundle) -> None:
@@ -221,7 +295,7 @@ def test_rows_that_a_run_reads_are_not_written(bundle: Bundle, kind: type[TableC
             elif how == "restarted":
                 cache.restart()
             assert build(cache, 2) == [not guarded]
-            now = [array[slots[0]] for array in cache.arrays().values()]
+            now = [array[slots[0]] for array in views(cache).values()]
             assert all(np.array_equal(a, b) == guarded for a, b in zip(now, before, strict=True))
         # Given back, they go to who waits for them.
         assert build(cache, 2) == [True]
@@ -421,7 +495,7 @@ def test_many_threads_never_see_rows_of_another_track(bundle: Bundle) -> None:
                 for track, slot in zip(some, slots, strict=True):
                     if slot >= 0:
                         seen[track] += 1
-                        rows = [array[slot] for array in cache.arrays().values()]
+                        rows = [array[slot] for array in views(cache).values()]
                         assert all(np.array_equal(a, b) for a, b in zip(rows, expected[track], strict=True))
             time.sleep(0)
 
