@@ -55,7 +55,15 @@ def is_device_lost(error: BaseException) -> bool:
     Args:
         error: of any library.
     """
-    text = str(error)
+    return says_device_lost(str(error))
+
+
+def says_device_lost(text: str) -> bool:
+    """Whether an error's words say so, where nothing else is left of it.
+
+    Args:
+        text: of the error, or a report that quotes it.
+    """
     lower = " ".join(text.lower().split())
     return (
         _SAID.search(text) is not None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from engines.device_loss import is_device_lost, says_device_lost
 from engines.errors import SinkError, SourceError, StandinError, UsageError
 from engines.own_process import dump_no_core
 from engines.store import Store, home
@@ -77,7 +78,10 @@ class Worker:
             return self._whole(job, began)
         except StandinError as error:
             return Outcome(
-                error=_shown(str(error), job), usage=isinstance(error, UsageError), full=is_full(error), content=""
+                error=_shown(str(error), job),
+                usage=isinstance(error, UsageError),
+                full=is_full(error),
+                worn=is_device_lost(error),
             )
         except Exception as error:  # noqa: BLE001  the others go on, whatever it is
             # Its file is set aside, the others go on; what it was stands in the worker's log.
@@ -191,6 +195,9 @@ def _outcome(result: RunResult, content: str, seconds: float) -> Outcome:
     if summary.stopped is not None:
         # An engine that hung may still be at it.
         return Outcome(error=redacted(summary.stopped), worn=True)
+    if lost := next(filter(says_device_lost, summary.reasons), None):
+        # All that came after it is grey, and so would be every later file: another process does it anew.
+        return Outcome(error=f"the GPU was lost: {redacted(lost)}", worn=True)
     if not summary.frames:
         return Outcome(error="not a single frame was written", usage=True)
     return Outcome(

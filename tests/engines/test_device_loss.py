@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.device_loss import is_device_lost
+from engines.device_loss import is_device_lost, says_device_lost
 from engines.errors import OutOfMemoryError, RuntimeFailedError
 
 
@@ -22,6 +22,8 @@ def test_errors_after_which_nothing_succeeds_are_known_by_what_is_said(text: str
     assert is_device_lost(RuntimeFailedError(text))
     # As ONNX Runtime raises them: of no class of ours.
     assert is_device_lost(ValueError(text))
+    # As a report quotes them.
+    assert says_device_lost(f"detection failed: {text}")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.errors import RuntimeFailedError
+from engines.runtime_onnx import OnnxRuntime
 from stream.anonymizer import Anonymizer
 from stream.batch.chunks import Piece, split
 from stream.batch.jobs import Job, Order, Outcome
@@ -163,6 +165,28 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert "cannot be opened as video" in failed(outcome, staging)
     assert not outcome.usage
     assert "No such file" in failed(one.work(job(tmp_path / "gone.mp4", staging)), staging)
+    one.close()
+
+
+@pytest.mark.parametrize(("after", "said"), [(0, "CUDA failure 700"), (12, "the GPU was lost")])
+def test_a_worker_that_lost_its_gpu_is_used_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, said: str
+) -> None:
+    clip = write_lossless(tmp_path / "a.mkv", noise(30))
+    one = worker(settings())
+    assert one.work(job(clip, tmp_path / "first")).error is None
+    calls, real = [], OnnxRuntime._run
+
+    def lost(runtime: OnnxRuntime, feeds: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= after:
+            return real(runtime, feeds)
+        raise RuntimeFailedError("CUDA failure 700: an illegal memory access was encountered ; GPU=0")
+
+    monkeypatch.setattr(OnnxRuntime, "_run", lost)
+    outcome = one.work(job(clip, tmp_path / "second"))
+    assert outcome.worn
+    assert said in str(outcome.error)
     one.close()
 
 
