@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Resize, Split and LeakyRelu as they are used here; runtimes of the last three years read it.
 DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
+#: Names of pictures' sides, and what they have at least.
+_SIDES, _LEAST_SIDE = frozenset({"h", "w"}), 32
 
 
 def write_onnx(plan: GraphPlan, path: Path, opset: int = DEFAULT_OPSET) -> None:
@@ -43,7 +45,7 @@ def write_onnx(plan: GraphPlan, path: Path, opset: int = DEFAULT_OPSET) -> None:
     shapes = []
     for tensor in plan.inputs:
         words = {i: side for i, side in enumerate(tensor.shape) if isinstance(side, str)}
-        shapes.append({i: axes.setdefault(word, torch.export.Dim(word)) for i, word in words.items()})
+        shapes.append({i: axes.setdefault(word, _dimension(word)) for i, word in words.items()})
     arguments = tuple(torch.from_numpy(plan.example[tensor.name]) for tensor in plan.inputs)
     with _quiet(), torch.no_grad():
         try:
@@ -69,6 +71,11 @@ def write_onnx(plan: GraphPlan, path: Path, opset: int = DEFAULT_OPSET) -> None:
     model = program.model_proto
     _strip(model)
     onnx.save(model, path)
+
+
+def _dimension(word: str) -> Any:
+    """A free dimension. Pictures have a few pixels: where convolutions need some, the exporter would trace twice."""
+    return torch.export.Dim(word, min=_LEAST_SIDE) if word in _SIDES else torch.export.Dim(word)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
