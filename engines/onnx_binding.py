@@ -90,8 +90,8 @@ class Binding:
 
     def hold(self, array: Array) -> OrtArray:
         """Copies an array to the device, for many runs."""
-        # A copy even where the device is the CPU: ONNX Runtime would go on reading the caller's own.
-        whole = np.array(array, order="C", ndmin=array.ndim)
+        # Where the device is the CPU, ONNX Runtime would go on reading the caller's own.
+        whole = np.array(array, order="C", copy=True if self._device == "cpu" else None)
         return OrtArray(self._ort.OrtValue.ortvalue_from_numpy(whole, self._device, 0))
 
     def adopt(self, array: SupportsDlpack) -> OrtArray:

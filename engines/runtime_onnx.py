@@ -24,7 +24,7 @@ from engines.errors import (
     RuntimeFailedError,
     RuntimeUnavailableError,
 )
-from engines.onnx_binding import Binding, OrtArray
+from engines.onnx_binding import Binding
 from engines.placement import CPU_PROVIDER, Placement, ask_for_placement, placement_of
 from engines.runtime import Runtime, require_names
 from engines.splitting import Splitter, is_out_of_memory
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
+    from engines.resident import Resident
     from engines.runtime import Array, Device, Feeds
 
 T = TypeVar("T")
@@ -223,23 +224,28 @@ class OnnxRuntime(Runtime):
         """Of a GPU, yes."""
         return self._device != "cpu"
 
-    def hold(self, array: Array) -> OrtArray:
-        """Copies an input to the device, for many runs; also where the device is the CPU.
+    def hold(self, array: Array) -> Resident:
+        """Copies an input to the device, for many runs.
 
         Raises:
-            RuntimeFailedError: The runtime is closed, or there is no memory.
+            OutOfMemoryError: There is no memory for it.
+            RuntimeFailedError: The runtime is closed.
         """
-        return self._guarded(lambda binding: binding.hold(array), {})
+        held = self._guarded(lambda binding: binding.hold(array) if self.has_memory else None, {})
+        return super().hold(array) if held is None else held
 
-    def adopt(self, array: SupportsDlpack) -> OrtArray:
+    def adopt(self, array: SupportsDlpack) -> Resident:
         """Takes an array of another library as an input where it lies, without a copy, by DLPack.
 
-        It has to lie on the runtime's device, be complete (no kernel still writes it), and not be of truth values.
+        It has to lie on the runtime's device and be complete (no kernel still writes it), and on a GPU not be of truth
+        values.
 
         Raises:
+            TensorError: It lies elsewhere than on the host, where that is the device.
             RuntimeFailedError: The runtime is closed, or does not take such an array.
         """
-        return self._guarded(lambda binding: binding.adopt(array), {})
+        taken = self._guarded(lambda binding: binding.adopt(array) if self.has_memory else None, {})
+        return super().adopt(array) if taken is None else taken
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self._splitter.run(lambda part: self._guarded(lambda b: b.run_on_host(part), part), feeds)

@@ -254,11 +254,18 @@ def test_a_closed_runtime_says_so(tiny: Bundle) -> None:
 def test_arrays_of_other_libraries_are_inputs(tiny: Bundle) -> None:
     feeds = tiny_feeds(2)
     with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cpu") as runtime:
-        found = runtime.run({"x": runtime.adopt(feeds["x"]), "n": feeds["n"]})["y"]
-        assert isinstance(found, np.ndarray)
+        adopted = runtime.adopt(feeds["x"])
+        assert np.shares_memory(adopted.numpy(), feeds["x"])
+        found = runtime.run({"x": adopted, "n": feeds["n"]})["y"]
         np.testing.assert_array_equal(found, doubled(feeds)[0])
-        with pytest.raises(RuntimeFailedError):
-            runtime.adopt(np.array([True]))
+        with pytest.raises(TensorError, match="cannot be taken"):
+            runtime.adopt(np.array(["text"]))
+
+
+def test_where_the_device_is_the_processor_nothing_is_copied(tiny: Bundle) -> None:
+    feeds = tiny_feeds(2)
+    with OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device="cpu") as runtime:
+        assert runtime.hold(feeds["x"]).numpy() is feeds["x"]
 
 
 def test_arrays_on_the_device_are_checked_as_others(tiny: Bundle) -> None:
