@@ -1,6 +1,7 @@
 """Published networks at their full size, with random weights, through the command line as users call it.
 
-The largest one, and the one of most levels; `test_generators.py` has the published weights' sizes of the others.
+The largest one, and the one of most levels. What they compute is compared with the published code in `models/`, and
+what small ones compute after their export in `test_generators.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from export.configs import configs
 from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents
-from tests.export.bundles import crops_of
+from tests.export.bundles import crops_of, refused_by_tensorrt
 
 NAMES = ("dp2-face", "sg-gan")
 #: What a workstation with 8 GB can spare.
@@ -60,6 +61,7 @@ def test_it_is_exported_and_verified_within_its_memory(exported: tuple[Bundle, i
     assert {"mapping", "generator", "generator_fp16"} == set(bundle.manifest.graphs)
     assert {entry.graph for entry in bundle.manifest.parity} == set(bundle.manifest.graphs)
     assert taken < MOST_BYTES
+    assert refused_by_tensorrt(bundle) == []
 
 
 @pytest.mark.slow

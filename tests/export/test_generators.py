@@ -1,6 +1,6 @@
 """From a checkpoint to a bundle that computes what the published code does, on every runtime that needs no GPU.
 
-Every parity case is exported as `standin export` does it, both precisions; cases of other sizes bring their own config.
+Every small parity case is exported as `standin export` does it, both precisions, with a config of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from tests.parity import STYLE_UNET, SURFACE_UNET, ParityCase, parity_cases
 
 Feeds = dict[str, NDArray[Any]]
 
-CASES = [*parity_cases(STYLE_UNET), *parity_cases(SURFACE_UNET)]
+#: Full widths take minutes: `models/` compares them with the published code in torch, `test_full_size.py` exports some.
+CASES = [case for case in parity_cases(STYLE_UNET) + parity_cases(SURFACE_UNET) if not case.name.endswith("_full")]
 GRAPHS = ("generator", "generator_fp16")
 devices = pytest.mark.parametrize("device", ["cpu", "openvino"])
 graphs = pytest.mark.parametrize("graph", GRAPHS)
@@ -108,13 +109,6 @@ def test_tensorrt_takes_every_graph(exported: Exported) -> None:
     assert refused_by_tensorrt(exported.bundle) == []
 
 
-def small_for(exported: Exported, device: Device) -> Exported:
-    """What does not depend on a network's size is asked of OpenVINO for the small ones alone: it takes minutes."""
-    if device == "openvino" and exported.case.name.endswith("_full"):
-        pytest.skip("asked of the small networks")
-    return exported
-
-
 def lattice(image: torch.Tensor, wanted: Published) -> torch.Tensor:
     return image[..., :: wanted.step, :: wanted.step]
 
@@ -129,7 +123,6 @@ def test_the_image_of_the_float32_engine_is_the_published_one(exported: Exported
 @devices
 def test_the_image_of_the_float16_engine_is_within_a_hundredth(exported: Exported, device: Device) -> None:
     """Relative to the published image, both by the largest values and by root mean square."""
-    exported = small_for(exported, device)
     for wanted in (*published(exported.case, IMAGE), *published(exported.case, TRUNCATED_IMAGE)):
         feeds = exported.feeds("generator_fp16", wanted.truncation, device)
         expected = wanted.values.double()
@@ -155,7 +148,6 @@ def test_what_was_measured_is_in_the_manifest(exported: Exported) -> None:
 @devices
 @graphs
 def test_what_the_mask_hides_does_not_reach_the_output(exported: Exported, graph: str, device: Device) -> None:
-    exported = small_for(exported, device)
     feeds = exported.feeds(graph)
     other = {"image": exported.inputs.repainted().image.numpy()}
     assert not np.array_equal(other["image"], feeds["image"])
@@ -179,7 +171,6 @@ def test_control_without_the_multiplication_it_does(exported: Exported, graph: s
 def test_a_tracks_stand_in_does_not_depend_on_who_else_is_there(
     exported: Exported, precision: Any, device: Device
 ) -> None:
-    exported = small_for(exported, device)
     alone = crops_of(exported.generation, tracks=(7,), looks=(7,))
     crowd = crops_of(exported.generation, tracks=(3, 7, 5), looks=(1, 7, 7))
     latents = Latents(seed=1, channels=exported.generation.z_channels)
