@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 INPUT  ?=
 PRESET ?=
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-thorough lint format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,10 @@ demo: $(STAMP)
 # A file's tests stay together: what they share is made once.
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# What asks at other sizes what the others ask: some minutes more.
+test-thorough: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m thorough
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -208,7 +208,7 @@ def test_the_table_has_a_line_for_each_batch_and_each_search() -> None:
     ("name", "batches", "numbers"),
     [
         pytest.param("dp2-person-cse", (1, 2), 512, marks=pytest.mark.slow),
-        pytest.param("sg-gan", (2,), 602 * 512, marks=pytest.mark.slow),
+        pytest.param("sg-gan", (2,), 602 * 512, marks=[pytest.mark.slow, pytest.mark.thorough]),
     ],
 )
 def test_a_small_generator_gives_the_same_images_both_ways(name: str, batches: tuple[int, ...], numbers: int) -> None:

@@ -21,7 +21,7 @@ from stream.generators.open import open_generator
 from stream.latents import Latents
 from tests.export.bundles import crops_of, refused_by_tensorrt
 
-NAMES = ("dp2-face", "sg-gan")
+NAMES = (pytest.param("dp2-face", marks=pytest.mark.thorough), "sg-gan")
 #: What a workstation with 8 GB can spare.
 MOST_BYTES = 6e9
 #: Runs the command line as an installed `standin` does, then says on its last line how much memory it took at most

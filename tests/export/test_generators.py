@@ -190,7 +190,7 @@ def test_a_tracks_stand_in_does_not_depend_on_who_else_is_there(
     assert not np.array_equal(among[2], first[0])
 
 
-@pytest.mark.parametrize("case", ["dp2_face_small", "sggan_small"])
+@pytest.mark.parametrize("case", ["dp2_face_small", pytest.param("sggan_small", marks=pytest.mark.thorough)])
 def test_only_the_asked_for_precision_is_exported_and_progress_is_told(case: str, tmp_path: Path) -> None:
     told: list[str] = []
     path = checkpoint(tmp_path, case)

@@ -260,7 +260,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.thorough)])
 def test_an_export_that_is_terminated_leaves_nothing(desk: Desk, number: signal.Signals) -> None:
     options = ["--checkpoint", desk.face, "--config", FACE.name, "--output", desk.folder / "new"]
     before = desk.listed()
