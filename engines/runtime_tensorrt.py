@@ -15,7 +15,7 @@ from engines.dlpack import take
 from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
 from engines.runtime import Runtime, require_names
 from engines.splitting import Splitter, is_out_of_memory, row_inputs
-from engines.tensorrt_buffers import Buffer, GpuArray, Lending
+from engines.tensorrt_buffers import Buffer, GpuArray, Lending, uploaded
 from engines.tensorrt_contexts import Contexts
 from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, start
 
@@ -203,7 +203,7 @@ class TensorrtRuntime(Runtime):
         return True
 
     def hold(self, array: Array) -> GpuArray:
-        """Puts an input on the GPU, for many runs; its memory is used again once nobody refers to it.
+        """Puts an input on the GPU, for many runs; its memory is given back once nobody refers to it.
 
         Raises:
             OutOfMemoryError: There is no memory for it.
@@ -212,7 +212,7 @@ class TensorrtRuntime(Runtime):
         with self._lock:
             if self._engine is None:
                 raise self._closed()
-            return self._lending.upload(self._stream, array)
+            return uploaded(self._cuda, self._stream, array)
 
     def adopt(self, array: SupportsDlpack) -> GpuArray:
         """Takes an array of another library on the GPU, without a copy; its work on it is waited for.

@@ -112,8 +112,29 @@ class Buffer:
             self._host.free()
 
 
+def uploaded(cuda: Cuda, stream: Stream, values: Array) -> GpuArray:
+    """An array of the host as one on the GPU, whose memory is given back once nobody refers to it.
+
+    Inputs that are held come in sizes that grow: memory that waited to be used again would never be.
+
+    Args:
+        cuda: the GPU.
+        stream: that the array is used in.
+        values: of the host.
+
+    Raises:
+        OutOfMemoryError: There is no memory left.
+    """
+    whole = np.ascontiguousarray(values)
+    memory = cuda.allocate(max(1, whole.nbytes))
+    held = GpuArray(memory.address, whole.shape, whole.dtype, (CUDA, 0), _Owned(memory), cuda)
+    stream.upload(memory.address, whole.ctypes.data, whole.nbytes)
+    stream.wait()
+    return held
+
+
 class Lending:
-    """Memory on the GPU for arrays that stay there; used again once nobody refers to an array.
+    """Memory on the GPU for answers that stay there; used again once nobody refers to an answer.
 
     Args:
         cuda: the GPU.
@@ -123,22 +144,6 @@ class Lending:
         self._cuda = cuda
         self._idle: dict[int, list[DeviceMemory]] = {}
         self._closed = False
-
-    def upload(self, stream: Stream, values: Array) -> GpuArray:
-        """Copies an array to the GPU, and waits for that.
-
-        Args:
-            stream: that the array is used in.
-            values: of the host.
-
-        Raises:
-            OutOfMemoryError: There is no memory left.
-        """
-        whole = np.ascontiguousarray(values)
-        found = self._lend(max(1, whole.nbytes), whole.shape, whole.dtype)
-        stream.upload(found.address, whole.ctypes.data, whole.nbytes)
-        stream.wait()
-        return found
 
     def copy(self, stream: Stream, buffer: Buffer, shape: Shape) -> GpuArray:
         """Puts a copy of a buffer into a stream.
@@ -151,14 +156,11 @@ class Lending:
         Raises:
             OutOfMemoryError: There is no memory left.
         """
-        found = self._lend(buffer.size, shape, buffer.dtype)
-        stream.move(found.address, buffer.address, found.size)
+        idle = self._idle.setdefault(buffer.size, [])
+        memory = idle.pop() if idle else self._cuda.allocate(buffer.size)
+        found = GpuArray(memory.address, shape, buffer.dtype, (CUDA, 0), _Loan(self, memory), self._cuda)
+        stream.move(memory.address, buffer.address, found.size)
         return found
-
-    def _lend(self, size: int, shape: Shape, dtype: np.dtype[Any]) -> GpuArray:
-        idle = self._idle.setdefault(size, [])
-        memory = idle.pop() if idle else self._cuda.allocate(size)
-        return GpuArray(memory.address, shape, dtype, (CUDA, 0), _Loan(self, memory), self._cuda)
 
     def take_back(self, memory: DeviceMemory) -> None:
         """Takes memory that nobody refers to any more; from any thread, at any time."""
@@ -181,3 +183,11 @@ class _Loan:
 
     def __del__(self) -> None:
         self._lending.take_back(self._memory)
+
+
+class _Owned:
+    def __init__(self, memory: DeviceMemory) -> None:
+        self._memory = memory
+
+    def __del__(self) -> None:
+        self._memory.free()

@@ -332,6 +332,18 @@ def test_what_is_held_goes_to_the_gpu_once(machine: FakeMachine) -> None:
         runtime.hold(given["x"])
 
 
+def test_what_is_held_gives_its_memory_back_whatever_sizes_come_after_it(machine: FakeMachine) -> None:
+    with machine.runtime() as runtime:
+        before = machine.gpu.used
+        for rows in range(1, 9):
+            held = runtime.hold(feeds(rows)["x"])
+            gc.collect()
+            assert machine.gpu.used - before == held.size
+        del held
+        gc.collect()
+        assert machine.gpu.used == before
+
+
 def test_an_answer_on_the_gpu_keeps_its_memory_until_nobody_refers_to_it(machine: FakeMachine) -> None:
     runtime = machine.runtime()
     first = runtime.run(feeds(2), keep=["y"])["y"]
