@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from engines.resident import as_numpy
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from engines.dlpack import SupportsDlpack
-    from engines.resident import Resident
+    from engines.resident import Feeds
 
     Array = NDArray[Any]
-    Feeds = Mapping[str, Array | Resident]
 
 #: ONNX's numbers of element types (TensorProto.DataType), as far as bundles use them.
 _DTYPES: Final = {
@@ -118,8 +119,7 @@ class Binding:
             if isinstance(array, OrtArray):
                 binding.bind_ortvalue_input(name, array.value)
             else:
-                here = array if isinstance(array, np.ndarray) else array.numpy()
-                binding.bind_cpu_input(name, np.ascontiguousarray(here))
+                binding.bind_cpu_input(name, np.ascontiguousarray(as_numpy(array)))
         for name in self._outputs:
             binding.bind_output(name, self._device if name in keep else "cpu", 0)
         self._session.run_with_iobinding(binding)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+    #: What runs take: by name, arrays of the host and others.
+    Feeds = Mapping[str, "Array | Resident"]
 
 
 class Resident(Protocol):
@@ -65,6 +67,11 @@ def outline(array: Array | Resident) -> Array:
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
-def on_host(feeds: Mapping[str, Array | Resident]) -> dict[str, Array]:
+def as_numpy(array: Array | Resident) -> Array:
+    """An array on the host; a copy of what lies elsewhere."""
+    return array if isinstance(array, np.ndarray) else array.numpy()
+
+
+def on_host(feeds: Feeds) -> dict[str, Array]:
     """All inputs as numpy arrays; what lies elsewhere is copied."""
-    return {name: array if isinstance(array, np.ndarray) else array.numpy() for name, array in feeds.items()}
+    return {name: as_numpy(array) for name, array in feeds.items()}

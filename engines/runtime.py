@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from engines.bundle import Bundle
     from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph, Tensor
-    from engines.resident import Resident
+    from engines.resident import Feeds, Resident
     from engines.tensorrt_policy import Policy
 
     Array = NDArray[Any]
-    Feeds = Mapping[str, Array | Resident]
 
 Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
 DEVICES: tuple[Device, ...] = get_args(Device)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
-    from engines.resident import Resident
-    from engines.runtime import Array, Device, Feeds
+    from engines.resident import Feeds, Resident
+    from engines.runtime import Array, Device
 
 T = TypeVar("T")
 
@@ -231,8 +231,9 @@ class OnnxRuntime(Runtime):
             OutOfMemoryError: There is no memory for it.
             RuntimeFailedError: The runtime is closed.
         """
-        held = self._guarded(lambda binding: binding.hold(array) if self.has_memory else None, {})
-        return super().hold(array) if held is None else held
+        if self._binding is not None and not self.has_memory:
+            return super().hold(array)
+        return self._guarded(lambda binding: binding.hold(array), {})
 
     def adopt(self, array: SupportsDlpack) -> Resident:
         """Takes an array of another library as an input where it lies, without a copy, by DLPack.
@@ -244,8 +245,9 @@ class OnnxRuntime(Runtime):
             TensorError: It lies elsewhere than on the host, where that is the device.
             RuntimeFailedError: The runtime is closed, or does not take such an array.
         """
-        taken = self._guarded(lambda binding: binding.adopt(array) if self.has_memory else None, {})
-        return super().adopt(array) if taken is None else taken
+        if self._binding is not None and not self.has_memory:
+            return super().adopt(array)
+        return self._guarded(lambda binding: binding.adopt(array), {})
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self._splitter.run(lambda part: self._guarded(lambda b: b.run_on_host(part), part), feeds)

@@ -13,6 +13,7 @@ import numpy as np
 from engines.cuda import Cuda
 from engines.dlpack import take
 from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
+from engines.resident import as_numpy
 from engines.runtime import Runtime, require_names
 from engines.splitting import Splitter, is_out_of_memory, row_inputs
 from engines.tensorrt_buffers import Buffer, GpuArray, Lending, uploaded
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
     from engines.plans import Plan
-    from engines.runtime import Array, Feeds
+    from engines.resident import Feeds
+    from engines.runtime import Array
     from engines.tensorrt_buffers import Shape
 
 log = logging.getLogger(__name__)
@@ -260,7 +262,7 @@ class TensorrtRuntime(Runtime):
                 return self._lending.copy(self._stream, buffer, shape)
             return buffer.fetch(self._stream, shape)
 
-        given = {name: a if isinstance(a, np.ndarray | GpuArray) else a.numpy() for name, a in feeds.items()}
+        given = {name: a if isinstance(a, GpuArray) else as_numpy(a) for name, a in feeds.items()}
         found = self._once(given, receive)
         return {
             name: array if isinstance(array, GpuArray) else self._buffers[name].own(array)

@@ -104,7 +104,7 @@ def verify_command(
         limits=parse_limits(fail_over or ()),
     )
     # Before hours of work, not after them.
-    if report is not None and json is not None and report.absolute() == json.absolute():
+    if report is not None and json is not None and report.resolve() == json.resolve():
         raise UsageError(f"--report and --json both write {report}; give them different names")
     for path in filter(None, (report, json)):
         check_target(path, overwrite=overwrite, inputs=tuple(filter(None, (original, anonymized, run_report))))

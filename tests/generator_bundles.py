@@ -19,6 +19,7 @@ from onnx import helper
 
 from engines.bundle import Bundle, write_bundle
 from engines.manifest import ArrayFile, Generation, Graph, ManifestDraft, Normalisation, Provenance, Tensor
+from engines.resident import HostArray
 from engines.runtime import Runtime, open_runtime
 from stream.generators.base import Crops
 
@@ -318,19 +319,8 @@ class Watched(Runtime):
         self._inner.close()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class There:
+class There(HostArray):
     """An array in memory that is not the host's: nobody but its runtime looks into it."""
-
-    values: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
 
     def numpy(self) -> Array:
         raise AssertionError("it travels to the host")

@@ -34,7 +34,7 @@ from stream.generators.base import Array
 from stream.generators.open import Precision
 
 if TYPE_CHECKING:
-    from engines.runtime import Feeds
+    from engines.resident import Feeds
 
 #: An engine's runs go on for so many seconds, but are no fewer and no more than so many.
 _SECONDS: Final = 0.7

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Bundle
-from engines.resident import on_host
+from engines.resident import as_numpy
 from engines.runtime import Runtime
 from stream.bench.wrapped import WrappedRuntime
 
 if TYPE_CHECKING:
-    from engines.runtime import Feeds
+    from engines.resident import Feeds
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -125,7 +125,7 @@ class PlacedRuntime(WrappedRuntime):
         return answer | self._looked_closer(answer)
 
     def _found(self, feeds: Feeds, answer: Mapping[str, Any]) -> dict[str, Array]:
-        height, width = (int(side) for side in on_host({"size": feeds["image_size"]})["size"][0])
+        height, width = (int(side) for side in as_numpy(feeds["image_size"])[0])
         count = len(self._boxes)
         boxes = self._boxes * np.array([width, height, width, height], np.float32)
         placed: dict[str, Any] = {

@@ -12,7 +12,8 @@ from engines.runtime import Runtime
 from engines.runtime_onnx import OnnxRuntime
 
 if TYPE_CHECKING:
-    from engines.runtime import Array, Feeds
+    from engines.resident import Feeds
+    from engines.runtime import Array
 
 
 class WrappedRuntime(Runtime):
