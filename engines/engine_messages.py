@@ -48,6 +48,7 @@ class Open(_Message):
         device: to run on.
         threads: for one operator on the CPU; None for what the process was started with.
         spinning: see `engines.runtime_onnx`.
+        bfloat16: see `engines.runtime_openvino`.
     """
 
     kind: Literal["open"] = "open"
@@ -57,6 +58,7 @@ class Open(_Message):
     device: Device
     threads: Annotated[int, Field(ge=1, le=4096)] | None
     spinning: bool
+    bfloat16: bool = False
 
 
 class Run(_Message):

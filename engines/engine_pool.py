@@ -99,6 +99,7 @@ def open_asked(question: Open) -> Runtime:
         device=question.device,
         threads=question.threads,
         spinning=question.spinning,
+        bfloat16=question.bfloat16,
         # It would count as hung before it is done, be killed, and begin anew for ever, since nothing is kept of it.
         may_build=False,
     )
@@ -158,7 +159,7 @@ class EnginePool:
             StandinError: It cannot be opened.
             RuntimeFailedError: The client has gone.
         """
-        key = (question.digest, question.graph, question.device, question.threads, question.spinning)
+        key = (question.digest, question.graph, question.device, question.threads, question.spinning, question.bfloat16)
         with self._lock:
             mine = key not in self._engines
             engine = self._engines.setdefault(key, _Engine())

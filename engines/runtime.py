@@ -269,6 +269,7 @@ def open_runtime(
     device: Device = "cpu",
     threads: int | None = None,
     spinning: bool = False,
+    bfloat16: bool = False,
     server: Path | None = None,
     timeout: float = 10.0,
     may_build: bool = True,
@@ -282,12 +283,14 @@ def open_runtime(
             there, else ONNX Runtime's provider (`engines.tensorrt_policy`); never another one than asked for.
         threads: Threads for one operator on the CPU; all cores if not given.
         spinning: Whether idle threads of ONNX Runtime wait busily, see `engines.runtime_onnx`.
+        bfloat16: Whether OpenVINO computes in bfloat16 what is float32 in the graph; no other device does.
         server: Path of the socket of an engine process (`engines.engine_process`) that is to run it; here if None.
         timeout: Seconds that a run over there may take, see `engines.runtime_remote`.
         may_build: Whether a TensorRT plan that is missing may be built now, where `STANDIN_TENSORRT` says so.
 
     Raises:
-        UsageError: There is no such device, `threads` is below 1, or the engine process is for another device.
+        UsageError: There is no such device, it does not compute in bfloat16, `threads` is below 1, or the engine
+            process is for another device.
         BundleError: There is no such graph, or its file does not fit the manifest.
         RuntimeUnavailableError: The device, its provider or its runtime is not usable, there is no plan that fits this
             machine, or no engine process answers.
@@ -296,6 +299,8 @@ def open_runtime(
         raise UsageError(f"device {device!r} is not known; expected one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1, or nothing for all cores")
+    if bfloat16 and device != "openvino":
+        raise UsageError(f"bfloat16 is computed by OpenVINO alone, not on {device}; give --device openvino")
     declared = bundle.graph(graph)
     path = bundle.file(declared.file)
     # Imported here: the modules import this one for its base class.
@@ -303,7 +308,14 @@ def open_runtime(
         from engines.runtime_remote import RemoteRuntime
 
         return RemoteRuntime(
-            bundle, graph, server=server, device=device, threads=threads, spinning=spinning, timeout=timeout
+            bundle,
+            graph,
+            server=server,
+            device=device,
+            threads=threads,
+            spinning=spinning,
+            bfloat16=bfloat16,
+            timeout=timeout,
         )
     if device == "tensorrt" and (policy := tensorrt_policy()) is not None:
         from engines.plan_open import open_plan
@@ -312,7 +324,7 @@ def open_runtime(
     if device == "openvino":
         from engines.runtime_openvino import OpenvinoRuntime
 
-        return OpenvinoRuntime(path, declared, device=device, threads=threads)
+        return OpenvinoRuntime(path, declared, device=device, threads=threads, bfloat16=bfloat16)
     from engines.runtime_onnx import OnnxRuntime
 
     return OnnxRuntime(path, declared, device=device, threads=threads, spinning=spinning)

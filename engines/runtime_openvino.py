@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.errors import BundleError, DeviceMissingError, RuntimeFailedError
+from engines.errors import BundleError, DeviceMissingError, RuntimeFailedError, RuntimeUnavailableError
 from engines.runtime import Runtime, require_names
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def openvino_core() -> Any:
     return import_openvino().Core()
 
 
-def _compile_options(threads: int | None) -> dict[str, Any]:
+def _compile_options(threads: int | None, *, bfloat16: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        # Else it computes in bfloat16 where the processor can: not what was compared with the checkpoint at export.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Left to itself it computes in bfloat16 where the processor can: not what was compared at export.
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         # Decoder, encoder and tracker share the cores with it.
         "ENABLE_CPU_PINNING": False,
     }
@@ -85,40 +85,57 @@ class OpenvinoRuntime(Runtime):
         graph: Its declaration.
         device: `openvino`.
         threads: Threads for one operator; all cores if None.
+        bfloat16: Whether it computes in bfloat16: two digits, and up to twice as fast where the processor has it.
 
     Raises:
         BundleError: The file is no usable model, or its inputs and outputs are not those of the declaration.
         DeviceMissingError: OpenVINO is not usable here.
+        RuntimeUnavailableError: The processor has no bfloat16.
     """
 
-    def __init__(self, path: Path, graph: Graph, *, device: Device = "openvino", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        graph: Graph,
+        *,
+        device: Device = "openvino",
+        threads: int | None = None,
+        bfloat16: bool = False,
+    ) -> None:
         super().__init__(graph, device)
         core = openvino_core()
         try:
-            processor = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+            processor = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+            has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as error:
             raise DeviceMissingError(
                 f"OpenVINO cannot use this CPU ({_one_line(error)}); see: standin doctor"
             ) from error
+        if bfloat16 and not has_bfloat16:
+            # It would take float32 without a word.
+            raise RuntimeUnavailableError(
+                f"{processor} does not compute in bfloat16 (no AVX-512 BF16 or AMX); use --precision fp32"
+            )
         try:
             model = core.read_model(path)
             require_names(path, "inputs", [t.name for t in graph.inputs], [t.any_name for t in model.inputs])
             require_names(path, "outputs", [t.name for t in graph.outputs], [t.any_name for t in model.outputs])
-            compiled = core.compile_model(model, "CPU", _compile_options(threads))
+            compiled = core.compile_model(model, "CPU", _compile_options(threads, bfloat16=bfloat16))
         except RuntimeError as error:
             raise BundleError(
                 f"{path} cannot be loaded by OpenVINO ({_one_line(error)}); build the bundle again"
             ) from error
         self._compiled: Any = compiled
+        self._provider = "OpenVINO CPU, bfloat16" if bfloat16 else "OpenVINO CPU"
         self._names = [tensor.name for tensor in graph.outputs]
         self._idle: list[Any] = []
         self._lock = threading.Lock()
-        log.info("%s runs on %s, %s", path.name, self.provider, processor.strip())
+        log.info("%s runs on %s, %s", path.name, self.provider, processor)
 
     @property
     def provider(self) -> str:
-        """`OpenVINO CPU`."""
-        return "OpenVINO CPU"
+        """`OpenVINO CPU`, and `bfloat16` where it was asked for."""
+        return self._provider
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         request = self._borrow()

@@ -44,6 +44,7 @@ class RemoteRuntime(Runtime):
         device: To run on; the process is one for that device.
         threads: Threads for one operator on the CPU; what the process was started with if None.
         spinning: Whether idle threads of ONNX Runtime wait busily.
+        bfloat16: Whether OpenVINO computes in bfloat16.
         timeout: Seconds that a run may take, with everything that belongs to it.
         patience: Seconds until the process listens and has opened the graph, at first.
 
@@ -62,6 +63,7 @@ class RemoteRuntime(Runtime):
         device: Device = "cpu",
         threads: int | None = None,
         spinning: bool = False,
+        bfloat16: bool = False,
         timeout: float = 10.0,
         patience: float = 120.0,
     ) -> None:
@@ -78,6 +80,7 @@ class RemoteRuntime(Runtime):
             device=device,
             threads=threads,
             spinning=spinning,
+            bfloat16=bfloat16,
         )
         self._lock = threading.Lock()
         self._idle: list[EngineConnection] = []

@@ -6,7 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Final, TypeVar, get_args
 
 import typer
 from rich.console import Console
@@ -50,6 +50,7 @@ app = typer.Typer(
 _MATRIX_PERSONS = "found,0,1,4,8"
 _MATRIX_BATCHES = "1,2,4,8"
 _FOUND = "found"
+_PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 #: With random weights, which find nobody or too many, and mean nothing in a preset whose weights come along.
 _SEEDED_PRESET = "deepprivacy2"
 _SEEDED_PERSONS, _SEEDED_MATRIX_PERSONS = "4", "0,1,4,8"
@@ -69,7 +70,7 @@ def bench_command(
     size: Annotated[str | None, typer.Option(help="WxH to which that clip is brought, such as 1920x1080.")] = None,
     device: Annotated[str | None, typer.Option(help=f"{', '.join(DEVICES)}. (default: cpu)")] = None,
     precision: Annotated[
-        str | None, typer.Option(help=f"Of generators: {', '.join(get_args(Precision))}. (default: fp32)")
+        str | None, typer.Option(help=f"Of generators: {', '.join(_PRECISIONS)}. (default: fp32)")
     ] = None,
     batch: Annotated[
         str | None,
@@ -113,7 +114,7 @@ def bench_command(
     plan = Plan(
         presets=tuple(find_preset(name) and name for name in _listed("preset", wanted)),
         devices=_known("device", device or (",".join(DEVICES) if matrix else "cpu"), DEVICES),
-        precisions=_known("precision", precision or ("fp32,fp16" if matrix else "fp32"), get_args(Precision)),
+        precisions=_known("precision", precision or (",".join(_PRECISIONS) if matrix else "fp32"), _PRECISIONS),
         persons=_persons(people),
         batches=tuple(
             _number("batch", text) for text in _listed("batch", batch or (_MATRIX_BATCHES if matrix else "1"))

@@ -31,7 +31,7 @@ from stream.detectors.single_stage import SingleStageDetector
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.generators.base import Array
-from stream.generators.open import Precision
+from stream.generators.open import GENERATOR_GRAPHS, Precision
 
 if TYPE_CHECKING:
     from engines.resident import Feeds
@@ -41,7 +41,6 @@ _SECONDS: Final = 0.7
 _FEWEST, _MOST = 3, 50
 #: What takes so many seconds is run once, after its first run.
 _SLOW: Final = 3.0
-GENERATOR_GRAPHS: Final[Mapping[Precision, str]] = {"fp32": "generator", "fp16": "generator_fp16"}
 
 
 class TimedRuntime(WrappedRuntime):
@@ -233,9 +232,11 @@ def has_tf32(device: Device, precision: Precision) -> bool:
     return device == "cuda" and precision == "fp32"
 
 
-def _open(bundle: Bundle, graph: str, device: Device, threads: int | None, *, tf32: bool) -> Runtime:
+def _open(
+    bundle: Bundle, graph: str, device: Device, threads: int | None, *, tf32: bool, bfloat16: bool = False
+) -> Runtime:
     if not tf32:
-        return open_runtime(bundle, graph, device=device, threads=threads)
+        return open_runtime(bundle, graph, device=device, threads=threads, bfloat16=bfloat16)
     declared = bundle.graph(graph)
     return OnnxRuntime(bundle.file(declared.file), declared, device=device, threads=threads, tf32=True)
 
@@ -248,7 +249,7 @@ def generator_runs(
     Args:
         bundles: of the generators.
         device: where they run.
-        precision: which graph.
+        precision: which graph, and whether it is computed in bfloat16.
         threads: for an operator on the CPU, None for all cores.
         batches: crops in one run.
     """
@@ -260,7 +261,8 @@ def generator_runs(
     for bundle in bundles:
         for name, sizes, tf32 in wanted:
             try:
-                runtime = _open(bundle, name, device, threads, tf32=tf32)
+                halved = precision == "bf16" and name != "mapping"
+                runtime = _open(bundle, name, device, threads, tf32=tf32, bfloat16=halved)
             except StandinError as error:
                 missing.append(f"{bundle.manifest.name}, {name}: {error}")
                 continue

@@ -23,7 +23,7 @@ from stream.bench.machine import BY_BUS, DEVICE_ORDER, describe_machine
 from stream.bench.measure import Job
 from stream.bench.people import MOST_PERSONS
 from stream.bench.records import Case, Clip, Record, Result, Settings
-from stream.generators.open import Precision
+from stream.generators.open import Precision, computes
 from stream.presets import DEFAULT_PRESET, find_preset
 from stream.report import versions
 
@@ -75,9 +75,9 @@ class Plan(BaseModel):
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """All of them, in the order in which they are measured."""
+        """All that there can be, in the order in which they are measured."""
         every = itertools.product(self.presets, self.devices, self.precisions, self.persons)
-        return tuple(Case(preset=p, device=d, precision=c, persons=n) for p, d, c, n in every)
+        return tuple(Case(preset=p, device=d, precision=c, persons=n) for p, d, c, n in every if computes(d, c))
 
 
 def bench(plan: Plan, *, on_case: OnCase | None = None) -> Record:
@@ -219,4 +219,6 @@ def check_plan(plan: Plan) -> str | None:
         )
     if plan.size is not None and any(side % 2 or not 64 <= side <= 8192 for side in plan.size):
         return "size must be even numbers from 64 to 8192"
+    if not plan.cases:
+        return "OpenVINO alone computes in bf16; add --device openvino"
     return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -20,12 +21,22 @@ from stream.generators.unet import UnetGenerator
 from stream.latents import Latents, choose_truncation
 from stream.regions import Kind
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
-_GRAPHS: dict[str, str] = {"fp32": "generator", "fp16": "generator_fp16"}
+#: The graph of each. In bfloat16 the one of float32 is computed, by OpenVINO alone.
+GENERATOR_GRAPHS: Final[Mapping[Precision, str]] = {
+    "fp32": "generator",
+    "fp16": "generator_fp16",
+    "bf16": "generator",
+}
 _UNET = {"image", "mask", "w"}
 _UNET_SURFACE = {"embedding", "embedding_mask"}
 _SURFACE = {"image", "mask", "embedding", "vertices", "slot"}
+
+
+def computes(device: Device, precision: Precision) -> bool:
+    """Whether a device can compute in a precision at all."""
+    return precision != "bf16" or device == "openvino"
 
 
 def open_generator(
@@ -48,7 +59,7 @@ def open_generator(
     Args:
         bundle: a verified generation bundle.
         device: where it runs; never another one than asked for.
-        precision: which of the bundle's graphs; never another one than asked for.
+        precision: which of the bundle's graphs, and whether it is computed in bfloat16; never another than asked for.
         threads: on the CPU, None for all cores.
         latents: of the tracks; may be shared by generators, so that a track looks alike in both. None for new ones.
         truncation: None for the default (multi-modal 0.5 where there are centres, plain 0.7 elsewhere).
@@ -60,7 +71,8 @@ def open_generator(
         timeout: seconds that a run over there may take.
 
     Raises:
-        UsageError: no such precision, multi-modal truncation without centres, or latents of another length.
+        UsageError: no such precision, or not on this device, multi-modal truncation without centres, or latents of
+            another length.
         BundleError: it is no generation bundle, lacks the graph or an array, or does not fit together.
         RuntimeUnavailableError: the device is not usable here.
     """
@@ -70,7 +82,7 @@ def open_generator(
     most = most_crops(device) if most is None else most
     if most < 1:
         raise UsageError(f"most is {most}; expected at least 1 crop in a run")
-    graph = _find_graph(bundle, precision)
+    graph, halved = _find_graph(bundle, precision), precision == "bf16"
     surface = generation.architecture == "v-sam"
     _check_inputs(bundle, graph, generation)
     average = None if surface else _average(bundle)
@@ -86,16 +98,18 @@ def open_generator(
     at_once, each = share_cores_of_crops(device, threads, generation.image_size)
     with contextlib.ExitStack() as opened:
 
-        def enter(name: str) -> Runtime:
+        def enter(name: str, *, bfloat16: bool = False) -> Runtime:
             return opened.enter_context(
-                open_runtime(bundle, name, device=device, threads=each, server=server, timeout=timeout)
+                open_runtime(
+                    bundle, name, device=device, threads=each, bfloat16=bfloat16, server=server, timeout=timeout
+                )
             )
 
         generator: Generator
         if average is None:
             generator = SurfaceGenerator(
                 enter("mapping"),
-                enter(graph),
+                enter(graph, bfloat16=halved),
                 kind=kind,
                 size=generation.image_size,
                 normalisation=normalisation,
@@ -110,7 +124,7 @@ def open_generator(
         else:
             generator = UnetGenerator(
                 enter("mapping"),
-                enter(graph),
+                enter(graph, bfloat16=halved),
                 kind=kind,
                 size=generation.image_size,
                 normalisation=normalisation,
@@ -142,9 +156,9 @@ def _declared(bundle: Bundle) -> tuple[Generation, Kind]:
 
 
 def _find_graph(bundle: Bundle, precision: Precision) -> str:
-    name = _GRAPHS[precision]
+    name = GENERATOR_GRAPHS[precision]
     if name not in bundle.manifest.graphs:
-        there = [known for known, graph in _GRAPHS.items() if graph in bundle.manifest.graphs]
+        there = [known for known, graph in GENERATOR_GRAPHS.items() if graph in bundle.manifest.graphs]
         raise BundleError(
             f"bundle {bundle.manifest.name!r} has no generator in {precision}; it has {', '.join(there) or 'none'}"
         )

@@ -50,7 +50,20 @@ _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-_FIELDS = ("kind", "number", "arrays", "bundle", "digest", "graph", "device", "threads", "spinning", "name", "shape")
+_FIELDS = (
+    "kind",
+    "number",
+    "arrays",
+    "bundle",
+    "digest",
+    "graph",
+    "device",
+    "threads",
+    "spinning",
+    "bfloat16",
+    "name",
+    "shape",
+)
 
 
 @settings(max_examples=200, deadline=None)

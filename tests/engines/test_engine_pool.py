@@ -48,11 +48,13 @@ def test_all_who_ask_for_the_same_graph_share_an_engine() -> None:
     with pool.use(question(), always) as one, pool.use(question(bundle="/elsewhere"), always) as other:
         assert one is other
         assert one.clients == 2
-        with pool.use(question(threads=2), always) as third:
-            assert third is not one
+        # Whoever wants it computed in another way gets another one.
+        for changes in ({"threads": 2}, {"bfloat16": True}):
+            with pool.use(question(**changes), always) as third:
+                assert third is not one
         np.testing.assert_array_equal(one.run(feeds(1))["y"], doubled(feeds(1)))
-    assert runtime.opened == 2
-    assert pool.counts()[0] == 2
+    assert runtime.opened == 3
+    assert pool.counts()[0] == 3
     assert pool.counts()[1].runs == 1
 
 
@@ -100,6 +102,18 @@ def test_another_bundle_than_the_client_opened_is_refused(tiny: Bundle) -> None:
     with pytest.raises(BundleTamperedError, match="replaced meanwhile"):
         engine_pool.open_asked(question(bundle=str(tiny.path)))
     engine_pool.open_asked(question(tiny.digest, bundle=str(tiny.path))).close()
+
+
+def test_how_an_engine_computes_is_what_was_asked_for(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(engine_pool, "open_runtime", lambda *_, **options: asked.append(options))
+    for changes in ({}, {"bfloat16": True, "device": "openvino"}, {"spinning": True}):
+        engine_pool.open_asked(question(tiny.digest, bundle=str(tiny.path), **changes))
+    assert [(one["device"], one["bfloat16"], one["spinning"]) for one in asked] == [
+        ("cpu", False, False),
+        ("openvino", True, False),
+        ("cpu", False, True),
+    ]
 
 
 def test_engines_that_nobody_uses_are_closed_when_another_one_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:

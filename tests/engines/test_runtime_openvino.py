@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from engines import runtime_openvino
 from engines.bundle import Bundle, write_bundle
-from engines.errors import BundleError, DeviceMissingError, RuntimeFailedError
+from engines.errors import BundleError, DeviceMissingError, RuntimeFailedError, RuntimeUnavailableError, UsageError
 from engines.manifest import Graph, Tensor
 from engines.runtime import open_runtime
-from engines.runtime_openvino import import_openvino
+from engines.runtime_openvino import import_openvino, openvino_core
 from tests.engines.helpers import doubler, tiny_draft
 
 
@@ -125,8 +126,8 @@ def test_what_openvino_raises_becomes_one_line_with_the_shapes(tmp_path: Path) -
         np.testing.assert_array_equal(runtime.run(good)["y"], 2 * good["x"])
 
 
-def test_float32_is_computed_in_float32(tmp_path: Path) -> None:
-    """Where the processor has bfloat16, OpenVINO would use it unless told otherwise."""
+def product(folder: Path) -> tuple[Bundle, Any, Any]:
+    """A bundle that multiplies by a matrix, some rows, and what it should make of them."""
     draw = np.random.default_rng(0)
     x, weight = (draw.standard_normal((64, 64)).astype(np.float32) for _ in range(2))
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 64]) for name in "xy"]
@@ -136,8 +137,48 @@ def test_float32_is_computed_in_float32(tmp_path: Path) -> None:
     tensors = [Tensor(name=name, dtype="float32", shape=("N", 64), meaning="") for name in "xy"]
     graph = Graph(file="detector.onnx", inputs=tuple(tensors[:1]), outputs=tuple(tensors[1:]))
     draft = tiny_draft().model_copy(update={"graphs": {"detector": graph}})
-    bundle: Bundle = write_bundle(tmp_path / "b", draft, {"detector.onnx": model.SerializeToString()})
+    bundle: Bundle = write_bundle(folder, draft, {"detector.onnx": model.SerializeToString()})
+    return bundle, x, x.astype(np.float64) @ weight.astype(np.float64)
+
+
+def test_float32_is_computed_in_float32(tmp_path: Path) -> None:
+    """Where the processor has bfloat16, OpenVINO would use it unless told otherwise."""
+    bundle, x, exact = product(tmp_path / "b")
     with open_runtime(bundle, device="openvino") as runtime:
         y = runtime.run({"x": x})["y"]
-    exact = x.astype(np.float64) @ weight.astype(np.float64)
+        assert runtime.provider == "OpenVINO CPU"
     assert np.abs(y - exact).max() < 1e-5 * np.abs(exact).max()
+
+
+def test_bfloat16_is_computed_where_it_is_asked_for_and_the_processor_has_it(tmp_path: Path) -> None:
+    bundle, x, exact = product(tmp_path / "b")
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(RuntimeUnavailableError, match="--precision fp32"):
+            open_runtime(bundle, device="openvino", bfloat16=True)
+        return
+    with open_runtime(bundle, device="openvino", bfloat16=True) as runtime:
+        y = runtime.run({"x": x})["y"]
+        assert runtime.provider == "OpenVINO CPU, bfloat16"
+    # Two to three digits, and not more.
+    assert 1e-4 < np.abs(y - exact).max() / np.abs(exact).max() < 2e-2
+
+
+class _OldProcessor:
+    def get_property(self, device: str, name: str) -> Any:
+        return {"FULL_DEVICE_NAME": "Old One ", "OPTIMIZATION_CAPABILITIES": ["FP32", "INT8"]}[name]
+
+
+def test_a_processor_without_bfloat16_is_told_so_and_other_precisions_stay_usable(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_openvino, "openvino_core", _OldProcessor)
+    with pytest.raises(RuntimeUnavailableError, match="Old One does not compute in bfloat16") as caught:
+        open_runtime(tiny, device="openvino", bfloat16=True)
+    # Else a measurement of several precisions would leave the device out.
+    assert not isinstance(caught.value, DeviceMissingError)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "tensorrt"])
+def test_no_other_device_computes_in_bfloat16(tiny: Bundle, device: Any) -> None:
+    with pytest.raises(UsageError, match="--device openvino"):
+        open_runtime(tiny, device=device, bfloat16=True)

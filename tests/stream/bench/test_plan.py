@@ -41,9 +41,19 @@ def test_a_plan_is_every_combination_in_order() -> None:
     assert made.cases[-1] == Case(preset="starter", device="cuda", precision="fp16", persons=2)
 
 
+def test_a_precision_is_measured_where_it_can_be_computed_alone() -> None:
+    made = Plan(devices=("cpu", "openvino"), precisions=("fp32", "bf16"))
+    assert [(case.device, case.precision) for case in made.cases] == [
+        ("cpu", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
+        ({"precisions": ("bf16",)}, "--device openvino"),
         ({"persons": (101,)}, "persons"),
         ({"batches": (0,)}, "batch"),
         ({"batches": (1000,)}, "batch"),

@@ -10,6 +10,8 @@ import pytest
 
 from engines.bundle import Bundle, write_bundle
 from engines.errors import BundleError, UsageError
+from engines.runtime import Runtime, open_runtime
+from stream.generators import open as opening
 from stream.generators.open import open_generator
 from stream.generators.surface import SurfaceGenerator
 from stream.generators.unet import UnetGenerator
@@ -46,6 +48,21 @@ def test_a_precision_that_is_not_there_is_an_error(tmp_path: Path, write: Callab
         open_generator(single, precision="fp16")
     with pytest.raises(BundleError, match=r"no generator in fp32; it has fp16"):
         open_generator(half)
+
+
+@pytest.mark.parametrize("write", [write_unet, write_surface])
+def test_bfloat16_is_for_the_generator_and_never_for_a_tracks_tables(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, bool] = {}
+
+    def spy(bundle: Bundle, graph: str, *, bfloat16: bool, **rest: Any) -> Runtime:
+        asked[graph] = bfloat16
+        return open_runtime(bundle, graph, **rest)
+
+    monkeypatch.setattr(opening, "open_runtime", spy)
+    open_generator(write(tmp_path / "a"), device="openvino", precision="bf16").close()
+    assert asked == {"mapping": False, "generator": True}
 
 
 def output(bundle: Bundle, **options: Any) -> Any:
@@ -132,7 +149,13 @@ def test_averages_of_another_kind_are_refused(tmp_path: Path, array: str, value:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"precision": "int8"}, "int8"), ({"most": 0}, "most is 0"), ({"device": "tpu"}, "tpu")]
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "int8"),
+        ({"most": 0}, "most is 0"),
+        ({"device": "tpu"}, "tpu"),
+        ({"precision": "bf16"}, "openvino"),
+    ],
 )
 def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
