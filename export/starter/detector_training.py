@@ -98,8 +98,6 @@ class DetectorTask:
         self._anchors = spread_anchors(template.canonical, template.faces, options.anchors)
         self.network = PersonNetwork(options.spec).to(self._device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if options.compiled:
-            self.network.compile()
         nearest, weights = torch.from_numpy(self._anchors.nearest), torch.from_numpy(self._anchors.weights)
         table = smooth_table(template, self._anchors, options.spec.embedding)
         self.surface = SurfaceLoss(nearest, weights, torch.from_numpy(table))
@@ -156,6 +154,9 @@ class DetectorTask:
 
     def begin(self, step: int) -> None:
         """See `Task`."""
+        if self.options.compiled:
+            # Not before weights are taken over: hooks that look into the network would make it compile again each time.
+            self.network.compile()
         self._step = step
         self._batches = batches(self._samples, self.options.batch, first=step, workers=self.options.workers)
 

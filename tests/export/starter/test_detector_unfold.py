@@ -14,7 +14,7 @@ from engines.errors import CheckpointError
 from export.starter.detector import PersonNetwork, fold
 from export.starter.detector_data import PackedScenes
 from export.starter.detector_export import BundleOptions, export_starter_detector
-from export.starter.detector_training import DetectorOptions, load_detector, train_detector
+from export.starter.detector_training import DetectorOptions, DetectorTask, load_detector, train_detector
 from export.starter.detector_unfold import check_surface, read_folded, unfold
 from export.starter.training import Budget
 from tests.export.starter.tiny_people import SIZE, SPEC, make_scenes, packed, template
@@ -100,6 +100,23 @@ def test_a_training_may_begin_with_a_bundle(
     image = pictures(1)[0]
     assert torch.allclose(looks(second.network, image), looks(first.network, image), atol=1e-3)
     np.testing.assert_array_equal(first.embeddings, second.embeddings)
+
+
+def test_a_network_is_compiled_after_its_weights_are_taken_over(
+    scenes: PackedScenes, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hooks that measure statistics make a compiled network compile again at each layer, until torch gives it up."""
+    compiled: list[nn.Module] = []
+
+    def note(module: nn.Module) -> None:
+        compiled.append(module)
+
+    monkeypatch.setattr(nn.Module, "compile", note)
+    task = DetectorTask(scenes, template(), replace(OPTIONS, compiled=True), 0)
+    task.begin_with_bundle(bundle)
+    assert compiled == []
+    task.begin(0)
+    assert compiled == [task.network]
 
 
 def test_a_bundle_of_another_surface_or_another_kind_is_refused(
