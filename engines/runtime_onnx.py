@@ -174,6 +174,7 @@ class OnnxRuntime(Runtime):
             tracker share the cores with it: CenterFace at 640x480 on two cores takes 18 ms either way when
             alone, but beside one busy thread 25 ms without spinning and 50 ms with it.
         tf32: Whether a GPU may compute float32 products in TF32.
+        model: The model, serialised, where it is in no file; the path is only its name then.
 
     Raises:
         BundleError: The file is no usable model, or its inputs and outputs are not those of the declaration.
@@ -189,12 +190,13 @@ class OnnxRuntime(Runtime):
         threads: int | None = None,
         spinning: bool = False,
         tf32: bool = False,
+        model: bytes | None = None,
     ) -> None:
         super().__init__(graph, device)
         ort = import_onnxruntime()
         if hasattr(ort, "disable_telemetry_events"):
             ort.disable_telemetry_events()
-        session = _open_session(ort, path, device, _session_options(ort, threads, spinning), tf32)
+        session = _open_session(ort, path, model, device, _session_options(ort, threads, spinning), tf32)
         self._provider = require_active(device, session.get_providers())
         require_names(path, "inputs", [t.name for t in graph.inputs], [t.name for t in session.get_inputs()])
         require_names(path, "outputs", [t.name for t in graph.outputs], [t.name for t in session.get_outputs()])
@@ -274,12 +276,15 @@ class OnnxRuntime(Runtime):
         self._binding = None
 
 
-def _open_session(ort: Any, path: Path, device: Device, options: Any, tf32: bool) -> Any:
+def _open_session(ort: Any, path: Path, model: bytes | None, device: Device, options: Any, tf32: bool) -> Any:
     providers = require_providers(device, ort.get_available_providers())
     _load_libraries(ort, device)
     try:
         return ort.InferenceSession(
-            str(path), options, providers=provider_options(providers, tf32=tf32), enable_fallback=0
+            str(path) if model is None else model,
+            options,
+            providers=provider_options(providers, tf32=tf32),
+            enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         text = " ".join(str(error).split())

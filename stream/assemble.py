@@ -13,7 +13,8 @@ import numpy as np
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import BundleError, BundleMissingError, UsageError
-from engines.runtime import open_runtime
+from engines.runtime import Device, open_runtime
+from engines.small_graphs import open_small
 from engines.store import Store
 from stream.caution import Caution
 from stream.compose.parts import Painters
@@ -22,7 +23,8 @@ from stream.detections import Detectors
 from stream.detectors.base import Detector
 from stream.detectors.cached import CachedDetector
 from stream.detectors.ensemble import Ensemble
-from stream.detectors.single_stage import SingleStageDetector
+from stream.detectors.pictures import open_pictures
+from stream.detectors.single_stage import SingleStageDetector, fixed_size
 from stream.detectors.two_stage import TwoStageDetector
 from stream.generators import classical
 from stream.generators.base import Generator
@@ -34,6 +36,7 @@ from stream.regions import Kind
 from stream.roles import Role
 from stream.stand_ins import StandIns
 from stream.surface import Surface
+from stream.surface_search import search_graph
 
 _log = logging.getLogger(__name__)
 
@@ -238,14 +241,26 @@ def _open_detector(bundle: Bundle, settings: AnonymizerSettings, threads: int | 
         first, *heads = [stack.enter_context(opened(bundle, name, threads=threads)) for name in names]
         detector: Detector
         if heads:
+            pictures = open_pictures(bundle.manifest.normalisation, fixed_size(bundle), _memory_of(settings))
+            stack.callback(pictures.close)
             detector = TwoStageDetector(
-                bundle, first, heads[0], longest=settings.detect_size, threshold=settings.threshold
+                bundle,
+                first,
+                heads[0],
+                longest=settings.detect_size,
+                threshold=settings.threshold,
+                pictures=pictures,
             )
         else:
             detector = SingleStageDetector(bundle, first, longest=settings.detect_size, threshold=settings.threshold)
         # From here on the detector closes them.
         stack.pop_all()
         return detector
+
+
+def _memory_of(settings: AnonymizerSettings) -> Device:
+    """The device whose memory engines and this process share."""
+    return settings.device if settings.engine_server is None else "cpu"
 
 
 def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: bool) -> StandIns | None:
@@ -266,13 +281,19 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
     surface, guided = None, False
     if body := bundles.generators.get("person-cse"):
         _check_surface(body, bundles)
-        # The starter set's bundles name the few vertices of the body's mesh that their surface has.
-        surface = Surface(body.array("vertex_embeddings"), sparse="body_vertices" in body.manifest.arrays)
         guided = body.manifest.generation is not None and body.manifest.generation.architecture == "v-sam"
     generators: dict[Role, Generator] = {}
     # Generators whose latents have the same length share them, so that a track looks alike in all of these.
     shared: dict[int, Latents] = {}
     with contextlib.ExitStack() as stack:
+        if body is not None:
+            surface = Surface(
+                body.array("vertex_embeddings"),
+                # The starter set's bundles name the few vertices of the body's mesh that their surface has.
+                sparse="body_vertices" in body.manifest.arrays,
+                runtime=open_small(search_graph(), _memory_of(settings)),
+            )
+            stack.callback(surface.close)
         for role, bundle in bundles.generators.items():
             generation = bundle.manifest.generation
             channels = CHANNELS if generation is None else generation.z_channels

@@ -96,6 +96,8 @@ class StandIns:
         """
         for generator in self._generators:
             generator.prepare()
+        if self._painters.surface is not None:
+            self._painters.surface.prepare()
 
     def reset(self) -> None:
         """Forget all tracks: another stream begins, and counts its tracks anew."""
@@ -108,6 +110,8 @@ class StandIns:
         """Free the engines."""
         for generator in self._generators:
             generator.close()
+        if self._painters.surface is not None:
+            self._painters.surface.close()
 
     @property
     def _generators(self) -> list[Generator]:

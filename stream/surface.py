@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import DetectionError, TensorError
+from engines.runtime import Runtime
+from stream.surface_search import DeviceSearch
 
 Embeddings = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -46,12 +48,14 @@ class Surface:
         vertex_embeddings: (K, D) float32, the raw embeddings that the generator was trained with. Unit norm as
             published, but any finite ones are searched exactly.
         sparse: whether the vertices are so far apart that pixels of a crop side by side mostly show the same one.
+        runtime: of `surface_search.search_graph`, where the search is to run; None for the way above. It decides in
+            float32, so that of vertices that are equally near up to rounding either may be found.
 
     Raises:
         TensorError: the array is not (K, D) float32 with K, D >= 1, or not finite.
     """
 
-    def __init__(self, vertex_embeddings: Embeddings, *, sparse: bool = False) -> None:
+    def __init__(self, vertex_embeddings: Embeddings, *, sparse: bool = False, runtime: Runtime | None = None) -> None:
         self.sparse = sparse
         _check("vertex embeddings", vertex_embeddings, np.float32, 2)
         given = vertex_embeddings
@@ -65,7 +69,12 @@ class Surface:
         self._columns = np.concatenate([given.T, np.zeros((self.channels, 2), np.float32)], axis=1)
         vertices = given.astype(np.float64)
         self._unit = float(np.sqrt(_squares(vertices).max())) or 1.0
-        self._build(vertices / self._unit)
+        vertices /= self._unit
+        self._build(vertices)
+        self._search: DeviceSearch | None = None
+        if runtime is not None:
+            columns = np.concatenate([vertices.T, -self._squares[None] / 2])
+            self._search = DeviceSearch(runtime, np.ascontiguousarray(columns, np.float32))
 
     @property
     def known(self) -> int:
@@ -157,6 +166,7 @@ class Surface:
         Raises:
             TensorError: not (Q, D) float32.
             DetectionError: a query is not finite.
+            RuntimeFailedError: the device could not be asked.
         """
         scaled = self._scaled(queries)
         total = len(scaled)
@@ -165,6 +175,9 @@ class Surface:
         directed = np.flatnonzero(scaled[:, :-1].any(axis=1))
         if len(directed) < total:
             scaled = scaled[directed]
+        if self._search is not None:
+            found[directed] = self._search(scaled)
+            return found
         if self._way(scaled) == "product":
             found[directed] = self._in_chunks(scaled, None)
             return found
@@ -173,6 +186,20 @@ class Surface:
         order = np.argsort(near, kind="stable")
         found[directed[order]] = self._in_chunks(scaled[order], near[order])
         return found
+
+    def prepare(self) -> None:
+        """Does what a device does at its first run.
+
+        Raises:
+            RuntimeFailedError: it does not work.
+        """
+        if self._search is not None:
+            self._search(np.zeros((1, self.channels + 1)))
+
+    def close(self) -> None:
+        """Frees what it has on a device; may be called again."""
+        if self._search is not None:
+            self._search.close()
 
     def way(self, queries: Embeddings) -> Literal["patches", "product"]:
         """How `nearest` would begin with these queries (Q, D): by patches, or with a product with all vertices.

@@ -27,7 +27,8 @@ from stream.config import AnonymizerSettings
 from stream.cores import share_cores
 from stream.detectors.base import Detector
 from stream.detectors.ensemble import Ensemble
-from stream.detectors.single_stage import SingleStageDetector
+from stream.detectors.pictures import open_pictures
+from stream.detectors.single_stage import SingleStageDetector, fixed_size
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.generators.base import Array
@@ -223,7 +224,11 @@ def opened_eyes(
                 detectors.append(SingleStageDetector(bundle, first, longest=size, threshold=threshold))
             else:
                 heads = enter(bundle, "heads")
-                detectors.append(TwoStageDetector(bundle, first, heads, longest=size, threshold=threshold))
+                pictures = open_pictures(bundle.manifest.normalisation, fixed_size(bundle), settings.device)
+                stack.callback(pictures.close)
+                detectors.append(
+                    TwoStageDetector(bundle, first, heads, longest=size, threshold=threshold, pictures=pictures)
+                )
         yield Eyes(Ensemble(detectors) if len(detectors) > 1 else detectors[0], tuple(runtimes))
 
 

@@ -17,8 +17,9 @@ from engines.errors import BundleError, DetectionError
 from engines.runtime import Runtime
 from stream.detectors.base import check_detections
 from stream.detectors.masks import pasted
+from stream.detectors.pictures import HostPictures, Pictures
 from stream.detectors.single_stage import fixed_size
-from stream.detectors.view import View, make_full_view, shortest_edge
+from stream.detectors.view import Shown, shortest_edge, show_full
 from stream.frame import Frame, flat_image
 from stream.outline import BodySurface, Outline
 from stream.regions import Kind, Regions
@@ -46,13 +47,21 @@ class TwoStageDetector:
         threshold: regions with a lower score are not reported. The graph has one of its own, which counts if it is
             higher.
         longest: limits the longer side of the picture that is looked at, None for what the bundle says.
+        pictures: makes the detector's input, None for `HostPictures`; it is closed with the detector.
 
     Raises:
         BundleError: the bundle is of another kind of detector, or its graphs do not fit together.
     """
 
     def __init__(
-        self, bundle: Bundle, detector: Runtime, heads: Runtime, *, threshold: float, longest: int | None = None
+        self,
+        bundle: Bundle,
+        detector: Runtime,
+        heads: Runtime,
+        *,
+        threshold: float,
+        longest: int | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         detection = bundle.manifest.detection
         if detection is None:
@@ -60,10 +69,10 @@ class TwoStageDetector:
         self._detector = detector
         self._heads = heads
         self._declared = detection
-        self._normalisation = bundle.manifest.normalisation
         self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
         self._name = bundle.manifest.name
         self._size = fixed_size(bundle)
+        self._pictures = pictures or HostPictures(bundle.manifest.normalisation, self._size)
         self._features = [tensor.name for tensor in heads.inputs if tensor.name not in _OF_BOXES]
         if lacking := set(self._features) - {tensor.name for tensor in detector.outputs}:
             raise BundleError(
@@ -79,17 +88,10 @@ class TwoStageDetector:
         Raises:
             DetectionError: numbers that no working detector gives, or more boxes than the graph can give.
         """
-        view = self._view(frame)
-        found = self._detector.run(
-            {
-                "image": view.padded_blob(self._normalisation, self._size),
-                "image_size": np.array([[view.height, view.width]], np.int64),
-            },
-            # Hundreds of megabytes a frame, which the heads take where they are.
-            keep=self._features,
-        )
+        shown = self._shown(frame)
+        found = self._find(frame, shown)
         boxes, scores, classes = self._kept(found)
-        in_frame = _clipped(view.to_frame(boxes), frame.width, frame.height)
+        in_frame = _clipped(shown.to_frame(boxes), frame.width, frame.height)
         # As published, what is left without area by clipping goes. A NaN stays, for the check that follows.
         there = ~(in_frame[:, 2:] <= in_frame[:, :2]).any(axis=1)
         boxes, scores, classes, in_frame = boxes[there], scores[there], classes[there], in_frame[there]
@@ -116,12 +118,10 @@ class TwoStageDetector:
         frame = Frame(flat_image((height, width, 3)))
 
         def trial() -> None:
-            view = self._view(frame)
-            size = np.array([[view.height, view.width]], np.int64)
-            image = view.padded_blob(self._normalisation, self._size)
-            found = self._detector.run({"image": image, "image_size": size}, keep=self._features)
+            shown = self._shown(frame)
+            found = self._find(frame, shown)
             # Whatever a flat frame shows, the heads get a box: their first run must not fall into the stream.
-            box = np.array([[0, 0, view.width, view.height]], np.float32)
+            box = np.array([[0, 0, shown.width, shown.height]], np.float32)
             self._run_heads(found, box, np.zeros(1, np.int64))
 
         with ThreadPoolExecutor(parallel) as pool:
@@ -130,17 +130,26 @@ class TwoStageDetector:
 
     def close(self) -> None:
         """Release the runtimes."""
+        self._pictures.close()
         self._detector.close()
         self._heads.close()
 
-    def _view(self, frame: Frame) -> View:
+    def _find(self, frame: Frame, shown: Shown) -> Arrays:
+        feeds = {
+            "image": self._pictures.make(frame, shown),
+            "image_size": np.array([[shown.height, shown.width]], np.int64),
+        }
+        # Features are hundreds of megabytes a frame, which the heads take where they are.
+        return dict(self._detector.run(feeds, keep=self._features))
+
+    def _shown(self, frame: Frame) -> Shown:
         def scale(height: float, width: float) -> float:
             chosen = shortest_edge(height, width, self._declared.min_size, self._longest)
             if self._size is None:
                 return chosen
             return min(chosen, self._size[0] / height, self._size[1] / width)
 
-        return make_full_view(frame, scale)
+        return show_full(frame, scale)
 
     def _kept(self, found: Arrays) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         count = int(found["count"][0])

@@ -13,24 +13,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.manifest import Normalisation
 from stream import resample
 from stream.frame import Frame, Image, Transfer
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A resized and padded picture, and how to get back to the frame.
+class Shown:
+    """How large a frame is shown, and how to get back to it.
 
     Attributes:
-        image: uint8 RGB, (h, w, 3), h and w multiples of the detector's step; the padding is black.
-        height: rows of the picture before padding.
-        width: columns of the picture before padding.
-        scale_x: view pixels per frame pixel, horizontally.
-        scale_y: view pixels per frame pixel, vertically.
+        height: rows of the picture, without padding.
+        width: columns of the picture, likewise.
+        scale_x: its pixels per frame pixel, horizontally.
+        scale_y: its pixels per frame pixel, vertically.
     """
 
-    image: Image
     height: int
     width: int
     scale_x: float
@@ -41,27 +38,29 @@ class View:
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
         return boxes / scale
 
+
+@dataclass(frozen=True, slots=True)
+class View(Shown):
+    """A resized and padded picture.
+
+    Attributes:
+        image: uint8 RGB, (h, w, 3), h and w multiples of the detector's step; the padding is black.
+    """
+
+    image: Image
+
     def blob(self, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
         """The network's input (1, 3, h, w) float32: (value - mean) / std per channel."""
-        blob = np.asarray(cv2.dnn.blobFromImage(self.image), np.float32)
-        if any(mean) or any(s != 1 for s in std):
-            shape = (1, 3, 1, 1)
-            blob = (blob - np.array(mean, np.float32).reshape(shape)) / np.array(std, np.float32).reshape(shape)
-        return blob
+        return normalised(self.image, mean, std)
 
-    def padded_blob(self, normalisation: Normalisation, size: tuple[int, int] | None) -> npt.NDArray[np.float32]:
-        """As `blob`, but padded after normalising, so that the padding is 0 there.
 
-        Args:
-            normalisation: of the bundle.
-            size: height and width to pad to, None for the next multiples.
-        """
-        blob = self.blob(normalisation.mean, normalisation.std)
-        step = normalisation.multiple
-        height, width = size or (-(-self.height // step) * step, -(-self.width // step) * step)
-        padded = np.zeros((1, 3, height, width), np.float32)
-        padded[:, :, : self.height, : self.width] = blob
-        return padded
+def normalised(image: Image, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """A network's input (1, 3, h, w) float32 of uint8 (h, w, 3): (value - mean) / std per channel."""
+    blob = np.asarray(cv2.dnn.blobFromImage(image), np.float32)
+    if any(mean) or any(s != 1 for s in std):
+        shape = (1, 3, 1, 1)
+        blob = (blob - np.array(mean, np.float32).reshape(shape)) / np.array(std, np.float32).reshape(shape)
+    return blob
 
 
 def shortest_edge(height: float, width: float, shorter: int, longer: int) -> float:
@@ -76,10 +75,8 @@ def shortest_edge(height: float, width: float, shorter: int, longer: int) -> flo
     return min(shorter / min(height, width), longer / max(height, width))
 
 
-def make_full_view(frame: Frame, scale: Callable[[float, float], float]) -> View:
-    """What a detector in two stages sees: resized with an antialiased bilinear filter, and not padded.
-
-    As detectron2's are published: pixels are whole numbers again before anything else is done with them.
+def show_full(frame: Frame, scale: Callable[[float, float], float]) -> Shown:
+    """How large a detector in two stages sees a frame.
 
     Args:
         frame: upright, in stored pixels.
@@ -88,12 +85,27 @@ def make_full_view(frame: Frame, scale: Callable[[float, float], float]) -> View
     shown = _shown(frame)
     factor = scale(*shown)
     height, width = max(1, int(shown[0] * factor + 0.5)), max(1, int(shown[1] * factor + 0.5))
+    return Shown(height, width, width / frame.width, height / frame.height)
+
+
+def full_picture(frame: Frame, shown: Shown) -> Image:
+    """What a detector in two stages sees: resized with an antialiased bilinear filter, and not padded.
+
+    As detectron2's are published: pixels are whole numbers again before anything else is done with them.
+
+    Args:
+        frame: upright, in stored pixels.
+        shown: how large.
+
+    Returns:
+        uint8 RGB, (height, width, 3).
+    """
     image = frame.image
-    if (height, width) != image.shape[:2]:
-        rows = resample.axis("bilinear", frame.height, height)
-        columns = resample.axis("bilinear", frame.width, width)
+    if (shown.height, shown.width) != image.shape[:2]:
+        rows = resample.axis("bilinear", frame.height, shown.height)
+        columns = resample.axis("bilinear", frame.width, shown.width)
         image = np.clip(np.rint(resample.resize(image, rows, columns)), 0, 255).astype(np.uint8)
-    return View(_toned(image, frame.transfer), height, width, width / frame.width, height / frame.height)
+    return _toned(image, frame.transfer)
 
 
 def make_view(
@@ -126,7 +138,7 @@ def make_view(
     image = _toned(image, frame.transfer)
     if bottom or right:
         image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT), np.uint8)
-    return View(image, height, width, width / frame.width, height / frame.height)
+    return View(height, width, width / frame.width, height / frame.height, image)
 
 
 def _shown(frame: Frame) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from engines.runtime_onnx import OnnxRuntime
 from export.detector_parity import match_boxes
 from export.detectors import export_detector
 from stream.detectors.two_stage import TwoStageDetector
-from stream.detectors.view import make_full_view, shortest_edge
+from stream.detectors.view import full_picture, shortest_edge, show_full
 from stream.frame import Frame
 from stream.outline import PixelMask
 from tests.export.detector_cases import assert_close
@@ -119,7 +119,8 @@ def theirs(case: ParityCase, config: Path) -> Iterator[Theirs]:
 
 def view_of(frame: NDArray[np.uint8], shorter: int, longer: int) -> NDArray[np.uint8]:
     """The frame as our runtime resizes it."""
-    return make_full_view(Frame(frame), lambda height, width: shortest_edge(height, width, shorter, longer)).image
+    whole = Frame(frame)
+    return full_picture(whole, show_full(whole, lambda height, width: shortest_edge(height, width, shorter, longer)))
 
 
 def given(picture: NDArray[np.uint8], frame: NDArray[np.uint8]) -> dict[str, Any]:

@@ -10,17 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.errors import BundleError, BundleMissingError, UsageError
+from engines.bundle import Bundle
+from engines.errors import BundleError, BundleMissingError, RuntimeFailedError, UsageError
+from engines.runtime import Device, Runtime, open_runtime
+from engines.small_graphs import SmallGraph
 from engines.store import Store
+from stream import assemble
 from stream.anonymizer import Anonymizer
 from stream.assemble import Bundles, find_bundles, make_caution, make_fills, open_detector, open_stand_ins
 from stream.config import AnonymizerSettings, make_settings
+from stream.detectors import pictures
 from stream.detectors.cached import CachedDetector
 from stream.frame import Frame
 from stream.outline import Outline
 from stream.regions import Kind, Regions
 from tests.compose import posed
 from tests.detector_bundles import install_presets, write_one_stage, write_starter, write_two_stage
+from tests.engines.helpers import open_on_cpu
 from tests.generator_bundles import some, vertex_embeddings, write_surface, write_unet
 
 
@@ -192,6 +198,63 @@ def test_generators_bring_their_rules_and_their_surface(preset: str, style: str,
     assert painters.surface is not None
     stand_ins.prepare()
     stand_ins.close()
+
+
+def test_pictures_and_nearest_vertices_are_made_where_the_networks_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Device]] = []
+
+    def open_here(graph: SmallGraph, device: Device) -> Runtime:
+        asked.append((graph.declared.file, device))
+        return open_on_cpu(graph)
+
+    settings = chosen(preset="deepprivacy2")
+    bundles = find_bundles(settings, store)
+    frame = Frame(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8))
+    found, made = [], []
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(pictures, "open_small", open_here)
+            monkeypatch.setattr(assemble, "open_small", open_here)
+        detector, stand_ins = open_detector(bundles, settings, 1), open_stand_ins(bundles, settings, patient=False)
+        assert stand_ins is not None
+        assert stand_ins.painters.surface is not None
+        found.append(detector.detect(frame))
+        made.append((detector, stand_ins, stand_ins.painters.surface))
+    # Two detectors look in two stages.
+    assert asked == [("pictures.onnx", "cpu"), ("pictures.onnx", "cpu"), ("search.onnx", "cpu")]
+    np.testing.assert_allclose(found[1].boxes, found[0].boxes, atol=1e-3)
+    plain, there = (surface for _, _, surface in made)
+    queries = plain.vertex_embeddings
+    np.testing.assert_array_equal(there.nearest(queries), plain.nearest(queries))
+    for detector, stand_ins, _ in made:
+        detector.close()
+        stand_ins.close()
+    with pytest.raises(RuntimeFailedError, match="closed"):
+        there.nearest(queries)
+
+
+@pytest.mark.parametrize(
+    ("values", "asked"),
+    [({"device": "cuda"}, "cuda"), ({"device": "cuda", "engine_server": "/run/engines.sock"}, "cpu"), ({}, "cpu")],
+)
+def test_a_process_whose_engines_run_in_another_takes_no_memory_on_the_gpu(
+    values: dict[str, Any], asked: Device, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[Device] = []
+
+    def note(graph: SmallGraph, device: Device) -> None:
+        devices.append(device)
+
+    def engines_on_cpu(bundle: Bundle, graph: str = "detector", **_: Any) -> Runtime:
+        return open_runtime(bundle, graph)
+
+    monkeypatch.setattr(pictures, "open_small", note)
+    monkeypatch.setattr(assemble, "open_runtime", engines_on_cpu)
+    settings = chosen(preset="sg-gan", **values)
+    open_detector(find_bundles(settings, store), settings, 1).close()
+    assert devices == [asked, asked]
 
 
 def test_generators_may_have_latents_of_other_lengths_than_the_published_ones(store: Store, tmp_path: Path) -> None:

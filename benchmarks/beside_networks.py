@@ -1,0 +1,121 @@
+"""What is computed beside the networks, on the processor and by a small graph on a device, alternately, in one run.
+
+A detector's input made of a frame (1080p to 800 by 1333 pixels at most, as Mask R-CNN and CSE take it), and the nearest
+vertices of a person's pixels on a surface of SMPL's 27,554 vertices. Of the graph, times are from arrays on the host to
+what the next network takes: the input stays on the device, vertices come back.
+
+    python benchmarks/beside_networks.py --device cuda [--rounds 20]
+
+`--device cpu` runs the graphs on the processor, where runs do not use them: to see that they work, and no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.common import save
+from benchmarks.vertex_search import CHANNELS, HEIGHT, VERTICES, WIDTH, smooth_surface
+from engines.manifest import Normalisation
+from engines.resident import as_numpy
+from engines.runtime import Device
+from engines.runtime_onnx import OnnxRuntime
+from engines.small_graphs import SmallGraph
+from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
+from stream.detectors.view import shortest_edge, show_full
+from stream.frame import Frame
+from stream.surface import Surface
+from stream.surface_search import search_graph
+
+_NORMAL = Normalisation(colour="rgb", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), multiple=32)
+#: Of a person's crop.
+_BODY = 0.35
+
+
+def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = VERTICES) -> list[dict[str, Any]]:
+    """One row for each operation: medians in milliseconds, and how far both results are apart.
+
+    Args:
+        device: of the graphs.
+        rounds: timed calls of each.
+        height: of the frame, at 16:9.
+        vertices: of the surface.
+    """
+    return [_pictures(device, rounds, height), _search(device, rounds, vertices)]
+
+
+def _pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+    frame = Frame(draw.integers(0, 256, (height, height * 16 // 9, 3), np.uint8))
+    shown = show_full(frame, lambda high, wide: shortest_edge(high, wide, 800, 1333))
+    host, there = HostPictures(_NORMAL, None), DevicePictures(_open(pictures_graph(), device), _NORMAL, None)
+    apart = np.abs(host.make(frame, shown) - as_numpy(there.make(frame, shown)))
+    times = _alternately(lambda: host.make(frame, shown), lambda: there.make(frame, shown), rounds)
+    there.close()
+    return {
+        "operation": f"a detector's input of {frame.width}x{frame.height}",
+        **times,
+        "within_2_levels": round(float((apart <= 2).mean()), 6),
+    }
+
+
+def _search(device: Device, rounds: int, vertices: int) -> dict[str, Any]:
+    draw = np.random.default_rng(1)
+    # Random points would make the processor's way look worse than it is.
+    points = smooth_surface(vertices, 0)
+    pixels = round(_BODY * HEIGHT * WIDTH)
+    noise = draw.normal(0, 0.01, (pixels, CHANNELS))
+    queries = np.asarray(points[np.sort(draw.integers(0, vertices, pixels))] + noise, np.float32)
+    host, there = Surface(points), Surface(points, runtime=_open(search_graph(), device))
+    same = host.nearest(queries) == there.nearest(queries)
+    times = _alternately(lambda: host.nearest(queries), lambda: there.nearest(queries), rounds)
+    there.close()
+    return {
+        "operation": f"nearest of {vertices} vertices for {pixels} pixels",
+        **times,
+        "same_vertex": round(float(same.mean()), 6),
+    }
+
+
+def _open(graph: SmallGraph, device: Device) -> OnnxRuntime:
+    return OnnxRuntime(Path(graph.declared.file), graph.declared, device=device, model=graph.model)
+
+
+def _alternately(host: Callable[[], object], there: Callable[[], object], rounds: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {"host_ms": [], "graph_ms": []}
+    for _ in range(rounds):
+        for name, call in zip(seconds, (host, there), strict=True):
+            began = time.perf_counter()
+            call()
+            seconds[name].append(1000 * (time.perf_counter() - began))
+    return {name: round(statistics.median(values), 2) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Measure, print a table, and keep what a GPU gave."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--rounds", type=int, default=20)
+    given = parser.parse_args()
+    rows = measure(given.device, given.rounds)
+    table = Table("operation", "processor ms", f"graph on {given.device} ms", "agreement")
+    for row in rows:
+        agreement = row.get("within_2_levels", row.get("same_vertex"))
+        table.add_row(row["operation"], str(row["host_ms"]), str(row["graph_ms"]), str(agreement))
+    Console().print(table)
+    if given.device == "cuda":
+        save("beside_networks", {"device": given.device, "rounds": given.rounds, "operations": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The input of detectors in two stages, made of a frame on the host, or on the device on which they run."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.manifest import Normalisation, Tensor
+from engines.nodes import Nodes
+from engines.resident import Resident
+from engines.runtime import Device, Runtime
+from engines.small_graphs import SmallGraph, open_small, small_graph
+from stream import resample
+from stream.detectors.view import Shown, full_picture, normalised, tone_curve
+from stream.frame import Frame
+
+if TYPE_CHECKING:
+    from engines.resident import Feeds
+
+Floats = npt.NDArray[np.float32]
+
+#: Sizes of frames whose weights stay on the device: a stream has one, or few.
+_MOST_SIZES: Final = 4
+
+
+class Pictures(Protocol):
+    """Makes a network's input of a frame."""
+
+    def make(self, frame: Frame, shown: Shown) -> Floats | Resident:
+        """Float32 (1, 3, h, w): resized, rounded to levels, toned, normalised, then padded with 0.
+
+        Args:
+            frame: upright, in stored pixels.
+            shown: how large.
+        """
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+def open_pictures(normalisation: Normalisation, size: tuple[int, int] | None, device: Device) -> Pictures:
+    """What makes the input of a network that runs on a device.
+
+    Args:
+        normalisation: of the network's bundle.
+        size: height and width to pad to, None for the next multiples.
+        device: of the network; `cpu` where it runs in another process, whose memory is not ours.
+
+    Raises:
+        RuntimeUnavailableError: the device is not usable here.
+    """
+    runtime = open_small(pictures_graph(), device)
+    return HostPictures(normalisation, size) if runtime is None else DevicePictures(runtime, normalisation, size)
+
+
+def padded_size(shown: Shown, normalisation: Normalisation, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the network's input: `size`, or the next multiples."""
+    step = normalisation.multiple
+    return size or (-(-shown.height // step) * step, -(-shown.width // step) * step)
+
+
+class HostPictures:
+    """Makes them on the processor.
+
+    Args:
+        normalisation: of the bundle.
+        size: height and width to pad to, None for the next multiples.
+    """
+
+    def __init__(self, normalisation: Normalisation, size: tuple[int, int] | None) -> None:
+        self._normalisation, self._size = normalisation, size
+
+    def make(self, frame: Frame, shown: Shown) -> Floats:
+        """See `Pictures`."""
+        normal = self._normalisation
+        padded = np.zeros((1, 3, *padded_size(shown, normal, self._size)), np.float32)
+        padded[:, :, : shown.height, : shown.width] = normalised(full_picture(frame, shown), normal.mean, normal.std)
+        return padded
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+def pictures_graph() -> SmallGraph:
+    """A frame to a network's input, as two products with the weights of the resampling.
+
+    Antialiased filters of free sizes are what runtimes do not share (TensorRT has none); products they all have, and a
+    GPU does these few billion operations in less time than the picture takes to get there.
+    """
+    nodes = Nodes("pictures")
+    channels = nodes.one("Transpose", nodes.one("Cast", "frame", to=_FLOAT), perm=[2, 0, 1])
+    resized = nodes.one("MatMul", nodes.one("MatMul", "rows", channels), "columns")
+    levels = nodes.one("Clip", nodes.one("Round", resized), nodes.number(0), nodes.number(255))
+    toned = nodes.one("Gather", "tone", nodes.one("Cast", levels, to=_INT64), axis=0)
+    normal = nodes.one("Div", nodes.one("Sub", toned, "mean"), "std")
+    inside = nodes.one("Mul", nodes.one("Mul", normal, "inside_rows"), "inside_columns")
+    whole = nodes.one("Unsqueeze", inside, nodes.integers(0))
+    inputs = (
+        Tensor(name="frame", dtype="uint8", shape=("H", "W", 3), meaning="RGB"),
+        Tensor(name="rows", dtype="float32", shape=("h", "H"), meaning="weights of rows; 0 in the padding"),
+        Tensor(name="columns", dtype="float32", shape=("W", "w"), meaning="weights of columns; 0 in the padding"),
+        Tensor(name="inside_rows", dtype="float32", shape=("h", 1), meaning="1, and 0 in the padding"),
+        Tensor(name="inside_columns", dtype="float32", shape=(1, "w"), meaning="1, and 0 in the padding"),
+        Tensor(name="tone", dtype="float32", shape=(256,), meaning="the level that counts for each level"),
+        Tensor(name="mean", dtype="float32", shape=(3, 1, 1), meaning="of levels, by channel"),
+        Tensor(name="std", dtype="float32", shape=(3, 1, 1), meaning="of levels, by channel"),
+    )
+    image = Tensor(name="image", dtype="float32", shape=(1, 3, "h", "w"), meaning="(level - mean) / std, then padded")
+    return small_graph("pictures.onnx", inputs, {whole: image}, nodes)
+
+
+#: ONNX's numbers of element types.
+_FLOAT: Final = 1
+_INT64: Final = 7
+
+
+class DevicePictures:
+    """Makes them where the detector runs: of a frame only its bytes travel, a quarter of what the network takes.
+
+    May be called from several threads at once.
+
+    Args:
+        runtime: of `pictures_graph`, with memory that the detector's runtime shares.
+        normalisation: of the bundle.
+        size: height and width to pad to, None for the next multiples.
+    """
+
+    def __init__(self, runtime: Runtime, normalisation: Normalisation, size: tuple[int, int] | None) -> None:
+        self._runtime, self._normalisation, self._size = runtime, normalisation, size
+        self._held: dict[tuple[Any, ...], dict[str, Resident]] = {}
+        self._lock = threading.Lock()
+
+    def make(self, frame: Frame, shown: Shown) -> Resident:
+        """See `Pictures`; it stays on the device."""
+        feeds: Feeds = {"frame": np.ascontiguousarray(frame.image), **self._weights(frame, shown)}
+        made: Resident = self._runtime.run(feeds, keep=["image"])["image"]
+        return made
+
+    def close(self) -> None:
+        """Frees the graph and its weights; may be called again."""
+        self._held.clear()
+        self._runtime.close()
+
+    def _weights(self, frame: Frame, shown: Shown) -> dict[str, Resident]:
+        key = frame.height, frame.width, shown.height, shown.width, frame.transfer
+        with self._lock:
+            if key not in self._held:
+                while len(self._held) >= _MOST_SIZES:
+                    del self._held[next(iter(self._held))]
+                self._held[key] = {name: self._runtime.hold(array) for name, array in self._make(frame, shown).items()}
+            return self._held[key]
+
+    def _make(self, frame: Frame, shown: Shown) -> dict[str, Floats]:
+        height, width = padded_size(shown, self._normalisation, self._size)
+        columns, inside_columns = _axis(frame.width, shown.width, width)
+        rows, inside_rows = _axis(frame.height, shown.height, height)
+        normal = self._normalisation
+        return {
+            "rows": rows,
+            "columns": np.ascontiguousarray(columns.T),
+            "inside_rows": inside_rows[:, None],
+            "inside_columns": inside_columns[None],
+            "tone": tone_curve(frame.transfer).astype(np.float32),
+            "mean": np.array(normal.mean, np.float32)[:, None, None],
+            "std": np.array(normal.std, np.float32)[:, None, None],
+        }
+
+
+def _axis(given: int, wanted: int, padded: int) -> tuple[Floats, Floats]:
+    """Weights (padded, given) of an axis, and where they are some (padded,)."""
+    weights, inside = np.zeros((padded, given), np.float32), np.zeros(padded, np.float32)
+    weights[:wanted] = np.eye(given, dtype=np.float32) if given == wanted else _dense(given, wanted)
+    inside[:wanted] = 1
+    return weights, inside
+
+
+def _dense(given: int, wanted: int) -> Floats:
+    return resample.axis("bilinear", given, wanted).dense()

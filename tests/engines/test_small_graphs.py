@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines import runtime_onnx, small_graphs
+from engines.errors import BundleError
+from engines.manifest import Tensor
+from engines.nodes import Nodes
+from engines.runtime import Device
+from engines.small_graphs import SmallGraph, open_small, small_graph
+from engines.tensorrt_policy import Policy
+from tests.engines.helpers import open_on_cpu
+
+
+def sums() -> SmallGraph:
+    nodes = Nodes("sums")
+    both = nodes.one("Add", "a", nodes.one("Mul", "b", nodes.number(2)))
+    inputs = [Tensor(name=name, dtype="float32", shape=("N", 2), meaning="") for name in "ab"]
+    return small_graph("sums.onnx", inputs, {both: inputs[0].model_copy(update={"name": "c"})}, nodes)
+
+
+def test_a_graph_of_collected_nodes_runs_as_declared() -> None:
+    graph = sums()
+    a, b = np.ones((3, 2), np.float32), np.full((3, 2), 4, np.float32)
+    with open_on_cpu(graph) as runtime:
+        np.testing.assert_array_equal(runtime.run({"a": a, "b": b})["c"], a + 2 * b)
+        assert [tensor.name for tensor in runtime.inputs] == ["a", "b"]
+
+
+def test_a_model_that_is_none_is_named_by_what_it_was_to_be() -> None:
+    graph = sums()
+    with pytest.raises(BundleError, match=r"sums\.onnx cannot be loaded"):
+        open_on_cpu(SmallGraph(graph.declared, b"nonsense"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_the_processor_has_better_ways(device: Device) -> None:
+    assert open_small(sums(), device) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "policy", "opened"), [("cuda", None, True), ("tensorrt", None, True), ("tensorrt", Policy(), False)]
+)
+def test_beside_networks_of_onnx_runtime_on_a_gpu_it_runs_there_and_beside_plans_not(
+    device: Device, policy: Policy | None, opened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Noted:
+        def __init__(self, *_: object, **options: Any) -> None:
+            asked.append(options)
+
+    monkeypatch.setattr(runtime_onnx, "OnnxRuntime", Noted)
+    monkeypatch.setattr(small_graphs, "tensorrt_policy", lambda: policy)
+    graph = sums()
+    assert (open_small(graph, device) is not None) is opened
+    # Never TensorRT's provider, which would build an engine for every new size.
+    assert asked == ([{"device": "cuda", "model": graph.model}] if opened else [])
