@@ -64,6 +64,7 @@ class Somebody:
         score: with which they were found, 0 if they were not.
         iou: of the masks of persons who were found, else NaN.
         errors: in centimetres on the canonical body, of some pixels where both masks agree.
+        pixels: that they stand for.
     """
 
     kind: Kind
@@ -72,6 +73,7 @@ class Somebody:
     score: float
     iou: float
     errors: npt.NDArray[np.float32]
+    pixels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class Findings:
         """The figures at a threshold; None for what there was nothing to measure on."""
         found = [one for one in self.there if one.score >= threshold]
         errors = np.concatenate([one.errors for one in found]) if found else np.zeros(0, np.float32)
+        shares = [np.full(len(one.errors), one.pixels / max(1, len(one.errors))) for one in found]
         claims = [claim.right for claim in self.claims if claim.score >= threshold]
         return {
             "people": len(self.there),
@@ -135,6 +138,7 @@ class Findings:
             "precision": _share(sum(claims), len(claims)),
             "mask_iou": _mean([one.iou for one in found if np.isfinite(one.iou)]),
             "surface_median_cm": _rounded(float(np.median(errors))) if len(errors) else None,
+            "surface_median_cm_by_pixel": _middle(errors, np.concatenate(shares)) if len(errors) else None,
             "surface_within_10_cm": _share(int((errors < 10).sum()), len(errors)),
         }
 
@@ -152,6 +156,13 @@ class Findings:
 
 def _share(part: int, whole: int) -> float | None:
     return _rounded(part / whole) if whole else None
+
+
+def _middle(values: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]) -> float:
+    """The median of values that count by their weights."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return _rounded(float(values[order][np.searchsorted(reached, reached[-1] / 2)]))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -211,10 +222,11 @@ class Comparison:
         outline = None if regions.outlines is None else regions.outlines[index]
         if kind != Kind.PERSON or outline is None or outline.surface is None:
             return Somebody(kind, view, high, score, float("nan"), nothing)
-        iou, errors = self._outlined(scene, person.number, outline.surface)
-        return Somebody(kind, view, high, score, iou, errors)
+        iou, errors, pixels = self._outlined(scene, person.number, outline.surface)
+        return Somebody(kind, view, high, score, iou, errors, pixels)
 
-    def _outlined(self, scene: Scene, number: int, posed: BodySurface) -> tuple[float, npt.NDArray[np.float32]]:
+    def _outlined(self, scene: Scene, number: int, posed: BodySurface) -> tuple[float, npt.NDArray[np.float32], int]:
+        """IoU of the masks, errors of some pixels where both agree, and how many these pixels are."""
         x0, y0, x1, y1 = posed.box
         there = scene.instances == number
         # A box lies within the frame.
@@ -229,13 +241,13 @@ class Comparison:
         iou = shared / (int(there.sum()) + int(mask.sum()) - shared)
         y, x = np.nonzero(both)
         if not len(y):
-            return iou, np.zeros(0, np.float32)
+            return iou, np.zeros(0, np.float32), 0
         chosen = np.linspace(0, len(y) - 1, min(len(y), _LOOKED_UP)).astype(np.int64)
         y, x = y[chosen], x[chosen]
         queries = np.ascontiguousarray(posed.embedding[:, rows[y], columns[x]].T)
         canonical = self._template.canonical
         ends = self._places[self._surface.nearest(queries)] - canonical[scene.vertices[y0:y1, x0:x1][y, x]]
-        return iou, np.asarray(100 * np.linalg.norm(ends, axis=1), np.float32)
+        return iou, np.asarray(100 * np.linalg.norm(ends, axis=1), np.float32), shared
 
 
 def _partner(box: npt.NDArray[np.float32], people: Sequence[Visible]) -> Visible | None:
@@ -327,7 +339,7 @@ def lines(result: Row) -> Iterator[tuple[str, ...]]:
     for kind in ("person", "face"):
         for at in ("best", "preset"):
             if (part := result[kind][at]) is None:
-                yield kind, f"no threshold has precision {PRECISION}", *[""] * 7
+                yield kind, f"no threshold has precision {PRECISION}", *[""] * 8
                 continue
             label = f"{at}, {part['threshold']:.2f}"
             yield kind, label, "all", *_cells(part)
@@ -337,9 +349,20 @@ def lines(result: Row) -> Iterator[tuple[str, ...]]:
                 yield "", "", row["view"], *_cells(row)
 
 
-HEAD: Final = ("kind", "threshold", "of", "people", "recall", "boxes", "precision", "mask IoU", "surface cm")
+HEAD: Final = (
+    "kind",
+    "threshold",
+    "of",
+    "people",
+    "recall",
+    "boxes",
+    "precision",
+    "mask IoU",
+    "surface cm",
+    "by pixel",
+)
 
 
 def _cells(row: Row) -> list[str]:
-    keys = ("people", "recall", "boxes", "precision", "mask_iou", "surface_median_cm")
+    keys = ("people", "recall", "boxes", "precision", "mask_iou", "surface_median_cm", "surface_median_cm_by_pixel")
     return ["-" if row[key] is None else f"{row[key]:g}" for key in keys]

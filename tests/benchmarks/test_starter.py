@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import common, starter, starter_clips, starter_generator
 from benchmarks.starter_clips import Coverage, proxy, reference_boxes
-from benchmarks.starter_detector import Claim, Comparison, Findings, held_out, open_lowest
+from benchmarks.starter_detector import Claim, Comparison, Findings, Somebody, held_out, open_lowest
 from engines.bundle import Bundle
 from export.starter.body import Body, save_body
 from export.starter.crops import CropSet
@@ -100,10 +100,22 @@ def test_who_is_missed_and_who_is_not_there_is_counted() -> None:
     assert twice.of(Kind.PERSON).precision(0.8) == 1
 
 
+def test_errors_are_given_for_persons_alike_and_for_pixels_alike() -> None:
+    small, large = (
+        Somebody(Kind.PERSON, "room", 80, 0.9, 1.0, np.full(10, error, np.float32), pixels)
+        for error, pixels in ((2, 30), (30, 4000))
+    )
+    figures = Findings([small, large], []).summary(0.5)
+    assert (figures["surface_median_cm"], figures["surface_median_cm_by_pixel"]) == (16, 30)
+    assert Findings([small], []).summary(0.5)["surface_median_cm_by_pixel"] == 2
+    assert Findings([], []).summary(0.5)["surface_median_cm_by_pixel"] is None
+
+
 def test_places_and_masks_that_are_off_are_measured() -> None:
     scene = SCENES[1]
     higher = found(truth(scene[1], up=COLUMNS), scenes=[scene]).of(Kind.PERSON).summary(0.5)
     assert higher["surface_median_cm"] == pytest.approx(20, abs=0.1)
+    assert higher["surface_median_cm_by_pixel"] == pytest.approx(20, abs=0.1)
     assert higher["surface_within_10_cm"] == 0
     half = truth(scene[1])
     assert half.outlines is not None
