@@ -27,7 +27,9 @@ def search_graph() -> SmallGraph:
     """Scores of all vertices for some queries, and the best one of each; of equal ones the lowest."""
     nodes = Nodes("search")
     scores = nodes.one("MatMul", "queries", "columns")
-    best = nodes.one("ArgMax", scores, axis=1, keepdims=0, select_last_index=0)
+    # Not ArgMax: older ONNX Runtimes have none on GPUs for this opset, and would take all scores to the host.
+    _, places = nodes.many("TopK", [scores, nodes.integers(1)], 2, axis=1, largest=1, sorted=1)
+    best = nodes.one("Squeeze", places, nodes.integers(1))
     inputs = (
         Tensor(name="queries", dtype="float32", shape=("N", "D"), meaning="s times the query, and s"),
         Tensor(name="columns", dtype="float32", shape=("D", "K"), meaning="of each vertex v: v and -|v|^2 / 2"),
