@@ -57,7 +57,7 @@ class FakeOnnxRuntime:
         self._version = version
         #: Arguments of each session, by name.
         self.made: list[dict[str, Any]] = []
-        #: Rows of each run's first input.
+        #: Rows of each run.
         self.rows: list[int] = []
         #: Devices to which outputs were bound, and arrays were copied.
         self.bound: list[tuple[str, str]] = []
@@ -93,7 +93,9 @@ class FakeOnnxRuntime:
             session.get_provider_graph_assignment_info.return_value = self._parts
         session.io_binding.side_effect = self._bind
         compute = self._compute or (lambda feeds: real.run(None, dict(feeds)))
-        session.run_with_iobinding.side_effect = lambda binding: self._run(binding, compute)
+        # What is no batch of rows, such as one frame, is one.
+        batched = next((given.name for given in real.get_inputs() if given.shape[:1] == ["N"]), None)
+        session.run_with_iobinding.side_effect = lambda binding: self._run(binding, compute, batched)
         return session
 
     def _bind(self) -> Any:
@@ -104,8 +106,8 @@ class FakeOnnxRuntime:
         binding.bind_output.side_effect = lambda name, device_type, device_id: self.bound.append((name, device_type))
         return binding
 
-    def _run(self, binding: Any, compute: Compute) -> None:
-        rows = len(next(iter(binding.feeds.values())))
+    def _run(self, binding: Any, compute: Compute, batched: str | None) -> None:
+        rows = 1 if batched is None else len(binding.feeds[batched])
         self.rows.append(rows)
         if self._most is not None and rows > self._most:
             raise RuntimeError("[ONNXRuntimeError] : 6 : CUDA failure 2: out of memory")
