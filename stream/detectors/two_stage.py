@@ -28,6 +28,8 @@ Arrays = dict[str, Any]
 
 #: Boxes in one run of the heads: a crowd must not exhaust the memory (a dense pose takes about 50 MB a box).
 _MOST_BOXES = 16
+#: What is read of a detector's answer; everything else that it gives is features.
+_READ = ("boxes", "scores", "classes", "count", "floor")
 #: What heads take that is no feature of the detector's.
 _OF_BOXES = ("boxes", "index", "classes")
 
@@ -74,6 +76,7 @@ class TwoStageDetector:
         self._size = fixed_size(bundle)
         self._pictures = pictures or HostPictures(bundle.manifest.normalisation, self._size)
         self._features = [tensor.name for tensor in heads.inputs if tensor.name not in _OF_BOXES]
+        self._kept_there = [tensor.name for tensor in detector.outputs if tensor.name not in _READ]
         if lacking := set(self._features) - {tensor.name for tensor in detector.outputs}:
             raise BundleError(
                 f"the heads of {bundle.manifest.name} take {', '.join(sorted(lacking))}, which its detector does not "
@@ -140,7 +143,7 @@ class TwoStageDetector:
             "image_size": np.array([[shown.height, shown.width]], np.int64),
         }
         # Features are hundreds of megabytes a frame, which the heads take where they are.
-        return dict(self._detector.run(feeds, keep=self._features))
+        return dict(self._detector.run(feeds, keep=self._kept_there))
 
     def _shown(self, frame: Frame) -> Shown:
         def scale(height: float, width: float) -> float:
