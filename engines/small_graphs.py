@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from onnx import helper
 
 from engines.manifest import Graph, Tensor
 from engines.runtime import Device, Runtime, tensorrt_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx
 
@@ -46,6 +45,9 @@ def small_graph(name: str, inputs: Sequence[Tensor], outputs: Mapping[str, Tenso
         outputs: as declared, each by the name of the node's tensor that it is.
         nodes: what computes them.
     """
+    # A tenth of a second and some megabytes, which runs on the processor do without.
+    from onnx import helper
+
     renamed = [helper.make_node("Identity", [made], [tensor.name]) for made, tensor in outputs.items()]
     graph = helper.make_graph(
         [*nodes.nodes, *renamed],
@@ -60,16 +62,18 @@ def small_graph(name: str, inputs: Sequence[Tensor], outputs: Mapping[str, Tenso
 
 
 def _value(tensor: Tensor) -> onnx.ValueInfoProto:
+    from onnx import helper
+
     return helper.make_tensor_value_info(
         tensor.name, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), tensor.shape
     )
 
 
-def open_small(graph: SmallGraph, device: Device) -> Runtime | None:
+def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None:
     """Opens a graph beside the networks of a device.
 
     Args:
-        graph: to be opened.
+        make: makes the graph; not called where none is opened.
         device: of the networks.
 
     Returns:
@@ -83,5 +87,6 @@ def open_small(graph: SmallGraph, device: Device) -> Runtime | None:
         return None
     from engines.runtime_onnx import OnnxRuntime
 
+    graph = make()
     # With TensorRT's provider, too: it would build an engine for every new shape.
     return OnnxRuntime(Path(graph.declared.file), graph.declared, device="cuda", model=graph.model)

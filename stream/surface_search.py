@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.manifest import Tensor
-from engines.nodes import Nodes
 from engines.runtime import Runtime
 from engines.small_graphs import SmallGraph, small_graph
 
@@ -25,6 +24,8 @@ _CHUNK: Final = 2048
 
 def search_graph() -> SmallGraph:
     """Scores of all vertices for some queries, and the best one of each; of equal ones the lowest."""
+    from engines.nodes import Nodes  # it takes the package onnx, which is not needed on a processor
+
     nodes = Nodes("search")
     scores = nodes.one("MatMul", "queries", "columns")
     # Not ArgMax: older ONNX Runtimes have none on GPUs for this opset, and would take all scores to the host.

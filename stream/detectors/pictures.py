@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.manifest import Normalisation, Tensor
-from engines.nodes import Nodes
 from engines.resident import Resident
 from engines.runtime import Device, Runtime
 from engines.small_graphs import SmallGraph, open_small, small_graph
@@ -52,7 +51,7 @@ def open_pictures(normalisation: Normalisation, size: tuple[int, int] | None, de
     Raises:
         RuntimeUnavailableError: the device is not usable here.
     """
-    runtime = open_small(pictures_graph(), device)
+    runtime = open_small(pictures_graph, device)
     return HostPictures(normalisation, size) if runtime is None else DevicePictures(runtime, normalisation, size)
 
 
@@ -90,6 +89,8 @@ def pictures_graph() -> SmallGraph:
     Antialiased filters of free sizes are what runtimes do not share (TensorRT has none); products they all have, and a
     GPU does these few billion operations in less time than the picture takes to get there.
     """
+    from engines.nodes import Nodes  # it takes the package onnx, which is not needed on a processor
+
     nodes = Nodes("pictures")
     channels = nodes.one("Transpose", nodes.one("Cast", "frame", to=_FLOAT), perm=[2, 0, 1])
     resized = nodes.one("MatMul", nodes.one("MatMul", "rows", channels), "columns")

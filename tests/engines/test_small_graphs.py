@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,10 @@ def test_a_model_that_is_none_is_named_by_what_it_was_to_be() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
 def test_the_processor_has_better_ways(device: Device) -> None:
-    assert open_small(sums(), device) is None
+    def never() -> SmallGraph:
+        raise AssertionError("nobody needs it")
+
+    assert open_small(never, device) is None
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,12 @@ def test_beside_networks_of_onnx_runtime_on_a_gpu_it_runs_there_and_beside_plans
     monkeypatch.setattr(runtime_onnx, "OnnxRuntime", Noted)
     monkeypatch.setattr(small_graphs, "tensorrt_policy", lambda: policy)
     graph = sums()
-    assert (open_small(graph, device) is not None) is opened
+    assert (open_small(lambda: graph, device) is not None) is opened
     # Never TensorRT's provider, which would build an engine for every new size.
     assert asked == ([{"device": "cuda", "model": graph.model}] if opened else [])
+
+
+def test_runs_on_the_processor_do_without_the_package_that_makes_graphs() -> None:
+    program = "import sys; import stream.anonymizer; print('onnx' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "False"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -205,9 +206,9 @@ def test_pictures_and_nearest_vertices_are_made_where_the_networks_run(
 ) -> None:
     asked: list[tuple[str, Device]] = []
 
-    def open_here(graph: SmallGraph, device: Device) -> Runtime:
-        asked.append((graph.declared.file, device))
-        return open_on_cpu(graph)
+    def open_here(make: Callable[[], SmallGraph], device: Device) -> Runtime:
+        asked.append((make().declared.file, device))
+        return open_on_cpu(make())
 
     settings = chosen(preset="deepprivacy2")
     bundles = find_bundles(settings, store)
@@ -244,7 +245,7 @@ def test_a_process_whose_engines_run_in_another_takes_no_memory_on_the_gpu(
 ) -> None:
     devices: list[Device] = []
 
-    def note(graph: SmallGraph, device: Device) -> None:
+    def note(make: Callable[[], SmallGraph], device: Device) -> None:
         devices.append(device)
 
     def engines_on_cpu(bundle: Bundle, graph: str = "detector", **_: Any) -> Runtime:

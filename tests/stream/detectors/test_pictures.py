@@ -87,7 +87,7 @@ def test_where_networks_run_on_the_processor_so_does_this() -> None:
 
 
 def test_where_networks_run_on_a_gpu_so_does_this(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "open_small", lambda graph, device: open_on_cpu(graph) if device == "cuda" else None)
+    monkeypatch.setattr(pictures, "open_small", lambda make, device: open_on_cpu(make()) if device == "cuda" else None)
     made = open_pictures(NORMAL, (64, 96), "cuda")
     assert isinstance(made, DevicePictures)
     made.close()
