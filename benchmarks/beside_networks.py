@@ -29,8 +29,6 @@ from benchmarks.vertex_search import CHANNELS, HEIGHT, VERTICES, WIDTH, smooth_s
 from engines.manifest import Normalisation
 from engines.resident import as_numpy
 from engines.runtime import Device
-from engines.runtime_onnx import OnnxRuntime
-from engines.small_graphs import SmallGraph
 from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
 from stream.detectors.view import shortest_edge, show_full
 from stream.frame import Frame
@@ -58,7 +56,7 @@ def _pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     frame = Frame(draw.integers(0, 256, (height, height * 16 // 9, 3), np.uint8))
     shown = show_full(frame, lambda high, wide: shortest_edge(high, wide, 800, 1333))
-    host, there = HostPictures(_NORMAL, None), DevicePictures(_open(pictures_graph(), device), _NORMAL, None)
+    host, there = HostPictures(_NORMAL, None), DevicePictures(pictures_graph().open(device), _NORMAL, None)
     apart = np.abs(host.make(frame, shown) - as_numpy(there.make(frame, shown)))
     times = _alternately(lambda: host.make(frame, shown), lambda: there.make(frame, shown), rounds)
     there.close()
@@ -76,7 +74,7 @@ def _search(device: Device, rounds: int, vertices: int) -> dict[str, Any]:
     pixels = round(_BODY * HEIGHT * WIDTH)
     noise = draw.normal(0, 0.01, (pixels, CHANNELS))
     queries = np.asarray(points[np.sort(draw.integers(0, vertices, pixels))] + noise, np.float32)
-    host, there = Surface(points), Surface(points, runtime=_open(search_graph(), device))
+    host, there = Surface(points), Surface(points, runtime=search_graph().open(device))
     same = host.nearest(queries) == there.nearest(queries)
     times = _alternately(lambda: host.nearest(queries), lambda: there.nearest(queries), rounds)
     there.close()
@@ -85,10 +83,6 @@ def _search(device: Device, rounds: int, vertices: int) -> dict[str, Any]:
         **times,
         "same_vertex": round(float(same.mean()), 6),
     }
-
-
-def _open(graph: SmallGraph, device: Device) -> OnnxRuntime:
-    return OnnxRuntime(Path(graph.declared.file), graph.declared, device=device, model=graph.model)
 
 
 def _alternately(host: Callable[[], object], there: Callable[[], object], rounds: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from engines.bundle import write_bundle
 from engines.detector_tensors import decided_tensors
 from engines.errors import BundleError
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
-from engines.nodes import Nodes
+from engines.nodes import Nodes, value_info
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,11 +175,6 @@ def _decoder(heat: str, scale: str, offset: str, most: int) -> Nodes:
     return g
 
 
-def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
-    code = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
-    return helper.make_tensor_value_info(tensor.name, code, list(tensor.shape))
-
-
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
     """The nodes that the outputs depend on, in their order."""
     wanted, kept = set(outputs), []
@@ -218,7 +213,7 @@ def dynamic_network(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.Mode
     used = {name for node in nodes for name in node.input}
     maps = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", None, None, None]) for name in outputs]
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    graph = helper.make_graph(nodes, "network", [_value_info(INPUTS[0])], maps, kept)
+    graph = helper.make_graph(nodes, "network", [value_info(INPUTS[0])], maps, kept)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     old = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=model.ir_version)
     return version_converter.convert_version(old, OPSET) if opset < OPSET else old
@@ -252,8 +247,8 @@ def build_detector(
     graph = helper.make_graph(
         [*network.graph.node, *decoder.nodes],
         "detector",
-        [_value_info(tensor) for tensor in INPUTS],
-        [_value_info(tensor) for tensor in OUTPUTS],
+        [value_info(tensor) for tensor in INPUTS],
+        [value_info(tensor) for tensor in OUTPUTS],
         [*network.graph.initializer, *decoder.constants],
     )
     built = helper.make_model(

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from engines.manifest import Tensor
+
+
+def value_info(tensor: Tensor) -> onnx.ValueInfoProto:
+    """A declared tensor as a graph declares its inputs and outputs."""
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    return helper.make_tensor_value_info(tensor.name, code, list(tensor.shape))
+
 
 class Nodes:
     """Collects nodes and constants; every method returns the name of the tensor that it made.

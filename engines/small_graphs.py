@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from engines.manifest import Graph, Tensor
 from engines.runtime import Device, Runtime, tensorrt_policy
+from engines.runtime_onnx import OnnxRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import onnx
+    from collections.abc import Callable, Sequence
 
     from engines.nodes import Nodes
 
@@ -35,38 +32,34 @@ class SmallGraph:
     declared: Graph
     model: bytes
 
+    def open(self, device: Device) -> OnnxRuntime:
+        """Opens it in ONNX Runtime.
 
-def small_graph(name: str, inputs: Sequence[Tensor], outputs: Mapping[str, Tensor], nodes: Nodes) -> SmallGraph:
+        Raises:
+            RuntimeUnavailableError: the device is not usable here.
+        """
+        return OnnxRuntime(Path(self.declared.file), self.declared, device=device, model=self.model)
+
+
+def small_graph(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], nodes: Nodes) -> SmallGraph:
     """Makes a graph of collected nodes.
 
     Args:
         name: for messages.
         inputs: as declared; the nodes read them by these names.
-        outputs: as declared, each by the name of the node's tensor that it is.
+        outputs: as declared; nodes make tensors of these names.
         nodes: what computes them.
     """
     # A tenth of a second and some megabytes, which runs on the processor do without.
     from onnx import helper
 
-    renamed = [helper.make_node("Identity", [made], [tensor.name]) for made, tensor in outputs.items()]
-    graph = helper.make_graph(
-        [*nodes.nodes, *renamed],
-        name,
-        [_value(tensor) for tensor in inputs],
-        [_value(tensor) for tensor in outputs.values()],
-        nodes.constants,
-    )
+    from engines.nodes import value_info
+
+    begin, end = ([value_info(tensor) for tensor in tensors] for tensors in (inputs, outputs))
+    graph = helper.make_graph(nodes.nodes, name, begin, end, nodes.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
-    declared = Graph(file=name, inputs=tuple(inputs), outputs=tuple(outputs.values()))
+    declared = Graph(file=name, inputs=tuple(inputs), outputs=tuple(outputs))
     return SmallGraph(declared, model.SerializeToString())
-
-
-def _value(tensor: Tensor) -> onnx.ValueInfoProto:
-    from onnx import helper
-
-    return helper.make_tensor_value_info(
-        tensor.name, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), tensor.shape
-    )
 
 
 def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None:
@@ -85,8 +78,5 @@ def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None
     """
     if device in ("cpu", "openvino") or (device == "tensorrt" and tensorrt_policy() is not None):
         return None
-    from engines.runtime_onnx import OnnxRuntime
-
-    graph = make()
     # With TensorRT's provider, too: it would build an engine for every new shape.
-    return OnnxRuntime(Path(graph.declared.file), graph.declared, device="cuda", model=graph.model)
+    return make().open("cuda")

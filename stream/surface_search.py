@@ -30,13 +30,13 @@ def search_graph() -> SmallGraph:
     scores = nodes.one("MatMul", "queries", "columns")
     # Not ArgMax: older ONNX Runtimes have none on GPUs for this opset, and would take all scores to the host.
     _, places = nodes.many("TopK", [scores, nodes.integers(1)], 2, axis=1, largest=1, sorted=1)
-    best = nodes.one("Squeeze", places, nodes.integers(1))
+    nodes.named("vertex", "Squeeze", places, nodes.integers(1))
     inputs = (
         Tensor(name="queries", dtype="float32", shape=("N", "D"), meaning="s times the query, and s"),
         Tensor(name="columns", dtype="float32", shape=("D", "K"), meaning="of each vertex v: v and -|v|^2 / 2"),
     )
     vertex = Tensor(name="vertex", dtype="int64", shape=("N",), meaning="of the highest score")
-    return small_graph("search.onnx", inputs, {best: vertex}, nodes)
+    return small_graph("search.onnx", inputs, [vertex], nodes)
 
 
 class DeviceSearch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from onnx import helper
 
@@ -15,7 +14,7 @@ from engines.importers.finish import MOST_MASKS, Limits, finish
 from engines.importers.network import PREFIX
 from engines.importers.text import shown
 from engines.manifest import Tensor
-from engines.nodes import Nodes
+from engines.nodes import Nodes, value_info
 
 if TYPE_CHECKING:
     from engines.importers.classes import Classes
@@ -93,8 +92,8 @@ def build_detector(network: Network, recipe: Recipe, classes: Classes, limits: L
     graph = helper.make_graph(
         [*front.nodes, *model.graph.node, *back.nodes],
         "detector",
-        [_value_info(tensor) for tensor in input_tensors(network, recipe)],
-        [_value_info(tensor) for tensor in output_tensors(recipe, limits)],
+        [value_info(tensor) for tensor in input_tensors(network, recipe)],
+        [value_info(tensor) for tensor in output_tensors(recipe, limits)],
         [*front.constants, *model.graph.initializer, *back.constants],
         sparse_initializer=list(model.graph.sparse_initializer),
     )
@@ -139,8 +138,3 @@ def _feed(g: Nodes, network: Network, recipe: Recipe) -> None:
         n = g.one("Concat", g.one("Reshape", g.size("image", 0), g.integers(1)), g.integers(2), axis=0)
         wide = g.one("Expand", pair, n)
         g.named(PREFIX + port.name, "Cast", wide, to=port.code)
-
-
-def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
-    code = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
-    return helper.make_tensor_value_info(tensor.name, code, list(tensor.shape))

@@ -89,16 +89,19 @@ def pictures_graph() -> SmallGraph:
     Antialiased filters of free sizes are what runtimes do not share (TensorRT has none); products they all have, and a
     GPU does these few billion operations in less time than the picture takes to get there.
     """
-    from engines.nodes import Nodes  # it takes the package onnx, which is not needed on a processor
+    # The package onnx is not needed on a processor.
+    from onnx import TensorProto
+
+    from engines.nodes import Nodes
 
     nodes = Nodes("pictures")
-    channels = nodes.one("Transpose", nodes.one("Cast", "frame", to=_FLOAT), perm=[2, 0, 1])
+    channels = nodes.one("Transpose", nodes.real("frame"), perm=[2, 0, 1])
     resized = nodes.one("MatMul", nodes.one("MatMul", "rows", channels), "columns")
     levels = nodes.one("Clip", nodes.one("Round", resized), nodes.number(0), nodes.number(255))
-    toned = nodes.one("Gather", "tone", nodes.one("Cast", levels, to=_INT64), axis=0)
+    toned = nodes.one("Gather", "tone", nodes.one("Cast", levels, to=TensorProto.INT64), axis=0)
     normal = nodes.one("Div", nodes.one("Sub", toned, "mean"), "std")
     inside = nodes.one("Mul", nodes.one("Mul", normal, "inside_rows"), "inside_columns")
-    whole = nodes.one("Unsqueeze", inside, nodes.integers(0))
+    nodes.named("image", "Unsqueeze", inside, nodes.integers(0))
     inputs = (
         Tensor(name="frame", dtype="uint8", shape=("H", "W", 3), meaning="RGB"),
         Tensor(name="rows", dtype="float32", shape=("h", "H"), meaning="weights of rows; 0 in the padding"),
@@ -110,12 +113,7 @@ def pictures_graph() -> SmallGraph:
         Tensor(name="std", dtype="float32", shape=(3, 1, 1), meaning="of levels, by channel"),
     )
     image = Tensor(name="image", dtype="float32", shape=(1, 3, "h", "w"), meaning="(level - mean) / std, then padded")
-    return small_graph("pictures.onnx", inputs, {whole: image}, nodes)
-
-
-#: ONNX's numbers of element types.
-_FLOAT: Final = 1
-_INT64: Final = 7
+    return small_graph("pictures.onnx", inputs, [image], nodes)
 
 
 class DevicePictures:
@@ -173,10 +171,6 @@ class DevicePictures:
 def _axis(given: int, wanted: int, padded: int) -> tuple[Floats, Floats]:
     """Weights (padded, given) of an axis, and where they are some (padded,)."""
     weights, inside = np.zeros((padded, given), np.float32), np.zeros(padded, np.float32)
-    weights[:wanted] = np.eye(given, dtype=np.float32) if given == wanted else _dense(given, wanted)
+    weights[:wanted] = resample.axis("bilinear", given, wanted).dense()
     inside[:wanted] = 1
     return weights, inside
-
-
-def _dense(given: int, wanted: int) -> Floats:
-    return resample.axis("bilinear", given, wanted).dense()

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto, helper
@@ -14,7 +13,6 @@ from onnx import TensorProto, helper
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
 from engines.registry import Artefact, UrlSource
 from engines.runtime import Runtime
-from engines.runtime_onnx import OnnxRuntime
 from engines.small_graphs import SmallGraph
 
 Answer = Callable[["Request"], None]
@@ -145,4 +143,4 @@ def doubler() -> bytes:
 
 def open_on_cpu(graph: SmallGraph) -> Runtime:
     """A small graph on the processor, where `open_small` gives none: it computes what it computes elsewhere."""
-    return OnnxRuntime(Path(graph.declared.file), graph.declared, device="cpu", model=graph.model)
+    return graph.open("cpu")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import runtime_onnx, small_graphs
+from engines import small_graphs
 from engines.errors import BundleError
 from engines.manifest import Tensor
 from engines.nodes import Nodes
@@ -19,9 +19,9 @@ from tests.engines.helpers import open_on_cpu
 
 def sums() -> SmallGraph:
     nodes = Nodes("sums")
-    both = nodes.one("Add", "a", nodes.one("Mul", "b", nodes.number(2)))
+    nodes.named("c", "Add", "a", nodes.one("Mul", "b", nodes.number(2)))
     inputs = [Tensor(name=name, dtype="float32", shape=("N", 2), meaning="") for name in "ab"]
-    return small_graph("sums.onnx", inputs, {both: inputs[0].model_copy(update={"name": "c"})}, nodes)
+    return small_graph("sums.onnx", inputs, [inputs[0].model_copy(update={"name": "c"})], nodes)
 
 
 def test_a_graph_of_collected_nodes_runs_as_declared() -> None:
@@ -58,7 +58,7 @@ def test_beside_networks_of_onnx_runtime_on_a_gpu_it_runs_there_and_beside_plans
         def __init__(self, *_: object, **options: Any) -> None:
             asked.append(options)
 
-    monkeypatch.setattr(runtime_onnx, "OnnxRuntime", Noted)
+    monkeypatch.setattr(small_graphs, "OnnxRuntime", Noted)
     monkeypatch.setattr(small_graphs, "tensorrt_policy", lambda: policy)
     graph = sums()
     assert (open_small(lambda: graph, device) is not None) is opened

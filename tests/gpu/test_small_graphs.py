@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from engines.manifest import Normalisation
 from engines.resident import as_numpy
 from engines.runtime import Device
-from engines.runtime_onnx import OnnxRuntime
 from engines.small_graphs import SmallGraph
 from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
 from stream.detectors.view import shortest_edge, show_full
@@ -21,13 +18,9 @@ from stream.surface_search import search_graph
 pytestmark = pytest.mark.gpu
 
 
-def opened(graph: SmallGraph, device: Device) -> OnnxRuntime:
-    return OnnxRuntime(Path(graph.declared.file), graph.declared, device=device, model=graph.model)
-
-
 @pytest.mark.parametrize("graph", [pictures_graph(), search_graph()], ids=["pictures", "search"])
 def test_no_node_is_left_to_the_processor(graph: SmallGraph, gpu: Device) -> None:
-    with opened(graph, gpu) as runtime:
+    with graph.open(gpu) as runtime:
         assert runtime.placement is not None
         assert runtime.placement.on_cpu == {}
 
@@ -39,7 +32,7 @@ def test_a_detectors_input_is_the_hosts(device: Device) -> None:
         Normalisation(colour="rgb", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), multiple=32),
     )
     shown = show_full(frame, lambda height, width: shortest_edge(height, width, 800, 1333))
-    there = DevicePictures(opened(pictures_graph(), device), normal, None)
+    there = DevicePictures(pictures_graph().open(device), normal, None)
     apart = np.abs(as_numpy(there.make(frame, shown)) - HostPictures(normal, None).make(frame, shown))
     assert (apart <= 2).mean() >= 0.999
     assert apart.max() < 1.01
@@ -51,7 +44,7 @@ def test_nearest_vertices_are_as_near_as_the_hosts(device: Device) -> None:
     directions = draw.normal(size=(27_554, 16))
     points = np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True), np.float32)
     queries = np.asarray(points[draw.integers(0, len(points), 5000)] + draw.normal(0, 0.1, (5000, 16)), np.float32)
-    there = Surface(points, runtime=opened(search_graph(), device))
+    there = Surface(points, runtime=search_graph().open(device))
     found, expected = there.nearest(queries), Surface(points).nearest(queries)
     far, near = (np.linalg.norm(queries - points[chosen], axis=1) for chosen in (found, expected))
     assert (far <= near + 1e-4).all()
