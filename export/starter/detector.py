@@ -47,14 +47,16 @@ class DetectorSpec:
         expansion: Of inverted residuals.
         pyramid: Channels of the pyramid at 1/8 and above.
         fine: Channels at 1/4.
+        head_blocks: Blocks before what is said of places at 1/8, and of those at 1/4.
         embedding: Channels of the surface embedding.
     """
 
     widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
-    blocks: tuple[int, int, int, int] = (0, 1, 2, 4)
+    blocks: tuple[int, int, int, int] = (1, 1, 3, 4)
     expansion: int = 3
     pyramid: int = 64
     fine: int = 48
+    head_blocks: tuple[int, int] = (1, 1)
     embedding: int = 16
 
     def state(self) -> dict[str, Any]:
@@ -112,6 +114,10 @@ class Residual(nn.Module):
         """(N,C,h,w) to the same."""
         return F.relu(x + self.second(self.first(x)))
 
+    def rest(self) -> None:
+        """Gives back what it is given, as long as it has learnt nothing (that is positive already)."""
+        _silence(self.second)
+
 
 class Inverted(nn.Module):
     """Wide in the middle, where each channel sees 5x5 places of its own; a short cut where the size stays."""
@@ -128,6 +134,20 @@ class Inverted(nn.Module):
         """(N,inputs,h,w) to (N,outputs,h/stride,w/stride)."""
         made: Tensor = self.narrow(self.look(self.widen(x)))
         return x + made if self.shortcut else made
+
+    def rest(self) -> None:
+        """Gives back what it is given, as long as it has learnt nothing; for one with a short cut."""
+        if not self.shortcut:
+            raise ValueError("a block without a short cut has to do something")
+        _silence(self.narrow)
+
+
+def _silence(layer: ConvNorm) -> None:
+    scale, moved = layer.norm.weight, layer.norm.bias
+    assert isinstance(scale, Tensor)  # noqa: S101  not folded
+    assert isinstance(moved, Tensor)  # noqa: S101  not folded
+    nn.init.zeros_(scale)
+    nn.init.zeros_(moved)
 
 
 class PersonNetwork(nn.Module):
@@ -150,6 +170,9 @@ class PersonNetwork(nn.Module):
         self.merge16 = Inverted(spec.pyramid, spec.pyramid, 2)
         self.merge8 = Inverted(spec.pyramid, spec.pyramid, 2)
         self.to_fine = ConvNorm(spec.pyramid, spec.fine)
+        coarse_blocks, fine_blocks = spec.head_blocks
+        self.coarse_blocks = _more(spec.pyramid, coarse_blocks)
+        self.fine_blocks = _more(spec.fine, fine_blocks)
         self.coarse_head = nn.Sequential(
             ConvNorm(spec.pyramid, spec.pyramid), nn.Conv2d(spec.pyramid, 5 * len(KINDS), 1)
         )
@@ -178,12 +201,16 @@ class PersonNetwork(nn.Module):
         at16 = self.merge16(_joined(self.lateral16(at16), top))
         at8 = self.merge8(_joined(self.lateral8(at8), at16))
         fine = _joined(self.lateral4(at4), self.to_fine(at8))
-        return self.coarse_head(at8), self.fine_head(fine)
+        return self.coarse_head(self.coarse_blocks(at8)), self.fine_head(self.fine_blocks(fine))
 
 
 def _inverted(inputs: int, outputs: int, blocks: int, expansion: int) -> nn.Sequential:
     first = Inverted(inputs, outputs, expansion, stride=2)
     return nn.Sequential(first, *(Inverted(outputs, outputs, expansion) for _ in range(blocks)))
+
+
+def _more(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(Inverted(channels, channels, 2) for _ in range(blocks)))
 
 
 def _joined(finer: Tensor, coarser: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from engines.bundle import Bundle
 from engines.errors import CheckpointError
 from export.starter.coarse_surface import fits, vertices_of
-from export.starter.detector import ConvNorm, PersonNetwork
+from export.starter.detector import ConvNorm, Inverted, PersonNetwork, Residual
 from export.starter.detector_surface import Floats
 
 #: Of the network's weights in the graph.
@@ -68,8 +68,10 @@ def check_surface(bundle: Bundle, embeddings: Floats) -> None:
 def unfold(network: PersonNetwork, folded: Mapping[str, Tensor], pictures: Iterable[Tensor]) -> None:
     """Puts folded weights into a network with normalisation, in place; it is in evaluation mode then.
 
+    A network may have more blocks than the weights are for: those begin by giving back what they are given.
+
     Args:
-        network: of the same spec.
+        network: of the same spec, but for more blocks.
         folded: of `fold`, by name.
         pictures: (N, 3, h, w), normalised, such as it is to learn from; a hundred are enough.
 
@@ -78,18 +80,36 @@ def unfold(network: PersonNetwork, folded: Mapping[str, Tensor], pictures: Itera
     """
     norms = {name: _norm(module) for name, module in network.named_modules() if isinstance(module, ConvNorm)}
     given = {_unfolded(name, norms): values for name, values in folded.items()}
+    further = _further(network, given)
+    norms = {name: norm for name, norm in norms.items() if not name.startswith(tuple(further))}
     state = network.state_dict()
-    wanted = {name for name in state if ".norm." not in name or name.endswith(".norm.bias")}
+    wanted = {
+        name
+        for name in state
+        if (".norm." not in name or name.endswith(".norm.bias")) and not name.startswith(tuple(further))
+    }
     wrong = sorted(wanted ^ given.keys()) or [name for name in wanted if state[name].shape != given[name].shape]
     if wrong:
         raise CheckpointError(f"these are not the weights of this network: {wrong[0]} differs")
     network.load_state_dict(state | given)
+    for block in further.values():
+        block.rest()
     for norm in norms.values():
         # For now it adds what was the convolution's bias, and does nothing else.
         _set(norm, torch.zeros_like(norm.bias), torch.full_like(norm.bias, 1 - norm.eps))
     for name, (mean, variance) in _measured(network, norms, pictures).items():
         norms[name].bias.add_(mean)
         _set(norms[name], mean, variance)
+
+
+def _further(network: PersonNetwork, given: Mapping[str, Tensor]) -> dict[str, Residual | Inverted]:
+    """The blocks with a short cut of which no weight is given, by the beginnings of their weights' names."""
+    return {
+        f"{name}.": module
+        for name, module in network.named_modules()
+        if (isinstance(module, Residual) or (isinstance(module, Inverted) and module.shortcut))
+        and not any(weight.startswith(f"{name}.") for weight in given)
+    }
 
 
 def _unfolded(name: str, norms: Mapping[str, nn.BatchNorm2d]) -> str:

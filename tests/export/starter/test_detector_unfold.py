@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError
-from export.starter.detector import PersonNetwork, fold
+from export.starter.detector import Inverted, PersonNetwork, fold
 from export.starter.detector_data import PackedScenes
 from export.starter.detector_export import BundleOptions, export_starter_detector
 from export.starter.detector_training import DetectorOptions, DetectorTask, load_detector, train_detector
@@ -72,7 +72,28 @@ def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(CheckpointError, match="differs"):
         unfold(PersonNetwork(replace(SPEC, fine=8)), folded, pictures(1))
     with pytest.raises(CheckpointError, match="differs"):
-        unfold(PersonNetwork(replace(SPEC, blocks=(0, 1, 1, 1))), folded, pictures(1))
+        unfold(PersonNetwork(replace(SPEC, blocks=(0, 1, 0, 0))), folded, pictures(1))
+
+
+def test_a_deeper_network_begins_as_the_one_whose_weights_it_is_given() -> None:
+    first, seen = trained_network(), pictures()
+    folded = fold(copy.deepcopy(first)).state_dict()
+    network = PersonNetwork(replace(SPEC, blocks=(1, 2, 1, 1), head_blocks=(2, 2)))
+    unfold(network, folded, seen)
+    image = seen[0]
+    assert torch.allclose(looks(network, image), looks(first, image), atol=1e-4)
+    # Its further blocks learn: each one's last scale is what first gets a gradient.
+    coarse, fine = network.train()(image)
+    torch.autograd.backward(coarse.pow(2).mean() + fine.pow(2).mean())
+    for name in ("stage4.1.second", "stage8.2.second", "coarse_blocks.1.narrow", "fine_blocks.1.narrow"):
+        gradient = network.get_parameter(f"{name}.norm.weight").grad
+        assert gradient is not None
+        assert gradient.abs().max() > 0
+
+
+def test_a_block_without_a_short_cut_cannot_begin_without_weights() -> None:
+    with pytest.raises(ValueError, match="short cut"):
+        Inverted(4, 8, 2).rest()
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +150,13 @@ def test_a_bundle_of_another_surface_or_another_kind_is_refused(
 
 
 def test_the_bundle_that_comes_with_the_project_can_be_begun_with() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
     shipped = open_bundle(Path(__file__).parents[3] / "engines" / "starter" / "starter-detector")
-    folded = read_folded(shipped)
     network = PersonNetwork(DetectorOptions().spec)
-    unfold(network, folded, [torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))])
+    unfold(network, read_folded(shipped), [torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))])
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
-    other = fold(PersonNetwork(DetectorOptions().spec))
-    other.load_state_dict(folded)
-    assert torch.allclose(looks(network, image), looks(other, image), atol=1e-2)
+    with torch.no_grad():
+        _, fine = network(image)
+    graph = onnxruntime.InferenceSession(shipped.file("detector.onnx"), providers=["CPUExecutionProvider"])
+    (pixels,) = graph.run(["pixels"], {"image": image.numpy(), "image_size": np.array([[64, 96]], np.int64)})
+    np.testing.assert_allclose(fine.numpy(), pixels, atol=1e-2)
