@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,9 @@ from engines.bundle import Bundle
 from engines.errors import StreamStoppedError, UsageError
 from engines.store import Store, home
 from stream import assemble, geometry
+from stream.complaints import Complaints
 from stream.config import AnonymizerSettings, make_settings
-from stream.cores import share_cores
+from stream.cores import frames_painted_at_once, share_cores
 from stream.deadline import DeadlineRunner, HungError
 from stream.detectors.base import Detector, check_detections
 from stream.detectors.cached import CachedDetector, Counts
@@ -36,9 +36,22 @@ from stream.zones import Zones, read_zones
 
 _log = logging.getLogger(__name__)
 
-#: Seconds without another line about withheld frames: at first, and at most.
-_FIRST_QUIET = 1.0
-_LONGEST_QUIET = 60.0
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """A frame of which it is settled what is covered, in the order of frames; when it is painted does not matter.
+
+    Attributes:
+        followed: the frame with all its regions.
+        regions: what is covered.
+        ignored: how many regions stay as they are because the user wants it so.
+        failure: why the frame is withheld, None if it is not.
+    """
+
+    followed: Followed
+    regions: Regions
+    ignored: int = 0
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,7 @@ class Anonymizer:
         bundles: the bundles that detectors and generators run.
         make_tracker: gives a tracker that holds for so many frames.
         parallel: how many frames `look` may be called for at once; a pipeline does.
+        painting: the same for `paint`.
 
     Raises:
         UsageError: nothing would find a region, or a kind that will be found or is given by hand has no anonymizer.
@@ -98,10 +112,12 @@ class Anonymizer:
         bundles: Sequence[Bundle] = (),
         make_tracker: Callable[[int], Tracker] = Tracker,
         parallel: int = 1,
+        painting: int = 1,
     ) -> None:
         self.settings = settings or AnonymizerSettings()
         self.bundles = tuple(bundles)
         self.parallel = parallel
+        self.painting = painting
         self._detectors = tuple(detectors)
         self._fills = dict(fills)
         self._stand_ins = stand_ins
@@ -121,7 +137,7 @@ class Anonymizer:
             raise UsageError(f"no anonymizer is set for regions of these kinds: {names}")
         self._detect_runner = DeadlineRunner("detection", self.settings.deadline)
         self._cover_runner = DeadlineRunner("anonymization", self.settings.deadline)
-        self._complaints = _Rarely()
+        self._complaints = Complaints()
         self._tracks_of_earlier_streams = 0
         self._follower = self._new_follower()
         self._caution = assemble.make_caution(self.settings, stand_ins)
@@ -186,6 +202,7 @@ class Anonymizer:
                 zones=zones,
                 bundles=bundles.all,
                 parallel=parallel,
+                painting=frames_painted_at_once(settings, list(bundles.generators.values())),
             )
             stack.pop_all()
             return made
@@ -252,27 +269,48 @@ class Anonymizer:
         return self._follower.flush()
 
     def cover(self, followed: Followed) -> Anonymized:
-        """Stage 3: write the anonymized pixels, or withhold the frame.
+        """Stages 3 and 4, for those who take one frame after the other; see there."""
+        return self.paint(self.arrange(followed))
+
+    def arrange(self, followed: Followed) -> Arranged:
+        """Stage 3: settle what is covered, and tell the generators. One frame after the other, in their order.
+
+        A failure is noted, not raised: the frame is then withheld in stage 4.
+        """
+        try:
+            regions = self._covered(followed)
+            ignored = len(followed.regions) - len(regions)
+            if self._caution is not None:
+                regions = self._caution.apply(regions, followed.frame.width, followed.frame.height)
+            if self._stand_ins is not None:
+                # Not within the deadline: a stream that can wait waits here for what is made once for each new track.
+                self._stand_ins.follow(regions)
+        except Exception as error:  # noqa: BLE001  whatever went wrong, tracks may be mixed up
+            reason = followed.failure or f"anonymization failed: {one_line(error)}"
+            return Arranged(followed, followed.regions, failure=reason)
+        return Arranged(followed, regions, ignored, followed.failure)
+
+    def paint(self, arranged: Arranged) -> Anonymized:
+        """Stage 4: write the anonymized pixels, or withhold the frame. Several frames may be painted at once.
 
         Raises:
             StreamStoppedError: the frame has to be withheld and `on_failure` is `stop`.
             HungError: the stage has stopped answering for good.
         """
-        regions, ignored, unready = self._begin(followed)
-        reason = followed.failure or unready
+        frame, regions, reason = arranged.followed.frame, arranged.regions, arranged.failure
         if reason is None:
             try:
-                image, generated = self._cover_runner.call(lambda: self._stitch(followed.frame.image, regions))
-                return Anonymized(followed.frame.with_image(image), regions, ignored=ignored, generated=generated)
+                image, generated = self._cover_runner.call(lambda: self._stitch(frame.image, regions))
+                return Anonymized(frame.with_image(image), regions, ignored=arranged.ignored, generated=generated)
             except HungError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever went wrong, the picture may be raw
                 reason = f"anonymization failed: {one_line(error)}"
         self._complain(reason)
         if self.settings.on_failure == "stop":
-            raise StreamStoppedError(f"stopped at {followed.frame.time:.3f} s: {reason}")
-        flat = followed.frame.with_image(flat_image(followed.frame.image.shape))
-        return Anonymized(flat, followed.regions, withheld=reason)
+            raise StreamStoppedError(f"stopped at {frame.time:.3f} s: {reason}")
+        flat = frame.with_image(flat_image(frame.image.shape))
+        return Anonymized(flat, arranged.followed.regions, withheld=reason)
 
     def reset(self) -> None:
         """Forget the stream so far: the next frame begins another one."""
@@ -332,20 +370,6 @@ class Anonymizer:
             self._zones.covered(regions, geometry.to_pixels(grown, frame.width, frame.height).astype(np.float32))
         ]
 
-    def _begin(self, followed: Followed) -> tuple[Regions, int, str | None]:
-        """What is covered, after the generators were told; how many regions are not; and the reason if that fails."""
-        try:
-            regions = self._covered(followed)
-            ignored = len(followed.regions) - len(regions)
-            if self._caution is not None:
-                regions = self._caution.apply(regions, followed.frame.width, followed.frame.height)
-            if self._stand_ins is not None:
-                # Not within the deadline: a stream that can wait waits here for what is made once for each new track.
-                self._stand_ins.follow(regions)
-        except Exception as error:  # noqa: BLE001  whatever went wrong, tracks may be mixed up
-            return followed.regions, 0, f"anonymization failed: {one_line(error)}"
-        return regions, ignored, None
-
     def _stitch(self, image: Image, regions: Regions) -> tuple[Image, int]:
         """The covered picture, and how many regions were replaced by stand-ins."""
         if self._stand_ins is None:
@@ -373,28 +397,3 @@ def _read_zones(settings: AnonymizerSettings) -> Zones | None:
         return None
     ignore = () if settings.ignore_zones is None else read_zones(settings.ignore_zones)
     return Zones(ignore, None if settings.only_zones is None else read_zones(settings.only_zones))
-
-
-class _Rarely:
-    """Says how many messages have come since the last one that was let through; 0 means be quiet.
-
-    What goes on for the same reason is said after a second, two, four and so on, and once a minute in the end.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._reason: str | None = None
-        self._last, self._wait = float("-inf"), _FIRST_QUIET
-
-    def due(self, reason: str) -> int:
-        self._count += 1
-        now = time.monotonic()
-        if now - self._last >= _LONGEST_QUIET or (reason != self._reason and now - self._last >= _FIRST_QUIET):
-            self._wait = _FIRST_QUIET
-        elif now - self._last < self._wait:
-            return 0
-        else:
-            self._wait = min(2 * self._wait, _LONGEST_QUIET)
-        self._reason, self._last = reason, now
-        count, self._count = self._count, 0
-        return count

@@ -19,6 +19,7 @@ from engines.store import Store
 from stream.caution import Caution
 from stream.compose.parts import Painters
 from stream.config import AnonymizerSettings
+from stream.cores import MOST_PARALLEL
 from stream.detections import Detectors
 from stream.detectors.base import Detector
 from stream.detectors.cached import CachedDetector
@@ -321,7 +322,7 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
     return StandIns(
         painters,
         context=settings.context,
-        linger=settings.hold + settings.lookahead + 2,
+        linger=settings.hold + settings.lookahead + 2 + MOST_PARALLEL,
         patience=settings.deadline if patient else 0.0,
     )
 

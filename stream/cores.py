@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 #: Longer side in pixels up to which a picture keeps no more than one core busy.
 _SMALL_PICTURE: Final = 640
-#: More frames side by side cost memory and delay, and gain nothing over threads that share a frame.
-_MOST_PARALLEL: Final = 4
+#: More frames side by side, in any stage, cost memory and delay, and gain nothing over threads that share a frame.
+MOST_PARALLEL: Final = 4
 #: Pixels of a crop that one thread generates by itself.
 _SMALL_CROP: Final = 2**14
 
@@ -32,8 +32,25 @@ def share_cores(settings: AnonymizerSettings, detectors: Sequence[Bundle]) -> tu
         # A GPU has its own queue, and OpenVINO gives one run all threads: more frames wait longer, finish no sooner.
         return 1, settings.threads
     cores = settings.threads or len(os.sched_getaffinity(0))
-    parallel = min(_MOST_PARALLEL, cores)
+    parallel = min(MOST_PARALLEL, cores)
     return parallel, cores // parallel
+
+
+def frames_painted_at_once(settings: AnonymizerSettings, generators: Sequence[Bundle]) -> int:
+    """How many frames are painted side by side; regions of one frame wait for each other now and then.
+
+    Args:
+        settings: of the run.
+        generators: of its stand-ins.
+    """
+    if settings.device != "cpu":
+        # One frame's crops are cut and pasted while the device generates another's.
+        return 2
+    sizes = [bundle.manifest.generation.image_size for bundle in generators if bundle.manifest.generation]
+    if any(height * width > _SMALL_CROP for height, width in sizes):
+        # One crop keeps all cores busy, and takes much memory.
+        return 1
+    return min(MOST_PARALLEL, settings.threads or len(os.sched_getaffinity(0)))
 
 
 def _is_large(detector: Bundle) -> bool:

@@ -1,8 +1,8 @@
 """Pipeline: decode, detect, anonymize and encode at the same time, on bounded queues, and fail closed.
 
-Each stage is a thread (the last one is the caller's), so that they overlap wherever the work releases the
-interpreter, which decoding, inference, image operations and encoding do. Raw frames exist only in the first
-three; what reaches the sink is `Anonymized`.
+Each stage is a thread (the last one is the caller's), two of them with threads for several frames at once: they overlap
+wherever the work releases the interpreter, which decoding, inference, image operations and encoding do. Raw frames
+exist only in the first three; what reaches the sink is `Anonymized`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 from engines.errors import StreamStoppedError
 from stream.anonymizer import Anonymized, Anonymizer
@@ -23,9 +23,12 @@ from stream.follow import Followed, Look
 from stream.frame import Frame
 from stream.pulse import Pulse
 from stream.regions import Kind, Origin
-from stream.side_by_side import side_by_side
+from stream.side_by_side import feed_side_by_side
 from stream.sinks.base import Hurried, Sink
 from stream.sources.base import Endable, Holding, Patient, Source
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -263,27 +266,19 @@ class Pipeline:
         feed(frames(), self._frames)
 
     def _detect(self) -> None:
-        def look(frame: Frame) -> Look:
-            with self._clock("detect"):
-                return self._anonymizer.look(frame)
-
-        feed(side_by_side(look, self._frames, self._anonymizer.parallel), self._looks)
+        look = self._on_clock("detect", self._anonymizer.look)
+        feed_side_by_side(look, self._frames, self._looks, self._anonymizer.parallel)
 
     def _cover(self) -> None:
-        def covered() -> Iterator[Anonymized]:
-            for followed in self._followed():
-                with self._clock("anonymize"):
-                    item = self._anonymizer.cover(followed)
-                yield item
-                del followed, item
-
-        feed(covered(), self._done)
+        arrange = self._on_clock("anonymize", self._anonymizer.arrange)
+        paint = self._on_clock("anonymize", self._anonymizer.paint)
+        feed_side_by_side(paint, map(arrange, self._followed()), self._done, self._anonymizer.painting)
 
     def _followed(self) -> Iterator[Followed]:
+        follow = self._on_clock("anonymize", self._anonymizer.follow)
         try:
             for look in self._looks:
-                with self._clock("anonymize"):
-                    complete = self._anonymizer.follow(look)
+                complete = follow(look)
                 del look
                 while complete:
                     yield complete.pop(0)
@@ -349,6 +344,13 @@ class Pipeline:
 
     def _clock(self, stage: str) -> _Clock:
         return self._clocks[stage]
+
+    def _on_clock(self, stage: str, function: Callable[[A], R]) -> Callable[[A], R]:
+        def timed(item: A) -> R:
+            with self._clock(stage):
+                return function(item)
+
+        return timed
 
     def _timed(self) -> Iterator[Frame]:
         """The source's frames. What it waits for them is no work, and what it works by itself meanwhile is."""

@@ -22,7 +22,8 @@ class StandIns:
     Args:
         painters: generators and classical anonymizers.
         context: whether generators may see what is still raw; see `stream.compose.composer.compose`.
-        linger: frames without a region after which a track has ended, and what generators keep of it is dropped.
+        linger: frames without a region after which a track has ended, and what generators keep of it is dropped; more
+            than are painted at once, since those that are still being painted may show it.
         patience: seconds to wait, once, for each track that a generator is not ready for, 0 where a stream cannot wait:
             it is covered classically until then.
     """
@@ -73,7 +74,7 @@ class StandIns:
             self._given_up |= {track for track, done in zip(waiting, ready, strict=True) if not done}
 
     def paint(self, image: Image, regions: Regions, *, simple: bool = False) -> Composed:
-        """The frame with every region replaced or covered, and how many were replaced.
+        """The frame with every region replaced or covered, and how many were replaced. Any thread may call.
 
         Regions of one track are one person, and get one stand-in.
 

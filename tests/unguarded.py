@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stream.anonymizer import Anonymized, Anonymizer
+from stream.anonymizer import Anonymized, Anonymizer, Arranged
 from stream.deadline import DeadlineRunner
 from stream.follow import Followed, Follower, Look
 from stream.frame import Frame
@@ -36,9 +36,9 @@ class FailedLookPasses(Anonymizer):
 class FailedCoverPasses(Anonymizer):
     """Where covering fails, the picture leaves as it came."""
 
-    def cover(self, followed: Followed) -> Anonymized:
-        covered = super().cover(followed)
-        return covered if covered.withheld is None else Anonymized(followed.frame, Regions.empty())
+    def paint(self, arranged: Arranged) -> Anonymized:
+        painted = super().paint(arranged)
+        return painted if painted.withheld is None else Anonymized(arranged.followed.frame, Regions.empty())
 
 
 class UncheckedAnswers(FailedLookPasses, FailedCoverPasses):
@@ -47,8 +47,8 @@ class UncheckedAnswers(FailedLookPasses, FailedCoverPasses):
     def _detect(self, frame: Frame) -> Regions:
         return Regions.concatenate([detector.detect(frame) for detector in self._detectors])
 
-    def cover(self, followed: Followed) -> Anonymized:
-        return super().cover(replace(followed, failure=None))
+    def arrange(self, followed: Followed) -> Arranged:
+        return super().arrange(replace(followed, failure=None))
 
 
 class PatientRunner(DeadlineRunner):
@@ -65,9 +65,9 @@ class NoDeadlines(Anonymizer):
         self._detect_runner = PatientRunner("detection", 0)
         return super().look(frame)
 
-    def cover(self, followed: Followed) -> Anonymized:
+    def paint(self, arranged: Arranged) -> Anonymized:
         self._cover_runner = PatientRunner("anonymization", 0)
-        return super().cover(followed)
+        return super().paint(arranged)
 
 
 class UnguardedFollower(Follower):

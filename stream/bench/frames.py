@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from stream.anonymizer import Anonymized, Anonymizer
-from stream.follow import Followed, Look
+from stream.anonymizer import Anonymized, Anonymizer, Arranged
+from stream.follow import Look
 from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sources.base import StreamInfo
@@ -147,10 +147,10 @@ class TimedAnonymizer(Anonymizer):
         watch.note("detect", frame, began)
         return looked
 
-    def cover(self, followed: Followed) -> Anonymized:
-        """Stage 3, see `Anonymizer.cover`."""
+    def paint(self, arranged: Arranged) -> Anonymized:
+        """Stage 4, see `Anonymizer.paint`."""
         began, watch = time.monotonic(), self.watch
-        item = super().cover(followed)
+        item = super().paint(arranged)
         watch.note("anonymize", item.frame, began)
         return item
 

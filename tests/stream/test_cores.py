@@ -8,8 +8,9 @@ import pytest
 from engines.bundle import Bundle
 from engines.runtime import Device
 from stream.config import AnonymizerSettings
-from stream.cores import share_cores, share_cores_of_crops
+from stream.cores import frames_painted_at_once, share_cores, share_cores_of_crops
 from tests.detector_bundles import FACES, PERSONS, write_one_stage, write_two_stage
+from tests.generator_bundles import write_unet
 
 
 def detectors(folder: Path) -> tuple[Bundle, Bundle, Bundle]:
@@ -57,3 +58,12 @@ def test_small_crops_share_the_cores_rather_than_one_crop_s_operators(
 ) -> None:
     assert share_cores_of_crops(device, threads, size) == shared
     assert share_cores_of_crops("cpu", None, (144, 80))[0] >= 1
+
+
+def test_frames_are_painted_side_by_side_unless_one_crop_keeps_all_cores_busy(tmp_path: Path) -> None:
+    small, large = write_unet(tmp_path / "small"), write_unet(tmp_path / "large", image_size=(288, 160))
+    assert frames_painted_at_once(AnonymizerSettings(threads=3), []) == 3
+    assert frames_painted_at_once(AnonymizerSettings(threads=12), [small]) == 4
+    assert frames_painted_at_once(AnonymizerSettings(threads=3), [small, large]) == 1
+    assert frames_painted_at_once(AnonymizerSettings(device="cuda", threads=3), [small, large]) == 2
+    assert frames_painted_at_once(AnonymizerSettings(), [small]) == min(4, len(os.sched_getaffinity(0)))

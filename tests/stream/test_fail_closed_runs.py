@@ -10,7 +10,7 @@ import av
 import pytest
 
 from engines.errors import SinkError, SourceError
-from stream.anonymizer import Anonymized, Anonymizer
+from stream.anonymizer import Anonymized, Anonymizer, Arranged
 from stream.follow import Followed, Look
 from stream.frame import Frame, Image
 from stream.pipeline import Pipeline
@@ -114,11 +114,18 @@ class BrokenLook(Anonymizer):
         return super().look(frame)
 
 
-class BrokenCover(Anonymizer):
-    def cover(self, followed: Followed) -> Anonymized:
+class BrokenArrange(Anonymizer):
+    def arrange(self, followed: Followed) -> Arranged:
         if number(followed.frame) == 9:
-            raise MemoryError("in cover")
-        return super().cover(followed)
+            raise MemoryError("in arrange")
+        return super().arrange(followed)
+
+
+class BrokenPaint(Anonymizer):
+    def paint(self, arranged: Arranged) -> Anonymized:
+        if number(arranged.followed.frame) == 9:
+            raise MemoryError("in paint")
+        return super().paint(arranged)
 
 
 class BrokenFollow(Anonymizer):
@@ -134,11 +141,14 @@ class BrokenFollow(Anonymizer):
         (BrokenSource, Anonymizer, VideoSink, SourceError),
         (VideoSource, BrokenLook, VideoSink, MemoryError),
         (VideoSource, BrokenFollow, VideoSink, SystemExit),
-        (VideoSource, BrokenCover, VideoSink, MemoryError),
+        (VideoSource, BrokenArrange, VideoSink, MemoryError),
+        (VideoSource, BrokenPaint, VideoSink, MemoryError),
         (VideoSource, Anonymizer, BrokenSink, SinkError),
     ],
 )
+@pytest.mark.parametrize("together", [1, 3])
 def test_an_error_in_any_stage_ends_the_run_and_leaves_no_output(
+    together: int,
     source: type[VideoSource],
     anonymizer: type[Anonymizer],
     sink: type[VideoSink],
@@ -149,13 +159,14 @@ def test_an_error_in_any_stage_ends_the_run_and_leaves_no_output(
     reader = source(clip)
     writer = sink(tmp_path / "out.mkv", reader.info, codec="ffv1")
     threads = threading.active_count()
-    pipeline = Pipeline(reader, anonymizer([FixedDetector(FACE)], FILLS, flat_settings()), writer)
+    covering = anonymizer([FixedDetector(FACE)], FILLS, flat_settings(), parallel=together, painting=together)
+    pipeline = Pipeline(reader, covering, writer)
     with pytest.raises(error):
         finishes_within(20, pipeline.run)
     reader.close()
     assert list(tmp_path.iterdir()) == []
     # The workers of the two deadlines stay until the anonymizer is closed.
-    assert threading.active_count() <= threads + 2
+    assert threading.active_count() <= threads + 2 * together
 
 
 def test_withheld_frames_keep_their_time(clip: Path, tmp_path: Path) -> None:

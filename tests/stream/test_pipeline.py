@@ -1,22 +1,30 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engines.bundle import Bundle
 from engines.errors import SinkError, SourceError
-from stream.anonymizer import Anonymized, Anonymizer
+from stream.anonymizer import Anonymized, Anonymizer, Arranged
+from stream.compose.parts import Painters
+from stream.cores import MOST_PARALLEL
 from stream.frame import Frame
+from stream.generators.open import open_generator
+from stream.latents import Latents
 from stream.pipeline import STAGES, Pipeline, Summary
 from stream.pulse import SILENT, Pulse
 from stream.regions import Regions
+from stream.stand_ins import StandIns
 from tests.fakes import (
     FILLS,
     Box,
@@ -31,8 +39,39 @@ from tests.fakes import (
     noise,
     number,
 )
+from tests.generator_bundles import write_unet
 
 FACE: Box = (20, 10, 40, 34)
+
+
+def painted(bundle: Bundle, together: int) -> list[tuple[bytes, int]]:
+    """What comes out where people come and go, each frame painted for another time, and how many are stand-ins."""
+    waits = itertools.cycle([0.03, 0.0, 0.01, 0.0, 0.02])
+
+    class Unsteady(Anonymizer):
+        def paint(self, arranged: Arranged) -> Anonymized:
+            time.sleep(next(waits))
+            return super().paint(arranged)
+
+    def come_and_go(frame: Frame) -> Regions:
+        at = number(frame)
+        return Regions.concatenate([faces((20, 10, 40, 34))] * (at % 7 < 3) + [faces((2 + at % 3, 4, 16, 20))])
+
+    settings = flat_settings(face="realistic", hold=0, lookahead=0, seed=3)
+    generator = open_generator(bundle, latents=Latents(3, 512))
+    stand_ins = StandIns(Painters({"face": generator}, FILLS), linger=2 + MOST_PARALLEL, patience=5)
+    sink = MemorySink()
+    with Unsteady([FunctionDetector(come_and_go)], FILLS, settings, stand_ins=stand_ins, painting=together) as covering:
+        finishes_within(30, Pipeline(MemorySource(frames(noise(30))), covering, sink).run)
+    return [(item.image.tobytes(), item.generated) for item in sink.items]
+
+
+def test_frames_that_are_painted_side_by_side_look_as_if_they_were_not(tmp_path: Path) -> None:
+    bundle = write_unet(tmp_path / "unet", kind="face")
+    one_by_one = painted(bundle, 1)
+    assert len(one_by_one) == 30
+    assert 10 < sum(generated for _, generated in one_by_one) < 43
+    assert painted(bundle, MOST_PARALLEL) == one_by_one
 
 
 def sleeping(seconds: float) -> Callable[[object], None]:
