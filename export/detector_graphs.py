@@ -3,7 +3,7 @@
 What is delicate for TensorRT, here and in `export.models`:
 
 - TopK takes at most 3840: 1000 candidates a level and 1000 proposals stay below, whatever the picture's size.
-- NonMaxSuppression gives as many rows as the data has; they end in a mask of constant size at once.
+- NonMaxSuppression gives as many rows as the data has; what stands for it has constant shapes (`export.models.boxes`).
 - RoiAlign has the modes that are used from TensorRT 8.6 on.
 - The size of a picture may be fixed when exporting. Free sizes need a profile with a range there.
 """

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.detector_onnx import write_detector
 from export.detector_parity import measure_detections
 from export.parity import measure_parity
 from export.to_onnx import write_onnx
@@ -53,7 +52,7 @@ def write_and_compare_pair(
     parity: tuple[Parity, ...] = ()
     for (plan, expected), measure in ((detector, measure_detections), (heads, measure_parity)):
         say(f"exporting {plan.file}")
-        write_detector(plan, work / plan.file, opset)
+        write_onnx(plan, work / plan.file, opset)
         say(f"verifying {plan.file}")
         parity += measure(plan, work / plan.file, expected)
     if not any(result.output == "boxes" for result in parity):

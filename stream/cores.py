@@ -43,13 +43,17 @@ def frames_painted_at_once(settings: AnonymizerSettings, generators: Sequence[Bu
         settings: of the run.
         generators: of its stand-ins.
     """
-    if settings.device != "cpu":
-        # One frame's crops are cut and pasted while the device generates another's.
-        return 2
+    if settings.device not in ("cpu", "openvino"):
+        # Cutting, pasting and masks take the processor tens of milliseconds of a large frame, beside a GPU that
+        # generates meanwhile.
+        return MOST_PARALLEL
     sizes = [bundle.manifest.generation.image_size for bundle in generators if bundle.manifest.generation]
     if any(height * width > _SMALL_CROP for height, width in sizes):
         # One crop keeps all cores busy, and takes much memory.
         return 1
+    if settings.device == "openvino":
+        # It gives one run all threads; another frame is cut and pasted meanwhile.
+        return 2
     return min(MOST_PARALLEL, settings.threads or len(os.sched_getaffinity(0)))
 
 

@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-#: The operator that exported graphs hold for `suppress` until `export.detector_onnx` spells it out.
-SUPPRESS: Final = "standin::Suppress"
 #: A candidate that is none: below every logit, and a number, since infinities are delicate in half precision.
 NO_SCORE: Final = -1e9
+#: Of suppression; even. A thousand boxes round three centres are settled after twelve.
+_ROUNDS: Final = 16
 #: A box becomes at most this much wider or higher: from 16 pixels to 1000, as published.
 _LARGEST_LOG_SCALE: Final = math.log(1000.0 / 16.0)
 
@@ -51,56 +49,48 @@ def take(values: Tensor, places: Tensor) -> Tensor:
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
-def suppress(boxes: Tensor, scores: Tensor, group: Tensor, groups: int, *, iou: float, most: int) -> Tensor:
-    """Non-maximum suppression in each frame and group by itself.
+def suppress(boxes: Tensor, scores: Tensor, *, iou: float, classes: Tensor | None = None) -> Tensor:
+    """Non-maximum suppression in each row of candidates by itself, in operations of constant shape.
 
-    Published code moves each group's boxes far away from the others' and suppresses once. Here a group is what the
-    operator NonMaxSuppression calls a class, which gives the same without large coordinates.
+    A box falls if it shares more than `iou` with a better one that stays. In each of a fixed number of rounds every box
+    is judged anew by those that stayed in the round before. Whatever hangs on a chain of k boxes is settled for good
+    after k rounds, and until then it is judged too mildly in the one round and too strictly in the next: after an even
+    number of rounds nobody falls who should stay. So no shape depends on the picture, as with the operator
+    NonMaxSuppression, and a whole detector can be recorded as a CUDA graph.
 
     Args:
-        boxes: (N,K,4) `xyxy`.
-        scores: (N,K); `NO_SCORE` where there is no candidate.
-        group: (K,) int64, below `groups`.
-        groups: how many there are.
-        iou: a box falls if it shares more than this with a better one.
-        most: at most so many stay in each group.
+        boxes: (...,K,4) `xyxy`.
+        scores: (...,K); `NO_SCORE` where there is no candidate. Of equal ones the first is better.
+        iou: how much of both together two boxes may share.
+        classes: (...,K) int64, if boxes of different classes leave each other alone.
 
     Returns:
-        (N,K), 1 where a box stays, else 0.
+        (...,K), 1 where a box stays, else 0.
     """
-    by_group = torch.where(group == torch.arange(groups)[:, None], scores[:, None], NO_SCORE)
-    if torch.compiler.is_exporting():
-        made: Tensor = torch.onnx.ops.symbolic(
-            SUPPRESS,
-            (boxes, by_group, torch.tensor([most]), torch.tensor([iou]), torch.tensor([0.5 * NO_SCORE])),
-            dtype=scores.dtype,
-            shape=scores.shape,
-            version=1,
-        )
-        return made
-    flags = np.zeros(tuple(scores.shape), np.float32)
-    corners = boxes.detach().numpy()
-    for n, frame in enumerate(by_group.detach().numpy()):
-        for values in frame:
-            places = np.flatnonzero(values > 0.5 * NO_SCORE)
-            places = places[np.argsort(-values[places], kind="stable")]
-            flags[n, places[_greedy(corners[n, places], iou)[:most]]] = 1
-    return torch.from_numpy(flags)
+    x0, y0, x1, y1 = boxes.float().unbind(dim=-1)
+    across, down = _shared(x0, x1), _shared(y0, y1)
+    areas = (x1 - x0) * (y1 - y0)
+    shared = across * down
+    # Multiplied out: boxes without area share nothing, and nothing is divided by.
+    over = shared > iou * (areas[..., :, None] + areas[..., None, :] - shared)
+    better, worse = scores[..., :, None], scores[..., None, :]
+    places = torch.arange(scores.shape[-1])
+    over = over & ((better > worse) | ((better == worse) & (places[:, None] < places)))
+    if classes is not None:
+        over = over & (classes[..., :, None] == classes[..., None, :])
+    candidates = (scores > 0.5 * NO_SCORE).float()
+    fells = over.float()
+    stays = candidates
+    for _ in range(_ROUNDS):
+        felled = (stays[..., None, :] @ fells)[..., 0, :]
+        stays = torch.where(felled > 0.5, 0.0, candidates)
+    return stays
 
 
-def _greedy(boxes: NDArray[np.float32], iou: float) -> NDArray[np.intp]:
-    """Which of the boxes (K,4), best first, share at most `iou` with all better ones that stay."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    stays = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
-        if stays[i]:
-            later = boxes[i + 1 :]
-            sides = np.minimum(boxes[i, 2:], later[:, 2:]) - np.maximum(boxes[i, :2], later[:, :2])
-            shared = np.maximum(sides, 0).prod(axis=1)
-            union = areas[i] + areas[i + 1 :] - shared
-            # Multiplied out: boxes without area share nothing, and nothing is divided by.
-            stays[i + 1 :] &= shared <= iou * union
-    return np.flatnonzero(stays)
+def _shared(low: Tensor, high: Tensor) -> Tensor:
+    """What every two of (...,K) stretches have in common: (...,K,K)."""
+    ends = torch.minimum(high[..., :, None], high[..., None, :])
+    return (ends - torch.maximum(low[..., :, None], low[..., None, :])).clamp(min=0.0)
 
 
 def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:

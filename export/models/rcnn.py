@@ -255,7 +255,8 @@ class Detector(nn.Module):
         scores = torch.where(valid[..., None] & (scores > self.threshold), scores, NO_SCORE).transpose(1, 2).flatten(1)
         boxes = clip(boxes.transpose(1, 2).flatten(1, 2), image_size)
         class_of = torch.arange(len(self.keep)).repeat_interleave(proposals.shape[1])
-        stays = suppress(boxes, scores, class_of, len(self.keep), iou=spec.iou, most=proposals.shape[1])
+        by_class = (proposals.shape[0], len(self.keep), proposals.shape[1])
+        stays = suppress(boxes.reshape(*by_class, 4), scores.reshape(by_class), iou=spec.iou).flatten(1)
         total = stays.sum(dim=1).long()
         scores, places = best(torch.where(stays > 0, scores, NO_SCORE), self.most)
         here = scores > 0

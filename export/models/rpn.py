@@ -110,13 +110,14 @@ class ProposalNetwork(nn.Module):
             anchors = self.anchors(values, level)[places]
             logits.append(found)
             boxes.append(apply_deltas(take(all_deltas, places), anchors, spec.delta_weights))
-        level_of = torch.arange(len(features)).repeat_interleave(spec.level_candidates)
         corners = clip(torch.cat(boxes, dim=1), image_size)
         # Runtimes refuse to sample boxes that are not a number; that they were there shows in the features' sum.
         corners = torch.where(corners >= 0, corners, 0.0)
         # Nothing of a box that lies in the padding is left.
         empty = (corners[..., 2:] <= corners[..., :2]).any(dim=2)
         scores = torch.where(empty, NO_SCORE, torch.cat(logits, dim=1))
-        stays = suppress(corners, scores, level_of, len(features), iou=spec.iou, most=spec.proposals)
+        # Each level by itself.
+        levels = (corners.shape[0], len(features), spec.level_candidates)
+        stays = suppress(corners.reshape(*levels, 4), scores.reshape(levels), iou=spec.iou).flatten(1)
         scores, places = torch.topk(torch.where(stays > 0, scores, NO_SCORE), spec.proposals, dim=1)
         return take(corners, places), scores

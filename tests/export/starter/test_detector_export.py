@@ -88,7 +88,8 @@ def test_graphs_hold_standard_operators_only(bundle: Bundle) -> None:
         assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
         assert not model.functions
     operators = [node.op_type for node in onnx.load(bundle.file("detector.onnx")).graph.node]
-    assert "NonMaxSuppression" in operators
+    # How many rows it gives would depend on the picture.
+    assert "NonMaxSuppression" not in operators
     assert "BatchNormalization" not in operators
 
 
@@ -112,7 +113,7 @@ def test_the_two_stage_detector_finds_what_torch_finds(bundle: Bundle, checkpoin
         assert outline is not None
         assert outline.surface is not None
         body = segmented[index].argmax(dim=0).numpy() > 0
-        assert 0.4 < body.mean() < 0.95
+        assert 0.4 < body.mean() < 0.99
         assert (outline.surface.segmentation == body).mean() > 0.999
         np.testing.assert_allclose(outline.surface.embedding, embedding[index].numpy(), atol=2e-2)
 
@@ -281,7 +282,7 @@ def test_a_graph_that_differs_is_not_written(
     def write_another(plan: GraphPlan, path: Path, opset: int) -> None:
         path.write_bytes(bundle.file(plan.file).read_bytes())
 
-    monkeypatch.setattr(written, "write_detector", write_another)
+    monkeypatch.setattr(written, "write_onnx", write_another)
     with pytest.raises(ExportError, match=r"detector\.onnx differs .*: pixels by"):
         export_starter_detector(tmp_path / "changed.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from engines.errors import SinkError, UsageError
-from stream.sinks.encoder import EncoderChoice, choose_encoder
+from stream.sinks import encoder
+from stream.sinks.encoder import EncoderChoice, choose_encoder, gpu_codec
 from tests.media import info_like, picture
 
 
@@ -98,3 +99,39 @@ def test_the_clock_is_the_inputs_where_the_encoder_takes_it() -> None:
 def test_a_rate_that_an_encoder_does_not_know_is_named() -> None:
     with pytest.raises(SinkError, match=r"7\.5 frames per second"):
         choose(codec="mpeg1video", info={"rate": Fraction(15, 2), "time_base": Fraction(1, 90_000)})
+
+
+def of_gpu(monkeypatch: pytest.MonkeyPatch, ending: str = ".mp4", *, opens: bool = True, **given: Any) -> Any:
+    """What is chosen beside a GPU, and the settings with which its encoder was opened."""
+    tried: list[tuple[str, dict[str, str]]] = []
+
+    def opened(name: str, pix_fmt: str, options: dict[str, str], *_: object) -> str | None:
+        tried.append((name, options))
+        return None if opens and pix_fmt == "yuv420p" else "Operation not permitted"
+
+    monkeypatch.setattr(encoder, "_try", opened)
+    options = {"crf": None, "speed": None, **given}
+    return gpu_codec(info_like(picture(320, 240)), ending, **options), tried
+
+
+def test_where_the_gpu_has_an_encoder_it_writes_what_is_usual_by_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, tried = of_gpu(monkeypatch)
+    assert found == "h264_nvenc"
+    assert tried == [("h264_nvenc", {"cq": "22", "preset": "p4", "rc": "vbr", "b": "0"})]
+    found, tried = of_gpu(monkeypatch, crf=30, speed="p1")
+    assert found == "h264_nvenc"
+    assert tried == [("h264_nvenc", {"cq": "30", "preset": "p1", "rc": "vbr", "b": "0"})]
+
+
+def test_what_is_usual_otherwise_stays_with_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert of_gpu(monkeypatch, ".webm") == (None, [])
+    found, tried = of_gpu(monkeypatch, opens=False)
+    assert found is None
+    assert {name for name, _ in tried} == {"h264_nvenc"}
+
+
+def test_without_a_gpu_no_encoder_of_one_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    """The real one does not open here, though every FFmpeg lists it."""
+    caplog.set_level("INFO")
+    if gpu_codec(info_like(picture(320, 240)), ".mp4", crf=None, speed=None) is None:
+        assert "the processor encodes: " in caplog.text
