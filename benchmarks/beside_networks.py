@@ -1,8 +1,9 @@
 """What is computed beside the networks, on the processor and by a small graph on a device, alternately, in one run.
 
-A detector's input made of a frame (1080p to 800 by 1333 pixels at most, as Mask R-CNN and CSE take it), and the nearest
-vertices of a person's pixels on a surface of SMPL's 27,554 vertices. Of the graph, times are from arrays on the host to
-what the next network takes: the input stays on the device, vertices come back.
+A detector's input made of a frame (1080p to 800 by 1333 pixels at most, as Mask R-CNN and CSE take it), a crop of a
+person half as high as the frame for a generator and its answer back (288x160 pixels), and the nearest vertices of a
+person's pixels on a surface of SMPL's 27,554 vertices. Of the graph, times are from arrays on the host to what is
+needed next: the input stays on the device, everything else comes back.
 
     python benchmarks/beside_networks.py --device cuda [--rounds 20]
 
@@ -29,6 +30,8 @@ from benchmarks.vertex_search import CHANNELS, HEIGHT, VERTICES, WIDTH, smooth_s
 from engines.manifest import Normalisation
 from engines.resident import as_numpy
 from engines.runtime import Device
+from stream import resample
+from stream.compose.resampler import HOST, DeviceResampler, levels_graph
 from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
 from stream.detectors.view import shortest_edge, show_full
 from stream.frame import Frame
@@ -49,7 +52,12 @@ def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = 
         height: of the frame, at 16:9.
         vertices: of the surface.
     """
-    return [_pictures(device, rounds, height), _search(device, rounds, vertices)]
+    return [
+        _pictures(device, rounds, height),
+        _crop(device, rounds, height),
+        _answer(device, rounds, height),
+        _search(device, rounds, vertices),
+    ]
 
 
 def _pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
@@ -65,6 +73,32 @@ def _pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
         **times,
         "within_2_levels": round(float((apart <= 2).mean()), 6),
     }
+
+
+def _crop(device: Device, rounds: int, height: int) -> dict[str, Any]:
+    high, wide = height * 5 // 8, height * 3 // 8
+    patch = np.random.default_rng(2).integers(0, 256, (high, wide, 3), np.uint8)
+    rows, columns = resample.axis("bicubic", high, HEIGHT), resample.axis("bicubic", wide, WIDTH)
+    return _levels(device, rounds, f"a crop of {wide}x{high}", patch, rows, columns)
+
+
+def _answer(device: Device, rounds: int, height: int) -> dict[str, Any]:
+    high, wide = height * 5 // 8, height * 3 // 8
+    answer = np.random.default_rng(3).uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
+    rows, columns = resample.axis("bicubic", HEIGHT, high), resample.axis("bicubic", WIDTH, wide)
+    return _levels(device, rounds, f"an answer to {wide}x{high}", answer, rows, columns)
+
+
+def _levels(
+    device: Device, rounds: int, operation: str, values: Any, rows: resample.Axis, columns: resample.Axis
+) -> dict[str, Any]:
+    there = DeviceResampler({values.dtype.name: levels_graph(values.dtype.name).open(device)})
+    apart = HOST.levels(values, rows, columns).astype(int) - there.levels(values, rows, columns)
+    times = _alternately(
+        lambda: HOST.levels(values, rows, columns), lambda: there.levels(values, rows, columns), rounds
+    )
+    there.close()
+    return {"operation": operation, **times, "within_2_levels": round(float((np.abs(apart) <= 2).mean()), 6)}
 
 
 def _search(device: Device, rounds: int, vertices: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from engines.small_graphs import open_small
 from engines.store import Store
 from stream.caution import Caution
 from stream.compose.parts import Painters
+from stream.compose.resampler import open_resampler
 from stream.config import AnonymizerSettings
 from stream.cores import MOST_PARALLEL
 from stream.detections import Detectors
@@ -310,6 +311,8 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
                 timeout=settings.deadline,
             )
             stack.callback(generators[role].close)
+        resampler = open_resampler(_memory_of(settings))
+        stack.callback(resampler.close)
         painters = Painters(
             generators,
             make_fills(settings),
@@ -317,6 +320,7 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
             style="sg-gan" if guided else "deepprivacy2",
             margin=settings.margin,
             shape=settings.shape,
+            resampler=resampler,
         )
         stack.pop_all()
     return StandIns(

@@ -113,6 +113,7 @@ class StandIns:
             generator.close()
         if self._painters.surface is not None:
             self._painters.surface.close()
+        self._painters.resampler.close()
 
     @property
     def _generators(self) -> list[Generator]:

@@ -142,7 +142,7 @@ class _Canvas:
         hidden = None
         if self._context == "private":
             hidden = self._hidden(crop.box, [*(other.pixels for other in later), *self._never])
-        image, shares = cut_image(self._out, crop.box, size, crop.cutting, hidden)
+        image, shares = cut_image(self._out, crop.box, size, crop.cutting, hidden, self._painters.resampler)
         return image, ~crop.unknown if shares is None else ~crop.unknown & ~shares
 
     def _hidden(self, box: Box, pixels: Sequence[PixelMask]) -> PixelMask:
@@ -161,7 +161,7 @@ class _Canvas:
         inside = self._written(crop)
         if not is_empty(inside):
             where = masks.back(crop.unknown, crop.box, inside)
-            paste(self._out, inside, enlarge(output, crop.box, inside, "bicubic"), where)
+            paste(self._out, inside, enlarge(output, crop.box, inside, "bicubic", self._painters.resampler), where)
         self.generated[part.index] = True
 
     def _fill(self, crop: Crop, output: Floats, filled: Bools, *, borders: bool) -> None:
@@ -175,7 +175,8 @@ class _Canvas:
             where ^= masks.back_any(crop.unknown, crop.box, inside)
         free = where & ~filled[y0:y1, x0:x1]
         if free.any():
-            paste(self._out, inside, enlarge(np.rint(output), crop.box, inside, "bilinear"), free)
+            whole = np.rint(output)
+            paste(self._out, inside, enlarge(whole, crop.box, inside, "bilinear", self._painters.resampler), free)
         filled[y0:y1, x0:x1] |= where
 
     def _written(self, crop: Crop, more: int = 0) -> Box:

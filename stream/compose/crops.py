@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from stream import resample
+from stream.compose.resampler import HOST, Resampler
 from stream.frame import Image
 from stream.outline import Bools, Box, PixelMask, intersection, is_empty
 from stream.resample import Floats
@@ -19,7 +20,12 @@ _SHARE = 1 / 256
 
 
 def cut_image(
-    frame: Image, box: Box, size: tuple[int, int], cutting: Cutting, hidden: PixelMask | None
+    frame: Image,
+    box: Box,
+    size: tuple[int, int],
+    cutting: Cutting,
+    hidden: PixelMask | None,
+    resampler: Resampler = HOST,
 ) -> tuple[Image, Bools | None]:
     """What a generator sees of a frame: the box, black outside the frame, resized.
 
@@ -33,6 +39,7 @@ def cut_image(
         cutting: the way to resize.
         hidden: pixels of the frame that must not show; they are black before anything is resized, so that nothing of
             the crop depends on them.
+        resampler: does what is antialiased.
 
     Returns:
         uint8 (H, W, 3); and bool (H, W), True where hidden pixels had a share in the crop, None where none are hidden.
@@ -52,7 +59,7 @@ def cut_image(
             share = ~visible.pixels
     start = y0 - box[1], x0 - box[0]
     whole = box[3] - box[1], box[2] - box[0]
-    crop = _resized(patch, start, whole, size, cutting)
+    crop = _resized(patch, start, whole, size, cutting, resampler)
     if share is None:
         return crop, None
     return crop, _shares(share, start, whole, size, cutting)
@@ -70,12 +77,17 @@ def _way(whole: tuple[int, int], size: tuple[int, int], cutting: Cutting) -> str
 
 
 def _resized(
-    patch: Image, start: tuple[int, int], whole: tuple[int, int], size: tuple[int, int], cutting: Cutting
+    patch: Image,
+    start: tuple[int, int],
+    whole: tuple[int, int],
+    size: tuple[int, int],
+    cutting: Cutting,
+    resampler: Resampler,
 ) -> Image:
     way = _way(whole, size, cutting)
     if way in ("bicubic", "bilinear"):
         rows, columns = _axes(way, whole, size)
-        return to_levels(resample.resize(patch, rows, columns, start=start))
+        return resampler.levels(patch, rows, columns, start=start)
     if way == "area":
         canvas = np.zeros((*whole, 3), np.uint8)
         canvas[start[0] : start[0] + len(patch), start[1] : start[1] + patch.shape[1]] = patch
@@ -116,13 +128,7 @@ def _taken(whole: int, wanted: int, start: int, count: int) -> tuple[resample.In
     return rows[there], there
 
 
-def to_levels(values: Floats) -> Image:
-    """Pixels 0 to 255, rounded; overwrites what it is given."""
-    np.rint(values, out=values)
-    return np.clip(values, 0, 255, out=values).astype(np.uint8)
-
-
-def enlarge(output: Floats, box: Box, inside: Box, filter_: resample.Filter) -> Image:
+def enlarge(output: Floats, box: Box, inside: Box, filter_: resample.Filter, resampler: Resampler = HOST) -> Image:
     """A generator's answer in the pixels of the frame (antialiased).
 
     Args:
@@ -130,15 +136,14 @@ def enlarge(output: Floats, box: Box, inside: Box, filter_: resample.Filter) -> 
         box: of the crop.
         inside: the part that is wanted, within `box`.
         filter_: `bicubic`, SG-GAN `bilinear`.
+        resampler: does it.
 
     Returns:
         uint8, as large as `inside`.
     """
-    return to_levels(
-        resample.resize(
-            output,
-            resample.axis(filter_, output.shape[0], box[3] - box[1]),
-            resample.axis(filter_, output.shape[1], box[2] - box[0]),
-            part=((inside[1] - box[1], inside[3] - box[1]), (inside[0] - box[0], inside[2] - box[0])),
-        )
+    return resampler.levels(
+        output,
+        resample.axis(filter_, output.shape[0], box[3] - box[1]),
+        resample.axis(filter_, output.shape[1], box[2] - box[0]),
+        part=((inside[1] - box[1], inside[3] - box[1]), (inside[0] - box[0], inside[2] - box[0])),
     )

@@ -12,6 +12,7 @@ from stream import geometry
 from stream.compose import boxes, masks, surfaces
 from stream.compose.crops import Cutting
 from stream.compose.matching import inside_any
+from stream.compose.resampler import HOST, Resampler
 from stream.generators.base import Bools, Floats, Generator, Ints
 from stream.generators.classical import Fill
 from stream.outline import BodySurface, Box, PixelMask, intersection, is_empty
@@ -39,6 +40,7 @@ class Painters:
         style: whose rules hold for persons with a surface.
         margin: of classical anonymizers, see `stream.stitch.stitch`.
         shape: of classical anonymizers, likewise.
+        resampler: brings pictures to a generator's size, and its answers back.
 
     Raises:
         UsageError: a generator needs a surface and there is none, or its kind has no classical anonymizer.
@@ -50,6 +52,7 @@ class Painters:
     style: Style = "deepprivacy2"
     margin: float = 0.0
     shape: Shape = "box"
+    resampler: Resampler = HOST
 
     def __post_init__(self) -> None:
         for role, generator in self.generators.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from engines.manifest import Normalisation
 from engines.resident import as_numpy
 from engines.runtime import Device
 from engines.small_graphs import SmallGraph
+from stream import resample
+from stream.compose.resampler import HOST, DeviceResampler, levels_graph
 from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
 from stream.detectors.view import shortest_edge, show_full
 from stream.frame import Frame
@@ -18,7 +22,11 @@ from stream.surface_search import search_graph
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("graph", [pictures_graph(), search_graph()], ids=["pictures", "search"])
+@pytest.mark.parametrize(
+    "graph",
+    [pictures_graph(), search_graph(), levels_graph("uint8"), levels_graph("float32")],
+    ids=["pictures", "search", "crops", "answers"],
+)
 def test_no_node_is_left_to_the_processor(graph: SmallGraph, gpu: Device) -> None:
     with graph.open(gpu) as runtime:
         assert runtime.placement is not None
@@ -36,6 +44,17 @@ def test_a_detectors_input_is_the_hosts(device: Device) -> None:
     apart = np.abs(as_numpy(there.make(frame, shown)) - HostPictures(normal, None).make(frame, shown))
     assert (apart <= 2).mean() >= 0.999
     assert apart.max() < 1.01
+    there.close()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_crops_and_answers_are_the_hosts(dtype: Literal["uint8", "float32"], device: Device) -> None:
+    image = np.random.default_rng(2).uniform(0, 256, (540, 300, 3)).astype(dtype)
+    there = DeviceResampler({dtype: levels_graph(dtype).open(device)})
+    for filter_, size in (("bicubic", (288, 160)), ("bilinear", (288, 160)), ("bicubic", (900, 500))):
+        rows, columns = (resample.axis(filter_, image.shape[i], size[i]) for i in (0, 1))
+        apart = HOST.levels(image, rows, columns).astype(int) - there.levels(image, rows, columns)
+        assert (np.abs(apart) <= 2).mean() >= 0.999
     there.close()
 
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import resample
-from stream.compose.crops import Cutting, cut_image, enlarge, to_levels
+from stream.compose.crops import Cutting, cut_image, enlarge
+from stream.compose.resampler import to_levels
 from stream.outline import Box, PixelMask, intersection
 from tests.compose import blob
 
