@@ -56,15 +56,16 @@ def place_in_frame(surface: BodySurface, box: Box, size: tuple[int, int]) -> Flo
     Returns:
         float32 (H, W, 16), 0 outside the CSE box.
     """
-    values = surface.embedding.transpose(1, 2, 0)
-    for turn in (0, 1):
-        low, high = surface.box[1 - turn], surface.box[3 - turn]
-        start, end = box[1 - turn], box[3 - turn]
-        enlarged = resample.axis("linear", values.shape[turn], high - low).dense()
-        both = resample.axis("bilinear", end - start, size[turn]).apply(
-            enlarged[max(0, start - low) : max(0, end - low)], start=max(0, low - start)
-        )
-        values = np.tensordot(both, values, axes=(1, turn))
-        if turn == 1:
-            values = values.swapaxes(0, 1)
-    return np.asarray(values, np.float32)
+    rows, columns = (_enlarged_and_resized(surface, box, size, turn) for turn in (0, 1))
+    channels, height, width = surface.embedding.shape
+    half = (surface.embedding.reshape(-1, width) @ columns.T).reshape(channels, height, -1)
+    return np.asarray((rows @ half).transpose(1, 2, 0), np.float32)
+
+
+def _enlarged_and_resized(surface: BodySurface, box: Box, size: tuple[int, int], turn: int) -> Floats:
+    """Both steps of an axis (0 are rows) as one matrix, (size, grid)."""
+    low, high = surface.box[1 - turn], surface.box[3 - turn]
+    start, end = box[1 - turn], box[3 - turn]
+    enlarged = resample.axis("linear", surface.embedding.shape[1 + turn], high - low).dense()
+    inside = enlarged[max(0, start - low) : max(0, end - low)]
+    return resample.axis("bilinear", end - start, size[turn]).apply(inside, start=max(0, low - start))
