@@ -157,7 +157,7 @@ def run_command(
     only_zones: Annotated[
         Path | None, typer.Option(help="JSON with polygons; what touches none of them stays as it is.")
     ] = None,
-    codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has. (default: by OUTPUT)")] = None,
+    codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has, or gpu. (default: by OUTPUT)")] = None,
     crf: Annotated[float | None, typer.Option(help="Quality of the encoder; lower is better.")] = None,
     speed: Annotated[str | None, typer.Option(help="Preset of the encoder, like veryfast.")] = None,
     audio: Annotated[

@@ -155,7 +155,7 @@ class RunSettings(AnonymizerSettings):
     """What `standin run` can be told: the anonymizer's settings, and those of input and output.
 
     Attributes:
-        codec: encoder name as PyAV knows it, None for what suits the output.
+        codec: encoder name as PyAV knows it, or `gpu`; None for what suits the output and the device.
         crf: constant rate factor (the encoder's quality scale), None for our default.
         speed: the encoder's preset (x264: ultrafast ... veryslow), None for our default.
         audio: drop it or keep it as it is.

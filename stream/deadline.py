@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -51,7 +53,8 @@ class DeadlineRunner:
 
     A native call that hangs cannot be cancelled: its thread is left behind (it is a daemon, so the process can
     still end) and the next call gets a new one. After `patience` misses in a row, `HungError` ends the run.
-    Several threads may call at once; each call then has a thread to itself.
+    Several threads may call at once; each call then has a thread to itself, and what several of them miss together
+    counts as one miss: it is one and the same stall.
 
     Args:
         name: of the stage, for messages and for the threads.
@@ -65,6 +68,7 @@ class DeadlineRunner:
         self._patience = patience
         self._lock = threading.Lock()
         self._misses = 0
+        self._last_miss = -math.inf
         self._idle: list[_Inbox] = []
 
     def call(self, function: Callable[[], T]) -> T:
@@ -77,11 +81,12 @@ class DeadlineRunner:
         """
         inbox = self._worker()
         job = _Job(function)
+        began = time.monotonic()
         inbox.put(job)
         if not job.wait(self._seconds):
             # Left behind; it ends if its call ever returns.
             inbox.put(None)
-            raise self._missed()
+            raise self._missed(began)
         self._give_back(inbox)
         return job.result()
 
@@ -105,9 +110,11 @@ class DeadlineRunner:
             self._misses = 0
             self._idle.append(inbox)
 
-    def _missed(self) -> DeadlineError | HungError:
+    def _missed(self, began: float) -> DeadlineError | HungError:
         with self._lock:
-            self._misses += 1
+            if began >= self._last_miss:
+                self._misses += 1
+                self._last_miss = time.monotonic()
             misses = self._misses
         missed = f"{self._name} gave no answer within {self._seconds:g} s"
         if misses >= self._patience:

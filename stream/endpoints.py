@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, TypedDict
+from typing import TypedDict
 
 from engines.errors import SourceError
 from stream.address import Address, Place
@@ -14,7 +14,7 @@ from stream.config import RunSettings
 from stream.raw_video import RawVideo
 from stream.run_checks import PLAYLIST, is_recording
 from stream.sinks.base import Sink
-from stream.sinks.encoder import gpu_codec
+from stream.sinks.encoder import usual_codec
 from stream.sinks.gst import GstServerSink, GstSink
 from stream.sinks.hls import HlsSink
 from stream.sinks.images import ImageSink
@@ -29,9 +29,6 @@ from stream.sources.images import ImageSource
 from stream.sources.live import LiveOptions, LiveSource
 from stream.sources.pipe import PipeSource
 from stream.sources.video import VideoSource
-
-#: Devices beside which an encoder may be.
-_GPUS: Final = frozenset({"cuda", "tensorrt"})
 
 
 class _Coding(TypedDict):
@@ -127,7 +124,7 @@ def open_sinks(
                 # Whoever does not read may hold up a file, and neither a camera nor a recording beside it.
                 waits = not source.live and len(outputs) == 1
                 timeout = None if waits else settings.sink_timeout
-                sinks.append(PipeSink(sys.stdout.buffer, info, timeout=timeout, **_coding(output, info, settings)))
+                sinks.append(PipeSink(sys.stdout.buffer, info, timeout=timeout, **_coding(settings)))
             else:
                 sinks.append(_open_sink(source, output, info, settings, still=still))
             stack.callback(sinks[-1].abort)
@@ -135,11 +132,8 @@ def open_sinks(
         return sinks
 
 
-def _coding(output: Address, info: StreamInfo, settings: RunSettings) -> _Coding:
-    codec = settings.codec
-    if codec is None and settings.device in _GPUS:
-        ending = output.path.suffix.lower() if output.place is Place.FILE else ""
-        codec = gpu_codec(info, ending, crf=settings.crf, speed=settings.speed)
+def _coding(settings: RunSettings) -> _Coding:
+    codec = settings.codec or usual_codec(settings.device)
     return {"codec": codec, "crf": settings.crf, "speed": settings.speed}
 
 
@@ -156,7 +150,7 @@ def _open_sink(source: Address, output: Address, info: StreamInfo, settings: Run
             inputs=source.path,
             metadata=settings.metadata == "keep",
         )
-    coding = _coding(output, info, settings)
+    coding = _coding(settings)
     if is_recording(output, settings):
         usual = RecorderOptions()
         options = replace(usual, segment=settings.segment or usual.segment, retain=settings.retain or usual.retain)
@@ -175,7 +169,7 @@ def _open_sink(source: Address, output: Address, info: StreamInfo, settings: Run
 
 
 def _open_server(output: Address, info: StreamInfo, settings: RunSettings, *, patient: bool) -> Sink:
-    coding = _coding(output, info, settings)
+    coding = _coding(settings)
     if output.scheme in RTSP_SERVER_SCHEMES:
         return RtspServerSink(
             output, info, certificate=settings.certificate, private_key=settings.private_key, **coding

@@ -14,9 +14,10 @@ import av.error
 from av.video.codeccontext import VideoCodecContext
 
 from engines.errors import SinkError
+from engines.runtime import Device
 from stream.anonymizer import Anonymized
 from stream.colour import FromRgb
-from stream.sinks.encoder import choose_encoder
+from stream.sinks.encoder import choose_encoder, usual_codec
 from stream.sinks.live_encoder import LiveEncoder
 from stream.sources.base import StreamInfo
 
@@ -26,13 +27,14 @@ class FileEncoder:
 
     Args:
         info: of the frames.
+        device: of the networks beside it.
 
     Raises:
         SinkError: it takes no such pictures.
     """
 
-    def __init__(self, info: StreamInfo) -> None:
-        choice = choose_encoder(info, ".mp4", width=info.width, height=info.height)
+    def __init__(self, info: StreamInfo, device: Device) -> None:
+        choice = choose_encoder(info, ".mp4", width=info.width, height=info.height, codec=usual_codec(device))
         self._from_rgb = FromRgb(choice.pix_fmt, info.tags)
         self._clock = choice.time_base
         context = cast("VideoCodecContext", av.CodecContext.create(choice.codec, "w"))
@@ -68,13 +70,15 @@ class EncodedAway:
     Args:
         info: of the frames.
         live: whether as for a server, without delay, rather than as for a file.
+        device: of the networks: a GPU may have an encoder of its own.
 
     Raises:
         SinkError: the encoder takes no such pictures.
     """
 
-    def __init__(self, info: StreamInfo, *, live: bool) -> None:
-        self._encoder: FileEncoder | LiveEncoder = LiveEncoder(info) if live else FileEncoder(info)
+    def __init__(self, info: StreamInfo, *, live: bool, device: Device = "cpu") -> None:
+        self._encoder: FileEncoder | LiveEncoder
+        self._encoder = LiveEncoder(info, codec=usual_codec(device)) if live else FileEncoder(info, device)
         self._open = True
 
     def write(self, item: Anonymized) -> None:

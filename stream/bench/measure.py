@@ -178,7 +178,9 @@ class _Bench:
         self._anonymizer.watch = watch
         source = ClipSource(self._job.video, watch, frames=frames, seconds=seconds, pace=pace)
         # At a pace, as for a server: an encoder for files holds back what it has been given.
-        sink = TimedSink(EncodedAway(self._info, live=pace is not None) if self._job.encode else None, watch)
+        device = self._job.case.device
+        encoder = EncodedAway(self._info, live=pace is not None, device=device) if self._job.encode else None
+        sink = TimedSink(encoder, watch)
         summary = Pipeline(source, self._anonymizer, sink).run()
         if summary.stopped is not None:
             raise RuntimeFailedError(f"a run ended before its time: {summary.stopped}")

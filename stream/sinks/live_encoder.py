@@ -26,9 +26,12 @@ _BETWEEN_KEYS: Final = 2.0
 _WITHOUT_DELAY: Final = {
     "libx264": {"tune": "zerolatency"},
     "libx265": {"tune": "zerolatency"},
-    "h264_nvenc": {"tune": "ull", "delay": "0"},
-    "hevc_nvenc": {"tune": "ull", "delay": "0"},
+    # A picture that is asked to be a key frame would be intra-coded, and not be one.
+    "h264_nvenc": {"tune": "ull", "delay": "0", "forced-idr": "1"},
+    "hevc_nvenc": {"tune": "ull", "delay": "0", "forced-idr": "1"},
 }
+#: Codecs whose headers may be in the stream, before any picture.
+_WITH_HEADERS: Final = frozenset({"h264", "hevc"})
 
 
 class LiveEncoder:
@@ -110,11 +113,22 @@ class LiveEncoder:
             packets = self.context.encode(picture)
         except av.error.FFmpegError as error:
             raise SinkError(f"the encoder failed: {error.strerror}") from error
-        for packet in packets:
+        complete = [self._with_headers(packet) for packet in packets]
+        for packet in complete:
             packet.time_base = self._clock
             if self._stream is not None:
                 packet.stream = self._stream
-        return cast("list[Packet[av.VideoStream]]", packets)
+        return complete
+
+    def _with_headers(self, packet: Packet[av.VideoStream]) -> Packet[av.VideoStream]:
+        """Not every encoder repeats its headers where they are beside the stream, and whoever tunes in needs them."""
+        headers, content = self.context.extradata or b"", bytes(packet)
+        repeats = headers[:16] in content[:256]
+        if not packet.is_keyframe or not headers or repeats or self.context.codec.canonical_name not in _WITH_HEADERS:
+            return packet
+        made = Packet(headers + content)
+        made.pts, made.dts, made.duration, made.is_keyframe = packet.pts, packet.dts, packet.duration, True
+        return cast("Packet[av.VideoStream]", made)
 
 
 def _add_stream(container: OutputContainer, choice: EncoderChoice, info: StreamInfo) -> VideoStream:

@@ -15,18 +15,25 @@ from stream.config import RunSettings, make_settings
 from stream.endpoints import open_sinks
 from stream.frame import Frame
 from stream.regions import Regions
-from stream.sinks.encoder import gpu_codec
+from stream.sinks.encoder import GPU, choose_encoder
+from stream.sinks.live_encoder import LiveEncoder
 from tests.fakes import read_pictures
 from tests.media import busy_pictures, info_like
 
 pytestmark = pytest.mark.gpu
 
 
+@pytest.fixture(autouse=True)
+def encoder(gpu: Device) -> None:
+    """Skips where there is none."""
+    info = info_like(busy_pictures(1, 640, 360)[0])
+    if choose_encoder(info, ".mp4", width=640, height=360, codec=GPU).codec == "libx264":
+        pytest.skip(f"{gpu} has no encoder")
+
+
 def test_what_it_writes_looks_like_what_it_was_given(gpu: Device, tmp_path: Path) -> None:
     shown = busy_pictures(30, 640, 360)
     info = info_like(shown[0])
-    if gpu_codec(info, ".mp4", crf=None, speed=None) is None:
-        pytest.skip("this GPU has no encoder")
     sizes = {}
     for device in (gpu, "cpu"):
         path = tmp_path / f"{device}.mp4"
@@ -41,3 +48,20 @@ def test_what_it_writes_looks_like_what_it_was_given(gpu: Device, tmp_path: Path
         assert 10 * np.log10(255**2 / np.mean(np.square(apart))) > 30
         sizes[device] = path.stat().st_size
     assert sizes[gpu] < 3 * sizes["cpu"]
+
+
+def test_live_a_key_frame_comes_when_it_is_asked_for_and_headers_before_it() -> None:
+    shown = busy_pictures(12, 640, 360)
+    made = LiveEncoder(info_like(shown[0]), codec=GPU)
+    assert made.context.codec.name == "h264_nvenc"
+    packets = []
+    for number, image in enumerate(shown):
+        if number == 7:
+            made.want_key()
+        packets += made.encode(Anonymized(Frame(image, pts=number), Regions.empty()))
+    packets += made.flush()
+    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 7]
+    # Whoever tunes in at the second one has nothing but the stream.
+    decoder = av.CodecContext.create("h264", "r")
+    decoded = [frame for packet in packets[7:] for frame in decoder.decode(av.Packet(bytes(packet)))]
+    assert len(decoded) + len(decoder.decode(None)) == 5

@@ -76,6 +76,33 @@ def test_misses_in_a_row_end_it_and_an_answer_in_between_forgives_them() -> None
     runner.close()
 
 
+def miss_together(runner: DeadlineRunner, release: threading.Event, calls: int) -> list[Exception]:
+    """What so many calls at once are told."""
+    told: list[Exception] = []
+
+    def call() -> None:
+        try:
+            runner.call(release.wait)
+        except (DeadlineError, HungError) as error:
+            told.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+def test_one_stall_that_several_calls_meet_is_one_miss() -> None:
+    runner = DeadlineRunner("stage", 0.1, patience=3)
+    release = threading.Event()
+    kinds = [[type(error) for error in miss_together(runner, release, 4)] for _ in range(3)]
+    assert kinds == [[DeadlineError] * 4, [DeadlineError] * 4, [HungError] * 4]
+    release.set()
+    runner.close()
+
+
 def test_threads_end_after_close_and_after_hanging_calls_return() -> None:
     def running() -> int:
         # By name: threads that other tests have left behind end when they like.

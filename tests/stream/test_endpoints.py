@@ -29,30 +29,29 @@ def codec_written(path: Path, **settings: Any) -> str:
 
 
 @pytest.fixture
-def gpu_encodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """As if the GPU wrote MPEG-4; the endings that it was asked for."""
-    asked: list[str] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As if MPEG-4 were usual beside every device; the devices that were asked about."""
+    devices: list[str] = []
 
-    def chosen(_: object, ending: str, **__: object) -> str:
-        asked.append(ending)
+    def usual(device: str) -> str:
+        devices.append(device)
         return "mpeg4"
 
-    monkeypatch.setattr(endpoints, "gpu_codec", chosen)
-    return asked
+    monkeypatch.setattr(endpoints, "usual_codec", usual)
+    return devices
 
 
-def test_beside_a_gpu_its_encoder_is_taken(gpu_encodes: list[str], tmp_path: Path) -> None:
-    assert codec_written(tmp_path / "a.mp4", device="cuda") == "mpeg4"
-    assert codec_written(tmp_path / "b.mkv", device="tensorrt") == "mpeg4"
-    assert gpu_encodes == [".mp4", ".mkv"]
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_usual_beside_the_device_is_taken(device: str, asked: list[str], tmp_path: Path) -> None:
+    assert codec_written(tmp_path / "a.mp4", device=device) == "mpeg4"
+    assert asked == [device]
 
 
-def test_what_is_asked_for_counts_and_so_does_a_run_on_the_processor(gpu_encodes: list[str], tmp_path: Path) -> None:
+def test_what_is_asked_for_counts(asked: list[str], tmp_path: Path) -> None:
     assert codec_written(tmp_path / "a.mp4", device="cuda", codec="libx264") == "h264"
-    assert codec_written(tmp_path / "b.mp4") == "h264"
-    assert gpu_encodes == []
+    assert asked == []
 
 
-def test_where_the_gpu_has_none_the_processor_encodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(endpoints, "gpu_codec", lambda *_, **__: None)
+def test_where_a_gpu_has_no_encoder_its_run_is_written_all_the_same(tmp_path: Path) -> None:
     assert codec_written(tmp_path / "a.mp4", device="cuda") == "h264"
+    assert codec_written(tmp_path / "b.mkv", codec="gpu") == "h264"

@@ -19,7 +19,7 @@ def stream(count: int) -> tuple[StreamInfo, list[Anonymized]]:
 
 def test_the_encoder_of_a_file_holds_frames_back_and_gives_all_of_them() -> None:
     info, items = stream(12)
-    encoder = FileEncoder(info)
+    encoder = FileEncoder(info, "cpu")
     early = [encoder.encode(item) for item in items]
     assert early[0] == 0
     assert sum(early) + encoder.flush() > 12 * 100

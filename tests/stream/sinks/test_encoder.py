@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from engines.errors import SinkError, UsageError
+from engines.runtime import DEVICES
 from stream.sinks import encoder
-from stream.sinks.encoder import EncoderChoice, choose_encoder, gpu_codec
+from stream.sinks.encoder import GPU, EncoderChoice, choose_encoder, usual_codec
 from tests.media import info_like, picture
 
 
@@ -101,37 +102,51 @@ def test_a_rate_that_an_encoder_does_not_know_is_named() -> None:
         choose(codec="mpeg1video", info={"rate": Fraction(15, 2), "time_base": Fraction(1, 90_000)})
 
 
-def of_gpu(monkeypatch: pytest.MonkeyPatch, ending: str = ".mp4", *, opens: bool = True, **given: Any) -> Any:
-    """What is chosen beside a GPU, and the settings with which its encoder was opened."""
-    tried: list[tuple[str, dict[str, str]]] = []
+def beside_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, ending: str = ".mp4", *, opens: bool = True, **given: Any
+) -> tuple[EncoderChoice, set[str]]:
+    """What is chosen where the GPU's encoder is wanted, and the encoders that were tried."""
+    tried: set[str] = set()
 
-    def opened(name: str, pix_fmt: str, options: dict[str, str], *_: object) -> str | None:
-        tried.append((name, options))
-        return None if opens and pix_fmt == "yuv420p" else "Operation not permitted"
+    def opened(name: str, pix_fmt: str, *_: object) -> str | None:
+        tried.add(name)
+        return None if (opens and pix_fmt == "yuv420p") or name != "h264_nvenc" else "Operation not permitted"
 
     monkeypatch.setattr(encoder, "_try", opened)
-    options = {"crf": None, "speed": None, **given}
-    return gpu_codec(info_like(picture(320, 240)), ending, **options), tried
+    return choose(ending=ending, size=(320, 240), codec=GPU, **given), tried
 
 
 def test_where_the_gpu_has_an_encoder_it_writes_what_is_usual_by_quality(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, tried = of_gpu(monkeypatch)
-    assert found == "h264_nvenc"
-    assert tried == [("h264_nvenc", {"cq": "22", "preset": "p4", "rc": "vbr", "b": "0"})]
-    found, tried = of_gpu(monkeypatch, crf=30, speed="p1")
-    assert found == "h264_nvenc"
-    assert tried == [("h264_nvenc", {"cq": "30", "preset": "p1", "rc": "vbr", "b": "0"})]
+    found, _ = beside_a_gpu(monkeypatch)
+    assert found.codec == "h264_nvenc"
+    assert found.options == {"cq": "22", "preset": "p4", "rc": "vbr", "b": "0"}
+    found, _ = beside_a_gpu(monkeypatch, crf=30, speed="p1")
+    assert found.options == {"cq": "30", "preset": "p1", "rc": "vbr", "b": "0"}
 
 
-def test_what_is_usual_otherwise_stays_with_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert of_gpu(monkeypatch, ".webm") == (None, [])
-    found, tried = of_gpu(monkeypatch, opens=False)
-    assert found is None
-    assert {name for name, _ in tried} == {"h264_nvenc"}
-
-
-def test_without_a_gpu_no_encoder_of_one_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
-    """The real one does not open here, though every FFmpeg lists it."""
+def test_where_it_does_not_open_the_processor_encodes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    if gpu_codec(info_like(picture(320, 240)), ".mp4", crf=None, speed=None) is None:
-        assert "the processor encodes: " in caplog.text
+    found, tried = beside_a_gpu(monkeypatch, opens=False, crf=30, speed="fast")
+    assert tried == {"h264_nvenc", "libx264"}
+    assert (found.codec, found.options) == ("libx264", {"crf": "30", "preset": "fast"})
+    assert "the processor encodes: h264_nvenc" in caplog.text
+
+
+@pytest.mark.parametrize(("ending", "crf", "codec"), [(".webm", None, "libvpx-vp9"), (".mp4", 0, "libx264")])
+def test_what_it_does_not_write_is_not_asked_of_it(
+    ending: str, crf: float | None, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lossless for x264 is a quality of zero, which means nothing in particular to the GPU's."""
+    found, tried = beside_a_gpu(monkeypatch, ending, crf=crf)
+    assert found.codec == codec
+    assert "h264_nvenc" not in tried
+
+
+def test_without_a_gpu_the_real_one_does_not_open_and_all_goes_on() -> None:
+    assert choose(size=(320, 240), codec=GPU).codec in ("libx264", "h264_nvenc")
+
+
+def test_the_gpu_s_is_usual_beside_networks_on_a_gpu() -> None:
+    assert [usual_codec(device) for device in DEVICES] == [GPU if d in ("cuda", "tensorrt") else None for d in DEVICES]
