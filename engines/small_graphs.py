@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from engines.errors import RuntimeUnavailableError
 from engines.manifest import Graph, Tensor
 from engines.runtime import Device, Runtime, tensorrt_policy
 from engines.runtime_onnx import OnnxRuntime
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from engines.nodes import Nodes
+
+log = logging.getLogger(__name__)
 
 #: Read by ONNX Runtimes of the last three years.
 _OPSET: Final = 18
@@ -62,12 +66,13 @@ def small_graph(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], 
     return SmallGraph(declared, model.SerializeToString())
 
 
-def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None:
+def open_small(make: Callable[[], SmallGraph], device: Device, *, returns: bool = False) -> Runtime | None:
     """Opens a graph beside the networks of a device.
 
     Args:
         make: makes the graph; not called where none is opened.
         device: of the networks.
+        returns: whether what it computes comes back to the host, and is of use whoever runs the networks.
 
     Returns:
         None where nothing is gained by it: on the processor there are better ways, and arrays of ONNX Runtime's are of
@@ -76,7 +81,18 @@ def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None
     Raises:
         RuntimeUnavailableError: the device is not usable here.
     """
-    if device in ("cpu", "openvino") or (device == "tensorrt" and tensorrt_policy() is not None):
+    if device in ("cpu", "openvino"):
         return None
+    if device == "tensorrt" and tensorrt_policy() is not None:
+        return _if_it_is_there(make()) if returns else None
     # With TensorRT's provider, too: it would build an engine for every new shape.
     return make().open("cuda")
+
+
+def _if_it_is_there(graph: SmallGraph) -> Runtime | None:
+    """Plans need no ONNX Runtime with CUDA, and Jetsons have none."""
+    try:
+        return graph.open("cuda")
+    except RuntimeUnavailableError as error:
+        log.info("%s is computed on the processor: %s", graph.declared.file, error)
+        return None

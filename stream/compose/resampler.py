@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -88,9 +89,11 @@ def open_resampler(device: Device) -> Resampler:
     """
     opened: dict[str, Runtime] = {}
     for dtype in _DTYPES:
-        if (runtime := open_small(lambda kind=dtype: levels_graph(kind), device)) is not None:  # type: ignore[misc]
-            opened[dtype] = runtime
-    return DeviceResampler(opened) if opened else HOST
+        runtime = open_small(partial(levels_graph, dtype), device, returns=True)
+        if runtime is None:
+            return HOST
+        opened[dtype] = runtime
+    return DeviceResampler(opened)
 
 
 def to_levels(values: Floats) -> Image:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines import small_graphs
-from engines.errors import BundleError
+from engines.errors import BundleError, RuntimeUnavailableError
 from engines.manifest import Tensor
 from engines.nodes import Nodes
 from engines.runtime import Device
@@ -64,6 +64,28 @@ def test_beside_networks_of_onnx_runtime_on_a_gpu_it_runs_there_and_beside_plans
     assert (open_small(lambda: graph, device) is not None) is opened
     # Never TensorRT's provider, which would build an engine for every new size.
     assert asked == ([{"device": "cuda", "model": graph.model}] if opened else [])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_comes_back_is_of_use_beside_plans_as_well_where_onnx_runtime_has_the_gpu(
+    there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cuda:
+        def __init__(self, *_: object, device: str, model: bytes) -> None:
+            del model
+            assert device == "cuda"
+            if not there:
+                raise RuntimeUnavailableError("this ONNX Runtime has no CUDA")
+
+    monkeypatch.setattr(small_graphs, "OnnxRuntime", Cuda)
+    monkeypatch.setattr(small_graphs, "tensorrt_policy", Policy)
+    caplog.set_level("INFO")
+    assert (open_small(sums, "tensorrt", returns=True) is not None) is there
+    assert ("sums.onnx is computed on the processor" in caplog.text) is not there
+    # With `cuda` it was asked for, and nothing falls back.
+    if not there:
+        with pytest.raises(RuntimeUnavailableError):
+            open_small(sums, "cuda", returns=True)
 
 
 def test_runs_on_the_processor_do_without_the_package_that_makes_graphs() -> None:

@@ -20,6 +20,7 @@ from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store
 from engines.tensorrt_policy import Policy
 from tests.engines.tensorrt_machines import RANGES
+from tests.generator_bundles import write_unet
 
 pytestmark = pytest.mark.gpu
 
@@ -32,11 +33,16 @@ def builder() -> PlanBuilder:
         pytest.skip(str(error))
 
 
-def planned(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, **given: Range) -> TensorrtRuntime:
+FULL = BuildOptions("fp32")
+
+
+def planned(
+    bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, options: BuildOptions = FULL, /, **given: Range
+) -> TensorrtRuntime:
     declared = bundle.graph(graph)
     shapes = input_shapes(declared, dimension_ranges(bundle.manifest, declared, given=given))
-    plan = builder.build(bundle, graph, shapes, BuildOptions("fp32"), folder).plan
-    return TensorrtRuntime(plan, declared)
+    plan = builder.build(bundle, graph, shapes, options, folder).plan
+    return TensorrtRuntime(plan, declared, host_code=options.version_compatible)
 
 
 def drawn(bundle: Bundle, graph: str, sizes: dict[str, int], seed: int = 0) -> dict[str, Any]:
@@ -90,6 +96,39 @@ def test_the_starter_detector_finds_what_it_finds_on_the_cpu(builder: PlanBuilde
     assert found["count"] == wanted["count"]
     np.testing.assert_allclose(found["pixels"], wanted["pixels"], atol=1e-2)
     np.testing.assert_allclose(found["scores"], wanted["scores"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [BuildOptions("fp32", hardware="capability"), BuildOptions("fp32", version_compatible=True), BuildOptions("tf32")],
+    ids=["hardware", "version", "tf32"],
+)
+def test_plans_of_every_kind_compute(options: BuildOptions, tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
+    with planned(tiny, "detector", builder, tmp_path, options, **RANGES) as runtime:
+        x, n = np.ones((2, 2, 5), np.float32), np.arange(2)
+        np.testing.assert_allclose(runtime.run({"x": x, "n": n})["y"], 2 * x + n[:, None, None], rtol=1e-3)
+
+
+def test_half_precision_is_near_full(builder: PlanBuilder, tmp_path: Path) -> None:
+    bundle = write_unet(tmp_path / "unet")
+    answers = []
+    for graph, options in (("generator", FULL), ("generator_fp16", BuildOptions("fp16"))):
+        feeds = drawn(bundle, graph, {"N": 2})
+        with planned(bundle, graph, builder, tmp_path / "plans", options) as runtime:
+            answers.append(runtime.run(feeds)["output"].astype(np.float32))
+    assert np.sqrt(np.mean((answers[1] - answers[0]) ** 2)) < 2e-2 * np.sqrt(np.mean(answers[0] ** 2))
+
+
+def test_a_second_build_knows_what_the_first_one_measured(tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
+    planned(tiny, "detector", builder, tmp_path, **RANGES).close()
+    (cache,) = tmp_path.glob("timing-*.cache")
+    first = cache.read_bytes()
+    assert first
+    declared = tiny.graph("detector")
+    shapes = input_shapes(declared, dimension_ranges(tiny.manifest, declared, given=RANGES))
+    again = builder.build(tiny, "detector", shapes, BuildOptions("fp32"), tmp_path, force=True)
+    assert not again.was_there
+    assert len(cache.read_bytes()) >= len(first)
 
 
 def test_answers_stay_on_the_gpu(tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:

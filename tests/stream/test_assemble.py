@@ -19,6 +19,7 @@ from engines.store import Store
 from stream import assemble
 from stream.anonymizer import Anonymizer
 from stream.assemble import Bundles, find_bundles, make_caution, make_fills, open_detector, open_stand_ins
+from stream.compose import resampler
 from stream.config import AnonymizerSettings, make_settings
 from stream.detectors import pictures
 from stream.detectors.cached import CachedDetector
@@ -201,12 +202,12 @@ def test_generators_bring_their_rules_and_their_surface(preset: str, style: str,
     stand_ins.close()
 
 
-def test_pictures_and_nearest_vertices_are_made_where_the_networks_run(
+def test_pictures_crops_and_nearest_vertices_are_made_where_the_networks_run(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, Device]] = []
 
-    def open_here(make: Callable[[], SmallGraph], device: Device) -> Runtime:
+    def open_here(make: Callable[[], SmallGraph], device: Device, **_: bool) -> Runtime:
         asked.append((make().declared.file, device))
         return open_on_cpu(make())
 
@@ -218,13 +219,15 @@ def test_pictures_and_nearest_vertices_are_made_where_the_networks_run(
         if patched:
             monkeypatch.setattr(pictures, "open_small", open_here)
             monkeypatch.setattr(assemble, "open_small", open_here)
+            monkeypatch.setattr(resampler, "open_small", open_here)
         detector, stand_ins = open_detector(bundles, settings, 1), open_stand_ins(bundles, settings, patient=False)
         assert stand_ins is not None
         assert stand_ins.painters.surface is not None
         found.append(detector.detect(frame))
         made.append((detector, stand_ins, stand_ins.painters.surface))
     # Two detectors look in two stages.
-    assert asked == [("pictures.onnx", "cpu"), ("pictures.onnx", "cpu"), ("search.onnx", "cpu")]
+    names = ["pictures.onnx", "pictures.onnx", "search.onnx", "levels_uint8.onnx", "levels_float32.onnx"]
+    assert asked == [(name, "cpu") for name in names]
     np.testing.assert_allclose(found[1].boxes, found[0].boxes, atol=1e-3)
     plain, there = (surface for _, _, surface in made)
     queries = plain.vertex_embeddings

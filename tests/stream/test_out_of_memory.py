@@ -18,6 +18,10 @@ from tests.engines.onnx_fakes import FakeOnnxRuntime
 from tests.media import picture
 
 PERSONS = 3
+#: What detectors say, and their second graphs of each box.
+ANSWERS = ("boxes", "scores", "classes", "count", "floor", "masks", "coarse_segm", "embedding")
+#: The tiny detector of faces is in one stage, and gives these all the same.
+FEATURES_OF_FACES = ("p2", "p3", "p4", "p5")
 
 
 @pytest.fixture
@@ -72,3 +76,6 @@ def test_of_a_frame_its_bytes_alone_go_to_the_gpu_and_none_of_it_comes_back(
     # Pictures for both detectors in two stages stay there, as their features do; vertices come back, not scores.
     assert fake.bound.count(("image", "cuda")) == fake.bound.count(("p2", "cuda")) == 2 * 3
     assert {device for name, device in fake.bound if name == "vertex"} == {"cpu"}
+    # All that comes back: answers of detectors, of mappings and of generators, and pixels of regions.
+    returned = {name for name, device in fake.bound if device == "cpu"}
+    assert returned == {*ANSWERS, *FEATURES_OF_FACES, "vertex", "w", "output", "levels"}

@@ -1,0 +1,82 @@
+"""What the published networks have to do on one H200, measured as `standin bench` measures it; other GPUs are measured,
+and held to nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from engines.runtime import Device
+
+pytestmark = pytest.mark.gpu
+
+_ASKED = ("--seeded", "--precision", "fp16", "--batch", "8", "--persons", "4", "--size", "1920x1080")
+
+
+@pytest.fixture(scope="module")
+def measured(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Both presets at full size with random weights, which are as fast: 4 persons in 1080p, and batches of 8."""
+    pytest.importorskip("torch", reason="seeded networks are made with the extra export")
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "stream", "bench", *_ASKED, "--preset", "deepprivacy2,sg-gan", "--device", gpu]
+    result = subprocess.run(
+        [*command, "--json", str(folder / "b.json")],
+        env=os.environ | {"STANDIN_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads((folder / "b.json").read_text())
+    print(result.stdout)
+    return found
+
+
+def figures(measured: dict[str, Any], preset: str) -> dict[str, Any]:
+    (found,) = (result for result in measured["results"] if result["case"]["preset"] == preset)
+    assert found["reason"] is None
+    made: dict[str, Any] = found["figures"]
+    return made
+
+
+def milliseconds(measured: dict[str, Any], preset: str, bundle: str) -> float:
+    """Of one run of a generator with 8 crops."""
+    (engine,) = (
+        engine
+        for engine in figures(measured, preset)["engines"]
+        if engine["bundle"] == bundle and engine["graph"].startswith("generator") and engine["batch"] == 8
+    )
+    return float(engine["milliseconds"]["median"])
+
+
+def only_on_an_h200(measured: dict[str, Any]) -> None:
+    if "H200" not in str(measured["machine"]["gpu"]):
+        pytest.skip(f"the figure is for an H200, this is {measured['machine']['gpu']}")
+
+
+def test_three_hundred_persons_a_second_with_deepprivacy2(measured: dict[str, Any]) -> None:
+    took = milliseconds(measured, "deepprivacy2", "dp2-person-cse")
+    only_on_an_h200(measured)
+    assert 8 * 1000 / took >= 300
+
+
+def test_sg_gan_takes_little_longer_once_a_track_has_its_tables(measured: dict[str, Any]) -> None:
+    first, other = (
+        milliseconds(measured, *which) for which in (("deepprivacy2", "dp2-person-cse"), ("sg-gan", "sg-gan"))
+    )
+    only_on_an_h200(measured)
+    assert other <= 1.2 * first
+
+
+def test_thirty_frames_a_second_at_1080p_with_four_persons(measured: dict[str, Any]) -> None:
+    found = figures(measured, "deepprivacy2")
+    assert found["content"]["withheld"] == 0
+    assert found["content"]["generated"] >= 4
+    only_on_an_h200(measured)
+    assert found["flat_out"]["rate"]["median"] >= 30
