@@ -98,7 +98,7 @@ def serialize(
         if sayings.is_memory:
             todo = "free memory on the GPU, or give a smaller --batch, --size or --workspace"
         else:
-            todo = "see the log with --verbose; standin engines build --print-trtexec shows how to try it elsewhere"
+            todo = "standin engines build --print-trtexec shows how to try it elsewhere"
         raise RuntimeFailedError(f"TensorRT built no plan of {source}: {sayings.text}; {todo}")
     learnt = config.get_timing_cache()
     return bytes(content), b"" if learnt is None else bytes(learnt.serialize())

@@ -75,8 +75,8 @@ def open_small(make: Callable[[], SmallGraph], device: Device, *, returns: bool 
         returns: whether what it computes comes back to the host, and is of use whoever runs the networks.
 
     Returns:
-        None where nothing is gained by it: on the processor there are better ways, and arrays of ONNX Runtime's are of
-        no use to TensorRT's plans, which run without it.
+        None where nothing is gained by it: on the processor there are better ways, and beside TensorRT's plans, which
+        run without ONNX Runtime, arrays of its that stay on the GPU are of no use, nor is it always there.
 
     Raises:
         RuntimeUnavailableError: the device is not usable here.

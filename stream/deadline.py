@@ -87,7 +87,7 @@ class DeadlineRunner:
             # Left behind; it ends if its call ever returns.
             inbox.put(None)
             raise self._missed(began)
-        self._give_back(inbox)
+        self._give_back(inbox, began)
         return job.result()
 
     def close(self) -> None:
@@ -105,9 +105,11 @@ class DeadlineRunner:
         threading.Thread(target=_work, args=(inbox,), name=f"standin-{self._name}", daemon=True).start()
         return inbox
 
-    def _give_back(self, inbox: _Inbox) -> None:
+    def _give_back(self, inbox: _Inbox, began: float) -> None:
         with self._lock:
-            self._misses = 0
+            # What ends while others hang says nothing about those that come.
+            if began >= self._last_miss:
+                self._misses = 0
             self._idle.append(inbox)
 
     def _missed(self, began: float) -> DeadlineError | HungError:

@@ -29,12 +29,16 @@ class FileEncoder:
         info: of the frames.
         device: of the networks beside it.
 
+    Attributes:
+        codec: the encoder's name.
+
     Raises:
         SinkError: it takes no such pictures.
     """
 
     def __init__(self, info: StreamInfo, device: Device) -> None:
         choice = choose_encoder(info, ".mp4", width=info.width, height=info.height, codec=usual_codec(device))
+        self.codec = choice.codec
         self._from_rgb = FromRgb(choice.pix_fmt, info.tags)
         self._clock = choice.time_base
         context = cast("VideoCodecContext", av.CodecContext.create(choice.codec, "w"))

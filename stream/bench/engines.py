@@ -24,7 +24,7 @@ from stream.bench.people import PlacedRuntime
 from stream.bench.records import BundleNote, EngineRun, Spread
 from stream.bench.wrapped import WrappedRuntime
 from stream.config import AnonymizerSettings
-from stream.cores import share_cores
+from stream.cores import frames_painted_at_once, share_cores
 from stream.detectors.base import Detector
 from stream.detectors.ensemble import Ensemble
 from stream.detectors.pictures import open_pictures
@@ -179,6 +179,7 @@ def opened_engines(
             stand_ins=stand_ins,
             bundles=bundles.all,
             parallel=parallel,
+            painting=frames_painted_at_once(settings, list(bundles.generators.values())),
         )
         stack.callback(anonymizer.close)
         yield Opened(anonymizer, bundles, eyes)

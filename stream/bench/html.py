@@ -242,7 +242,9 @@ def _stages(found: Figures) -> Iterable[Markup]:
     rows = [(name, *shares(stage.latency), f"{stage.busy.median:.0%}") for name, stage in found.flat_out.stages.items()]
     rows.append(("all, with waiting", *shares(found.flat_out.latency), ""))
     yield element("h3", "Stages, flat out")
-    yield element("p", f"Milliseconds for a frame; up to {found.parallel} are looked at side by side.", class_="note")
+    together = f"up to {found.parallel} are looked at side by side, and {found.painting} painted"
+    written = "" if found.encoder is None else f"; {found.encoder} encodes"
+    yield element("p", f"Milliseconds for a frame; {together}{written}.", class_="note")
     yield _table(("stage", *SHARES, "busy"), rows, texts=1)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engines.errors import RuntimeFailedError, UsageError
 from engines.store import Store, home
-from stream.bench.encode import EncodedAway
+from stream.bench.encode import EncodedAway, FileEncoder
 from stream.bench.engines import Eyes, Opened, generator_runs, has_tf32, opened_engines, opened_eyes
 from stream.bench.frames import ClipSource, Stopwatch, TimedSink, clip_info
 from stream.bench.machine import Gpu, Sampler
@@ -134,6 +134,8 @@ def measure(job: Job, store: Store | None = None) -> Figures:
         bundles=opened.notes(),
         lookahead=settings.lookahead,
         parallel=opened.anonymizer.parallel,
+        painting=opened.anonymizer.painting,
+        encoder=FileEncoder(info, job.case.device).codec if job.encode else None,
         engines=(*engines, *made),
         engines_missing=missing,
     )

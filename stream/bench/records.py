@@ -226,7 +226,24 @@ class Content(_Record):
 
 
 class Figures(_Record):
-    """All that was measured of a case."""
+    """All that was measured of a case.
+
+    Attributes:
+        flat_out: frames as fast as they can be.
+        paced: frames at a pace.
+        start_up: before the first frame.
+        memory: of the process and the GPU.
+        power: while frames ran flat out.
+        content: what was in the frames.
+        providers: what ran each graph.
+        bundles: that were used.
+        lookahead: frames that a run waits for.
+        parallel: frames that are looked at side by side.
+        painting: frames that are painted side by side.
+        encoder: what wrote frames flat out, None where nothing did.
+        engines: graphs by themselves.
+        engines_missing: of which there was nothing to run.
+    """
 
     flat_out: FlatOut
     paced: Paced
@@ -238,6 +255,8 @@ class Figures(_Record):
     bundles: tuple[BundleNote, ...]
     lookahead: int
     parallel: int
+    painting: int = 1
+    encoder: str | None = None
     engines: tuple[EngineRun, ...] = ()
     engines_missing: tuple[str, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -88,11 +89,14 @@ def open_resampler(device: Device) -> Resampler:
         RuntimeUnavailableError: the device is not usable here.
     """
     opened: dict[str, Runtime] = {}
-    for dtype in _DTYPES:
-        runtime = open_small(partial(levels_graph, dtype), device, returns=True)
-        if runtime is None:
-            return HOST
-        opened[dtype] = runtime
+    with contextlib.ExitStack() as stack:
+        for dtype in _DTYPES:
+            runtime = open_small(partial(levels_graph, dtype), device, returns=True)
+            if runtime is None:
+                return HOST
+            stack.callback(runtime.close)
+            opened[dtype] = runtime
+        stack.pop_all()
     return DeviceResampler(opened)
 
 
@@ -124,7 +128,7 @@ def levels_graph(dtype: DType) -> SmallGraph:
 
 
 class DeviceResampler:
-    """Resizes where the generators run; what travels is the region, never the frame.
+    """Resizes where the generators run; what travels is the region, and the weights for its size.
 
     Args:
         runtimes: of `levels_graph`, by the type that they take.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, cast
@@ -76,6 +76,7 @@ def choose_encoder(
     crf: float | None = None,
     speed: str | None = None,
     constant_rate: bool = False,
+    further: Callable[[str], dict[str, str]] = lambda _: {},
 ) -> EncoderChoice:
     """The encoder for an output.
 
@@ -89,6 +90,7 @@ def choose_encoder(
         crf: wanted quality, None for our default.
         speed: wanted preset, None for our default.
         constant_rate: the container counts frames and has no time stamps.
+        further: gives more options for an encoder's name, to be tried as well.
 
     Raises:
         UsageError: no such encoder, or it has no such option or value.
@@ -108,13 +110,14 @@ def choose_encoder(
                     crf=crf,
                     speed=speed,
                     constant_rate=constant_rate,
+                    further=further,
                 )
             except (SinkError, UsageError) as error:
                 _log.info("the processor encodes: %s", error)
         codec = None
     name = codec or usual
     encoder = _find(name)
-    options = _options(encoder, crf=crf, speed=speed)
+    options = _options(encoder, crf=crf, speed=speed) | further(name)
     candidates = _pixel_formats(info.pix_fmt, [f.name for f in encoder.video_formats or ()], name)
     clocks = _clocks(info, constant_rate=constant_rate)
     reason = "it takes no eight-bit pixel format"

@@ -35,7 +35,7 @@ _WITH_HEADERS: Final = frozenset({"h264", "hevc"})
 
 
 class LiveEncoder:
-    """Encodes anonymized frames without delay; headers are in the stream as well as beside it.
+    """Encodes anonymized frames without delay; headers of H.264 and HEVC are in the stream as well as beside it.
 
     Args:
         info: of the frames.
@@ -60,7 +60,9 @@ class LiveEncoder:
         container: OutputContainer | None = None,
         between_keys: float = _BETWEEN_KEYS,
     ) -> None:
-        choice = choose_encoder(info, ".ts", width=info.width, height=info.height, codec=codec, crf=crf, speed=speed)
+        choice = choose_encoder(
+            info, ".ts", width=info.width, height=info.height, codec=codec, crf=crf, speed=speed, further=_live_options
+        )
         self._from_rgb = FromRgb(choice.pix_fmt, info.tags)
         self._clock = choice.time_base
         self._last: int | None = None
@@ -77,7 +79,7 @@ class LiveEncoder:
         context.max_b_frames = 0
         context.flags |= Flags.global_header
         _describe(context, info, self._from_rgb.tags)
-        context.options = choice.options | _WITHOUT_DELAY.get(choice.codec, {}) | _headers_too(choice.codec)
+        context.options = dict(choice.options)
         try:
             context.open()
         except (av.error.FFmpegError, ValueError) as error:
@@ -122,9 +124,11 @@ class LiveEncoder:
 
     def _with_headers(self, packet: Packet[av.VideoStream]) -> Packet[av.VideoStream]:
         """Not every encoder repeats its headers where they are beside the stream, and whoever tunes in needs them."""
-        headers, content = self.context.extradata or b"", bytes(packet)
-        repeats = headers[:16] in content[:256]
-        if not packet.is_keyframe or not headers or repeats or self.context.codec.canonical_name not in _WITH_HEADERS:
+        headers = self.context.extradata
+        if not packet.is_keyframe or not headers or self.context.codec.canonical_name not in _WITH_HEADERS:
+            return packet
+        content = bytes(packet)
+        if headers[:16] in content:
             return packet
         made = Packet(headers + content)
         made.pts, made.dts, made.duration, made.is_keyframe = packet.pts, packet.dts, packet.duration, True
@@ -146,6 +150,10 @@ def _describe(context: VideoCodecContext, info: StreamInfo, tags: ColourTags) ->
     context.color_primaries, context.color_trc = tags.primaries, tags.transfer
     if info.pixel_aspect is not None:
         context.sample_aspect_ratio = 1 / info.pixel_aspect if info.orientation.transpose else info.pixel_aspect
+
+
+def _live_options(codec: str) -> dict[str, str]:
+    return _WITHOUT_DELAY.get(codec, {}) | _headers_too(codec)
 
 
 def _headers_too(codec: str) -> dict[str, str]:

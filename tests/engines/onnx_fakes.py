@@ -61,6 +61,8 @@ class FakeOnnxRuntime:
         self.rows: list[int] = []
         #: Devices to which outputs were bound, and arrays were copied.
         self.bound: list[tuple[str, str]] = []
+        #: Names and shapes of what was computed into the host's memory.
+        self.returned: list[tuple[str, tuple[int, ...]]] = []
         self.held: list[str] = []
 
     @property
@@ -95,7 +97,8 @@ class FakeOnnxRuntime:
         compute = self._compute or (lambda feeds: real.run(None, dict(feeds)))
         # What is no batch of rows, such as one frame, is one.
         batched = next((given.name for given in real.get_inputs() if given.shape[:1] == ["N"]), None)
-        session.run_with_iobinding.side_effect = lambda binding: self._run(binding, compute, batched)
+        outputs = [given.name for given in real.get_outputs()]
+        session.run_with_iobinding.side_effect = lambda binding: self._run(binding, compute, batched, outputs)
         return session
 
     def _bind(self) -> Any:
@@ -103,13 +106,23 @@ class FakeOnnxRuntime:
         binding.feeds = {}
         binding.bind_cpu_input.side_effect = binding.feeds.__setitem__
         binding.bind_ortvalue_input.side_effect = lambda name, value: binding.feeds.__setitem__(name, value.numpy())
-        binding.bind_output.side_effect = lambda name, device_type, device_id: self.bound.append((name, device_type))
+        binding.there = []
+
+        def bind_output(name: str, device_type: str, device_id: int) -> None:
+            del device_id
+            self.bound.append((name, device_type))
+            binding.there.append(device_type)
+
+        binding.bind_output.side_effect = bind_output
         return binding
 
-    def _run(self, binding: Any, compute: Compute, batched: str | None) -> None:
+    def _run(self, binding: Any, compute: Compute, batched: str | None, outputs: Sequence[str]) -> None:
         rows = 1 if batched is None else len(binding.feeds[batched])
         self.rows.append(rows)
         if self._most is not None and rows > self._most:
             raise RuntimeError("[ONNXRuntimeError] : 6 : CUDA failure 2: out of memory")
         values = compute(binding.feeds)
+        for name, value, device in zip(outputs, values, binding.there, strict=False):
+            if device == "cpu":
+                self.returned.append((name, np.shape(value)))
         binding.get_outputs.return_value = [onnxruntime.OrtValue.ortvalue_from_numpy(np.array(v)) for v in values]

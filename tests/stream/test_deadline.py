@@ -79,8 +79,10 @@ def test_misses_in_a_row_end_it_and_an_answer_in_between_forgives_them() -> None
 def miss_together(runner: DeadlineRunner, release: threading.Event, calls: int) -> list[Exception]:
     """What so many calls at once are told."""
     told: list[Exception] = []
+    ready = threading.Barrier(calls)
 
     def call() -> None:
+        ready.wait(10)
         try:
             runner.call(release.wait)
         except (DeadlineError, HungError) as error:
@@ -95,7 +97,7 @@ def miss_together(runner: DeadlineRunner, release: threading.Event, calls: int) 
 
 
 def test_one_stall_that_several_calls_meet_is_one_miss() -> None:
-    runner = DeadlineRunner("stage", 0.1, patience=3)
+    runner = DeadlineRunner("stage", 0.5, patience=3)
     release = threading.Event()
     kinds = [[type(error) for error in miss_together(runner, release, 4)] for _ in range(3)]
     assert kinds == [[DeadlineError] * 4, [DeadlineError] * 4, [HungError] * 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +80,8 @@ def test_of_a_frame_its_bytes_alone_go_to_the_gpu_and_none_of_it_comes_back(
     # All that comes back: answers of detectors, of mappings and of generators, and pixels of regions.
     returned = {name for name, device in fake.bound if device == "cpu"}
     assert returned == {*ANSWERS, *FEATURES_OF_FACES, "vertex", "w", "output", "levels"}
+    # And nothing of it is as large as a frame.
+    shapes = [shape for name, shape in fake.returned if name == "levels"]
+    assert len(shapes) >= 2 * PERSONS
+    assert all(height * width < 96 * 128 for height, width, _ in shapes)
+    assert not any((96, 128) in itertools.pairwise(shape) for _, shape in fake.returned)

@@ -14,6 +14,10 @@ from stream.sinks.live_encoder import LiveEncoder
 from tests.media import busy_pictures, info_like
 
 
+#: How a set of parameters begins.
+SPS = {"h264": b"\x00\x00\x01\x67", "hevc": b"\x00\x00\x01\x42"}
+
+
 def packets(codec: str, keys: tuple[int, ...] = (5,), count: int = 9) -> list[Packet[Any]]:
     """What is encoded where a key frame is asked for at some frames."""
     shown = busy_pictures(count)
@@ -46,6 +50,8 @@ def test_whoever_tunes_in_at_a_key_frame_has_the_headers(
     assert [number for number, packet in enumerate(found) if packet.is_keyframe] == [0, 5]
     assert [packet.pts for packet in found] == [packet.dts for packet in found] == list(range(9))
     assert pictures_in(name, found[5:]) == 4
+    # Once, not twice.
+    assert [bytes(packet).count(SPS[name]) for packet in found] == [1, 0, 0, 0, 0, 1, 0, 0, 0]
 
 
 def test_control_without_them_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
