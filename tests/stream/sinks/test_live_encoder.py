@@ -13,7 +13,6 @@ from stream.sinks import live_encoder
 from stream.sinks.live_encoder import LiveEncoder
 from tests.media import busy_pictures, info_like
 
-
 #: How a set of parameters begins.
 SPS = {"h264": b"\x00\x00\x01\x67", "hevc": b"\x00\x00\x01\x42"}
 
