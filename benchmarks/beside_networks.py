@@ -1,7 +1,7 @@
 """What is computed beside the networks, on the processor and by a small graph on a device, alternately, in one run.
 
-A detector's input made of a frame (1080p to 800 by 1333 pixels at most, as Mask R-CNN and CSE take it), a crop of a
-person half as high as the frame for a generator and its answer back (288x160 pixels), and the nearest vertices of a
+A detector's input made of a frame (1080p to 800 by 1333 pixels at most, as Mask R-CNN and CSE take it), a crop of
+five eighths of the frame's height for a generator and its answer back (288x160 pixels), and the nearest vertices of a
 person's pixels on a surface of SMPL's 27,554 vertices. Of the graph, times are from arrays on the host to what is
 needed next: the input stays on the device, everything else comes back.
 

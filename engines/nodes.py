@@ -75,6 +75,12 @@ class Nodes:
         """The tensor as float32."""
         return self.one("Cast", tensor, to=TensorProto.FLOAT)
 
+    def levels(self, picture: str, rows: str, columns: str) -> str:
+        """A picture (H,W,3) resized by two products with weights (h,H) and (W,w), as whole levels 0 to 255: (3,h,w)."""
+        channels = self.one("Transpose", self.real(picture), perm=[2, 0, 1])
+        resized = self.one("MatMul", self.one("MatMul", rows, channels), columns)
+        return self.one("Clip", self.one("Round", resized), self.number(0), self.number(255))
+
     def size(self, tensor: str, axis: int) -> str:
         """The length of one axis, int64 ()."""
         return self.one("Gather", self.one("Shape", tensor), self.integer(axis), axis=0)

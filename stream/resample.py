@@ -198,6 +198,12 @@ def _turned(values: Floats) -> Floats:
     return np.asarray(cv2.transpose(values), np.float32).reshape(values.shape[1], values.shape[0], *values.shape[2:])
 
 
+def to_levels(values: Floats) -> npt.NDArray[np.uint8]:
+    """Pixels 0 to 255, rounded; overwrites what it is given."""
+    np.rint(values, out=values)
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)
+
+
 def nearest(given: int, wanted: int) -> Ints:
     """The input pixel that each output pixel takes, (wanted,), rounded as the published code's resampling rounds."""
     scale = np.float32(given) / np.float32(wanted)

@@ -112,7 +112,7 @@ class _Turns(Generic[T]):
     def _put(self, call: Future[T]) -> None:
         if self._over:
             return
-        if error := call.exception():
+        if (error := call.exception()) is not None:
             self.fail(error)
             return
         try:

@@ -55,8 +55,8 @@ def suppress(boxes: Tensor, scores: Tensor, *, iou: float, classes: Tensor | Non
     A box falls if it shares more than `iou` with a better one that stays. In each of a fixed number of rounds every box
     is judged anew by those that stayed in the round before. Whatever hangs on a chain of k boxes is settled for good
     after k rounds, and until then it is judged too mildly in the one round and too strictly in the next: after an even
-    number of rounds nobody falls who should stay. So no shape depends on the picture, as with the operator
-    NonMaxSuppression, and a whole detector can be recorded as a CUDA graph.
+    number of rounds nobody falls who should stay. Unlike with the operator NonMaxSuppression, no shape depends on the
+    picture, so that a whole detector can be recorded as a CUDA graph.
 
     Args:
         boxes: (...,K,4) `xyxy`.

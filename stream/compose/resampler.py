@@ -70,7 +70,7 @@ class HostResampler:
         part: tuple[Range, Range] | None = None,
     ) -> Image:
         """See `Resampler`."""
-        return to_levels(resample.resize(values, rows, columns, start=start, part=part))
+        return resample.to_levels(resample.resize(values, rows, columns, start=start, part=part))
 
     def close(self) -> None:
         """There is nothing to free."""
@@ -100,12 +100,6 @@ def open_resampler(device: Device) -> Resampler:
     return DeviceResampler(opened)
 
 
-def to_levels(values: Floats) -> Image:
-    """Pixels 0 to 255, rounded; overwrites what it is given."""
-    np.rint(values, out=values)
-    return np.clip(values, 0, 255, out=values).astype(np.uint8)
-
-
 def levels_graph(dtype: DType) -> SmallGraph:
     """A picture of that type to whole levels, as two products with the weights of the resampling."""
     # The package onnx is not needed on a processor.
@@ -114,9 +108,7 @@ def levels_graph(dtype: DType) -> SmallGraph:
     from engines.nodes import Nodes
 
     nodes = Nodes("levels")
-    channels = nodes.one("Transpose", nodes.real("values"), perm=[2, 0, 1])
-    resized = nodes.one("MatMul", nodes.one("MatMul", "rows", channels), "columns")
-    whole = nodes.one("Clip", nodes.one("Round", resized), nodes.number(0), nodes.number(255))
+    whole = nodes.levels("values", "rows", "columns")
     nodes.named("levels", "Cast", nodes.one("Transpose", whole, perm=[1, 2, 0]), to=TensorProto.UINT8)
     inputs = (
         Tensor(name="values", dtype=dtype, shape=("H", "W", 3), meaning="RGB, 0 to 255"),

@@ -95,9 +95,7 @@ def pictures_graph() -> SmallGraph:
     from engines.nodes import Nodes
 
     nodes = Nodes("pictures")
-    channels = nodes.one("Transpose", nodes.real("frame"), perm=[2, 0, 1])
-    resized = nodes.one("MatMul", nodes.one("MatMul", "rows", channels), "columns")
-    levels = nodes.one("Clip", nodes.one("Round", resized), nodes.number(0), nodes.number(255))
+    levels = nodes.levels("frame", "rows", "columns")
     toned = nodes.one("Gather", "tone", nodes.one("Cast", levels, to=TensorProto.INT64), axis=0)
     normal = nodes.one("Div", nodes.one("Sub", toned, "mean"), "std")
     inside = nodes.one("Mul", nodes.one("Mul", normal, "inside_rows"), "inside_columns")

@@ -104,7 +104,7 @@ def full_picture(frame: Frame, shown: Shown) -> Image:
     if (shown.height, shown.width) != image.shape[:2]:
         rows = resample.axis("bilinear", frame.height, shown.height)
         columns = resample.axis("bilinear", frame.width, shown.width)
-        image = np.clip(np.rint(resample.resize(image, rows, columns)), 0, 255).astype(np.uint8)
+        image = resample.to_levels(resample.resize(image, rows, columns))
     return _toned(image, frame.transfer)
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from stream import resample
 from stream.compose.crops import Cutting, cut_image, enlarge
-from stream.compose.resampler import to_levels
 from stream.outline import Box, PixelMask, intersection
+from stream.resample import to_levels
 from tests.compose import blob
 
 SIZE = (36, 20)

@@ -11,7 +11,7 @@ from stream import resample
 from stream.compose import resampler as module
 from stream.compose.composer import compose
 from stream.compose.parts import Painters
-from stream.compose.resampler import HOST, DeviceResampler, HostResampler, levels_graph, open_resampler, to_levels
+from stream.compose.resampler import HOST, DeviceResampler, HostResampler, levels_graph, open_resampler
 from stream.regions import Kind, Regions
 from tests.compose import FILLS, Flat
 
@@ -68,7 +68,7 @@ def test_overshoot_is_clipped(device: DeviceResampler) -> None:
     unbounded = resample.resize(edge, rows, columns)
     assert unbounded.max() > 256
     assert unbounded.min() < -1
-    np.testing.assert_array_equal(device.levels(edge, rows, columns), to_levels(unbounded))
+    np.testing.assert_array_equal(device.levels(edge, rows, columns), resample.to_levels(unbounded))
 
 
 def test_a_composed_picture_is_the_same_within_two_levels(device: DeviceResampler) -> None:
