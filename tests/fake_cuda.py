@@ -41,6 +41,8 @@ class FakeGpu:
     calls: list[str] = field(default_factory=list)
     #: How many copies there were, by their direction.
     copies: dict[str, int] = field(default_factory=dict)
+    #: Direction and bytes of each copy that was done, also as a part of recorded work.
+    moved: list[tuple[str, int]] = field(default_factory=list)
     streams: set[int] = field(default_factory=set)
 
     @property
@@ -104,6 +106,7 @@ class _Calls:
 
         def copy() -> None:
             ctypes.memmove(dst, src, count)
+            self.gpu.moved.append((kind.name.removeprefix("cudaMemcpy"), count))
 
         self.gpu.do(copy)
         return None

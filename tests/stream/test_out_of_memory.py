@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +18,6 @@ from tests.engines.onnx_fakes import FakeOnnxRuntime
 from tests.media import picture
 
 PERSONS = 3
-#: What detectors say, and their second graphs of each box.
-ANSWERS = ("boxes", "scores", "classes", "count", "floor", "masks", "coarse_segm", "embedding")
-#: The tiny detector of faces is in one stage, and gives these all the same.
-FEATURES_OF_FACES = ("p2", "p3", "p4", "p5")
 
 
 @pytest.fixture
@@ -67,21 +62,3 @@ def test_without_memory_for_anything_every_frame_is_withheld(
         assert item.withheld is not None
         assert "out of memory" in item.withheld
         assert len(np.unique(item.image.reshape(-1, 3), axis=0)) == 1
-
-
-def test_of_a_frame_its_bytes_alone_go_to_the_gpu_and_none_of_it_comes_back(
-    settings: AnonymizerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake, items = anonymized(settings, tmp_path, monkeypatch, None)
-    assert [item.withheld for item in items] == [None] * 3
-    # Pictures for both detectors in two stages stay there, as their features do; vertices come back, not scores.
-    assert fake.bound.count(("image", "cuda")) == fake.bound.count(("p2", "cuda")) == 2 * 3
-    assert {device for name, device in fake.bound if name == "vertex"} == {"cpu"}
-    # All that comes back: answers of detectors, of mappings and of generators, and pixels of regions.
-    returned = {name for name, device in fake.bound if device == "cpu"}
-    assert returned == {*ANSWERS, *FEATURES_OF_FACES, "vertex", "w", "output", "levels"}
-    # And nothing of it is as large as a frame.
-    shapes = [shape for name, shape in fake.returned if name == "levels"]
-    assert len(shapes) >= 2 * PERSONS
-    assert all(height * width < 96 * 128 for height, width, _ in shapes)
-    assert not any((96, 128) in itertools.pairwise(shape) for _, shape in fake.returned)
