@@ -27,7 +27,7 @@ from engines.bundle import Bundle, write_bundle
 from engines.engine_client import ping
 from engines.engine_process import settings_for, start_engine_process
 from engines.manifest import Graph, ManifestDraft, Normalisation, Provenance, Tensor
-from engines.runtime import Runtime, open_runtime
+from engines.runtime import Device, Runtime, open_runtime
 from engines.store import Store, home
 
 #: How much of its input a graph gives back, and the operator that does so.
@@ -47,7 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         overhead = [_overhead(Path(name), gives, options.runs) for gives in GRAPHS]
         shared = [
-            _shared(Path(name), clients, rows, max(10, options.runs // 5)) for clients in CLIENTS for rows in (1, 4)
+            measure_shared(Path(name), clients, rows, max(10, options.runs // 5))
+            for clients in CLIENTS
+            for rows in (1, 4)
         ]
     for row in (*overhead, *shared):
         print(row)
@@ -71,15 +73,26 @@ def _overhead(folder: Path, gives: str, runs: int) -> dict[str, Any]:
     }
 
 
-def _shared(folder: Path, clients: int, rows: int, runs: int) -> dict[str, Any]:
-    """Pictures per second of a real detector that several clients ask at a time, on all cores."""
+def measure_shared(folder: Path, clients: int, rows: int, runs: int, device: Device = "cpu") -> dict[str, Any]:
+    """Pictures per second of a real detector that several clients ask at a time.
+
+    Args:
+        folder: for the socket.
+        clients: that ask at a time.
+        rows: most pictures in a run; 1 joins nothing.
+        runs: of each client.
+        device: of the engine process; on a CPU it has all cores.
+    """
     bundle = Store(home()).find("starter-detector")
     rng = np.random.default_rng(0)
     feeds: dict[str, Any] = {
         "image": rng.standard_normal((1, 3, *PICTURE)).astype(np.float32),
         "image_size": np.array([PICTURE], np.int64),
     }
-    with _remote(folder, bundle, clients=clients, rows=rows) as runtimes, ThreadPoolExecutor(clients) as pool:
+    with (
+        _remote(folder, bundle, clients=clients, rows=rows, device=device) as runtimes,
+        ThreadPoolExecutor(clients) as pool,
+    ):
 
         def ask(runtime: Runtime) -> None:
             for _ in range(runs):
@@ -99,14 +112,18 @@ def _shared(folder: Path, clients: int, rows: int, runs: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _remote(folder: Path, bundle: Bundle, *, clients: int, rows: int) -> Iterator[list[Runtime]]:
+def _remote(
+    folder: Path, bundle: Bundle, *, clients: int, rows: int, device: Device = "cpu"
+) -> Iterator[list[Runtime]]:
     """One runtime for each client, all in one engine process of their own."""
     path = folder / "run" / "engine"
-    settings = replace(settings_for("cpu"), limits=Limits(rows, 0.002 if rows > 1 else 0.0, 1 if rows > 1 else 2))
+    settings = replace(settings_for(device), limits=Limits(rows, 0.002 if rows > 1 else 0.0, 1 if rows > 1 else 2))
     process = start_engine_process(path, settings)
     with contextlib.ExitStack() as stack:
         stack.callback(process.close)
-        yield [stack.enter_context(open_runtime(bundle, server=path, timeout=60)) for _ in range(clients)]
+        yield [
+            stack.enter_context(open_runtime(bundle, device=device, server=path, timeout=60)) for _ in range(clients)
+        ]
 
 
 def _milliseconds(runtime: Runtime, feeds: dict[str, Any]) -> float:

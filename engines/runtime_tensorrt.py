@@ -53,6 +53,7 @@ class TensorrtRuntime(Runtime):
     Args:
         plan: one that fits this machine.
         graph: its declaration.
+        recorded: whether runs of a shape that comes again become a CUDA graph, where they can.
         host_code: whether plans that bring code of their own may be loaded.
         tensorrt: the module `tensorrt`; imported if not given.
         cuda: the GPU; the first one if not given.
@@ -64,7 +65,14 @@ class TensorrtRuntime(Runtime):
     """
 
     def __init__(
-        self, plan: Plan, graph: Graph, *, host_code: bool = False, tensorrt: Any = None, cuda: Cuda | None = None
+        self,
+        plan: Plan,
+        graph: Graph,
+        *,
+        recorded: bool = True,
+        host_code: bool = False,
+        tensorrt: Any = None,
+        cuda: Cuda | None = None,
     ) -> None:
         super().__init__(graph, "tensorrt")
         self._trt = import_tensorrt() if tensorrt is None else tensorrt
@@ -85,7 +93,7 @@ class TensorrtRuntime(Runtime):
             self._cuda,
             self._stream,
             self._sayings,
-            capturable=plan.record.capturable,
+            capturable=recorded and plan.record.capturable,
             what=graph.file,
         )
         try:

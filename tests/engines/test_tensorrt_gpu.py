@@ -110,6 +110,19 @@ def test_plans_of_every_kind_compute(options: BuildOptions, tiny: Bundle, builde
         np.testing.assert_allclose(runtime.run({"x": x, "n": n})["y"], 2 * x + n[:, None, None], rtol=1e-3)
 
 
+def test_what_was_measured_in_one_build_is_not_measured_again(builder: PlanBuilder, tmp_path: Path) -> None:
+    bundle = Store(tmp_path / "store").open("starter-generator")
+    declared = bundle.graph("generator")
+    shapes = input_shapes(declared, dimension_ranges(bundle.manifest, declared, given={"S": Range(1, 2, 4)}))
+    first, again = (
+        builder.build(bundle, "generator", shapes, FULL, tmp_path / "plans", force=force).plan.record.seconds
+        for force in (False, True)
+    )
+    (cache,) = (tmp_path / "plans").glob("timing-*.cache")
+    assert cache.stat().st_size > 1000
+    assert again < 0.8 * first
+
+
 def test_half_precision_is_near_full(builder: PlanBuilder, tmp_path: Path) -> None:
     bundle = write_surface(tmp_path / "surface")
     halves = [tensor for tensor in bundle.graph("generator_fp16").inputs if tensor.dtype == "float16"]
