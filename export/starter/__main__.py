@@ -138,6 +138,13 @@ def _generator_bundle(arguments: argparse.Namespace) -> None:
     )
 
 
+def _narrow(arguments: argparse.Namespace) -> None:
+    from export.starter.stages_generator import narrow_a_generator
+
+    body = stages.get_body(arguments.body)
+    narrow_a_generator(arguments.bundle, arguments.crops, body, arguments.output, _run(arguments), name=arguments.name)
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     from export.starter.stages_detector import evaluate_detector
     from export.starter.stages_generator import evaluate_generator
@@ -285,6 +292,17 @@ def _add_generator(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     bundle.add_argument("--large", action="store_true", help="name it so")
     bundle.add_argument("--precision", choices=("fp32", "fp16", "both"), default="fp32")
     bundle.set_defaults(run=_generator_bundle)
+    narrow = commands.add_parser(
+        "narrow", help="train a faster generator to give what a bundle's gives", parents=[_common(), _training()]
+    )
+    narrow.add_argument(
+        "--bundle", type=Path, required=True, metavar="DIR", help="of the generator that it learns from"
+    )
+    narrow.add_argument("--crops", type=Path, required=True, metavar="DIR")
+    narrow.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
+    narrow.add_argument("--name", required=True, help="of the new bundle, and of its folder in --output")
+    _add_budget(narrow)
+    narrow.set_defaults(run=_narrow)
 
 
 def _common(what: str = "DIR") -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from export.starter.crops import BACKGROUND, OTHERS, CropSet
 
 Bools = NDArray[np.bool_]
 Labels = NDArray[np.int16]
+_Made = TypeVar("_Made")
 
 #: Radius of SG-GAN's dilation in pixels, of a body of so many.
 _RADIUS, _BODY = 8, 256**2
@@ -206,7 +207,7 @@ def make_batch(
     )
 
 
-class Ahead:
+class Ahead(Generic[_Made]):
     """Makes what steps need in other threads while earlier steps run, in the order of steps.
 
     Args:
@@ -215,10 +216,10 @@ class Ahead:
         workers: threads; with none, each is made when it is asked for.
     """
 
-    def __init__(self, make: Callable[[int], Batch], *, ahead: int = 4, workers: int = 0) -> None:
+    def __init__(self, make: Callable[[int], _Made], *, ahead: int = 4, workers: int = 0) -> None:
         self._make, self._ahead = make, ahead
         self._pool = ThreadPoolExecutor(workers) if workers else None
-        self._waiting: dict[int, Future[Batch]] = {}
+        self._waiting: dict[int, Future[_Made]] = {}
         self._next = 0
 
     def begin(self, step: int) -> None:
@@ -226,7 +227,7 @@ class Ahead:
         self._waiting.clear()
         self._next = step
 
-    def take(self) -> Batch:
+    def take(self) -> _Made:
         """The next step's."""
         step = self._next
         self._next += 1

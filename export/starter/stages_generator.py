@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engines.bundle import open_bundle
 from engines.errors import SourceError, UsageError
 from export.generators import Precision
 from export.starter import generator_losses as losses
@@ -23,6 +24,7 @@ from export.starter.crops import CropSet, Size, open_crops, write_crops
 from export.starter.detector_training import load_detector
 from export.starter.generator_export import BUNDLE_NAME, export_starter, read_generator
 from export.starter.generator_losses import LossConfig
+from export.starter.generator_narrowing import NarrowConfig, narrow_generator
 from export.starter.generator_network import LARGE, NetworkConfig, generate
 from export.starter.generator_sheets import draw_sheet, pick_poses, write_sheet
 from export.starter.generator_training import BodySurface, TrainingConfig, train_generator
@@ -204,6 +206,41 @@ def make_generator_bundle(
         return
     embeddings = read_embeddings(detector)
     bundle = export_starter(checkpoint, embeddings, output, name=name, precision=precision, progress=log.info)
+    log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
+
+
+def narrow_a_generator(wide: Path, crops: Path, body: Path, output: Path, run: Run, *, name: str) -> None:
+    """Trains a narrower generator to give what a bundle's gives, and makes its bundle in the run's folder.
+
+    Args:
+        wide: folder of the bundle.
+        crops: folder of crops that it is asked about.
+        body: the body's file, of the people in them.
+        output: folder of the run.
+        run: see there.
+        name: of the new bundle.
+
+    Raises:
+        UsageError: a setting that does not fit, or the folder holds a run and is not to be resumed.
+        SourceError: there are no crops.
+        BundleError: there is no bundle.
+        CheckpointError, ExportError: see `narrow_generator`.
+    """
+    check_device(run.device)
+    config = with_settings(NarrowConfig(), run.settings)
+    bundle = narrow_generator(
+        open_bundle(wide),
+        load_body(body).canonical,
+        open_crops(crops),
+        output,
+        run.budget,
+        config,
+        name=name,
+        seed=run.seed,
+        device=run.device,
+        resume=run.resume,
+        progress=log.info,
+    )
     log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
 
 

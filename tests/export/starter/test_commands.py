@@ -46,6 +46,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = str(folder / "generator" / "generator.ckpt")
     words = ["--checkpoint", generator, "--detector", str(detector)]
     run("generator-bundle", *words, "--name", "tiny-person", output=folder / "generator-bundle")
+    words = ["--bundle", str(folder / "generator-bundle"), *crops, *body, "--steps", "2", "--name", "tiny-narrow"]
+    run("narrow", *words, *settings("widths=4,6,8", "batch=2", "workers=0"), output=folder / "narrow")
     words = ["--detector", str(detector), *scenes, *body, "--threshold", "0.02", "--generator", generator, *crops]
     run("evaluate", *words, output=folder / "figures.json")
     return folder
@@ -80,6 +82,13 @@ def test_both_bundles_know_the_same_surface(made: Path) -> None:
     first, second = (bundle.array("vertex_embeddings") for bundle in (detector, generator))
     assert first.shape == (len(tiny_body().canonical), 8)
     assert abs(first - second).max() < 1e-5
+
+
+def test_the_narrow_bundle_takes_the_wide_ones_place(made: Path) -> None:
+    wide, narrow = open_bundle(made / "generator-bundle"), open_bundle(made / "narrow" / "tiny-narrow")
+    assert narrow.manifest.name == "tiny-narrow"
+    assert narrow.graph("generator").inputs == wide.graph("generator").inputs
+    assert narrow.manifest.files["mapping.onnx"] == wide.manifest.files["mapping.onnx"]
 
 
 def test_the_figures_are_written(made: Path) -> None:

@@ -1,0 +1,106 @@
+"""A narrow generator that learns from a bundle's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.bundle import Bundle, open_bundle
+from engines.errors import CheckpointError, UsageError
+from engines.runtime import open_runtime
+from export.starter.crops import CropSet
+from export.starter.generator_narrowing import NarrowConfig, NarrowingTask, WideGenerator, narrow_generator
+from export.starter.training import Budget, load_checkpoint
+from tests.export.starter.made_people import NETWORK, SIZE, crops, surface
+from tests.export.starter.narrow_people import trained_bundle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONFIG = NarrowConfig(widths=(4, 6, 8), batch=4, half_life=20, bfloat16=False, workers=0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return trained_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> CropSet:
+    return crops(tmp_path_factory.mktemp("people") / "crops", 6)
+
+
+def test_the_narrow_network_comes_nearer_to_the_wide_one(bundle: Bundle, people: CropSet) -> None:
+    wide = WideGenerator(bundle, surface().canonical, people, CONFIG, seed=1)
+    task = NarrowingTask(replace(CONFIG, rate=0.01), wide)
+    task.begin(0)
+    figures = [task.step(np.random.default_rng(0), 0.0) for _ in range(60)]
+    task.close()
+    wide.close()
+    first, last = (sum(line["difference"] for line in part) / 10 for part in (figures[:10], figures[-10:]))
+    assert last < 0.7 * first
+
+
+def test_a_batch_depends_on_its_number_and_the_seed_alone(bundle: Bundle, people: CropSet) -> None:
+    made = []
+    for seed in (1, 1, 2):
+        wide = WideGenerator(bundle, surface().canonical, people, CONFIG, seed=seed)
+        made.append(wide.batch(7))
+        wide.close()
+    assert all((one == other).all() for one, other in zip(made[0], made[1], strict=True))
+    assert (made[0].answer != made[2].answer).any()
+    # What is known is not the network's, and everything else is.
+    known = made[0].mask.expand(-1, 3, -1, -1) > 0
+    assert (made[0].answer[known] == made[0].image[known]).all()
+    assert (made[0].answer[~known] != made[0].image[~known]).float().mean() > 0.9
+
+
+def test_the_bundle_has_the_wide_ones_tables_and_a_smaller_graph(
+    bundle: Bundle, people: CropSet, tmp_path: Path
+) -> None:
+    made = narrow_generator(
+        bundle, surface().canonical, people, tmp_path / "run", Budget(steps=2), CONFIG, name="narrow"
+    )
+    assert made.path == tmp_path / "run" / "narrow"
+    found, before = open_bundle(made.path).manifest, bundle.manifest
+    assert found.name == "narrow"
+    for file in ("mapping.onnx", "vertex_embeddings.npy"):
+        assert found.files[file] == before.files[file]
+    assert {case.graph for case in found.parity} == {"mapping", "generator"}
+    assert made.file("generator.onnx").stat().st_size < bundle.file("generator.onnx").stat().st_size
+    assert found.generation is not None
+    assert found.generation.image_size == SIZE
+    with open_runtime(made, "generator") as runtime:
+        assert [tensor.name for tensor in runtime.inputs] == [t.name for t in bundle.graph("generator").inputs]
+
+
+def test_a_run_goes_on_where_it_stopped_and_ends_as_one_that_did_not(
+    bundle: Bundle, people: CropSet, tmp_path: Path
+) -> None:
+    def run(folder: str, steps: int, *, resume: bool = False) -> None:
+        budget = Budget(steps=steps)
+        narrow_generator(
+            bundle, surface().canonical, people, tmp_path / folder, budget, CONFIG, name=f"after-{steps}", resume=resume
+        )
+
+    run("whole", 4)
+    run("parts", 2)
+    with pytest.raises(UsageError, match="holds a training already"):
+        run("parts", 4)
+    run("parts", 4, resume=True)
+    steps = [load_checkpoint(tmp_path / folder / "checkpoint.pt")["step"] for folder in ("whole", "parts")]
+    assert steps == [4, 4]
+
+
+def test_what_does_not_fit_is_refused(bundle: Bundle, people: CropSet, tmp_path: Path) -> None:
+    canonical = surface().canonical
+    with pytest.raises(UsageError, match="cut them again"):
+        WideGenerator(bundle, canonical, crops(tmp_path / "small", 2, size=(16, 8)), CONFIG, seed=1)
+    with pytest.raises(CheckpointError, match="another body"):
+        WideGenerator(bundle, canonical[:-1], people, CONFIG, seed=1)
+    wide = WideGenerator(bundle, canonical, people, CONFIG, seed=1)
+    with pytest.raises(CheckpointError, match=f"has {len(NETWORK.widths)} levels"):
+        NarrowingTask(replace(CONFIG, widths=(4, 6)), wide)
+    wide.close()
