@@ -27,6 +27,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import save
 from benchmarks.vertex_search import CHANNELS, HEIGHT, VERTICES, WIDTH, smooth_surface
+from engines.errors import StandinError
 from engines.manifest import Normalisation
 from engines.resident import as_numpy
 from engines.runtime import Device
@@ -146,4 +147,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StandinError as error:
+        sys.exit(str(error))

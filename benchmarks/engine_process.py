@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,14 @@ def measure_shared(folder: Path, clients: int, rows: int, runs: int, device: Dev
         ThreadPoolExecutor(clients) as pool,
     ):
 
-        def ask(runtime: Runtime) -> None:
-            for _ in range(runs):
+        def ask(runtime: Runtime, count: int = runs) -> None:
+            for _ in range(count):
                 runtime.run(feeds)
 
         for runtime in runtimes:
             runtime.run(feeds)
+        # Engines measure their ways anew for every number of rows that comes for the first time.
+        list(pool.map(partial(ask, count=WARM_UP), runtimes))
         before, began = ping(folder / "run" / "engine"), time.monotonic()
         list(pool.map(ask, runtimes))
         seconds, after = time.monotonic() - began, ping(folder / "run" / "engine")

@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import save
 from benchmarks.rates import Rates, measure_rates
 from engines.bundle import Bundle
+from engines.errors import StandinError
 from engines.resident import on_host
 from engines.runtime import Device
 from engines.store import Store, home
@@ -287,4 +288,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StandinError as error:
+        sys.exit(str(error))

@@ -121,6 +121,12 @@ class TensorrtRuntime(Runtime):
         return self._rows
 
     @property
+    def recorded(self) -> int:
+        """Shapes of inputs whose runs are recorded as CUDA graphs."""
+        with self._lock:
+            return self._contexts.recorded
+
+    @property
     def largest(self) -> dict[str, int]:
         """As the plan was built."""
         return {name: most[0] for name, (_, most) in self._limits.items() if most and name not in self._by_row}

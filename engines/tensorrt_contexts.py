@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Shapes of inputs that have a context each; the one that was not used for longest makes room.
-_MOST: Final = 8
+#: Shapes of inputs that have a context each; the one that was not used for longest makes room. Every number of boxes
+#: and of crops is one.
+_MOST: Final = 32
+#: Runs of a shape after which it counts as one that comes again: a recording costs as much as some runs do.
+_COMES_AGAIN: Final = 2
 
 
 class Prepared:
@@ -36,7 +39,7 @@ class Prepared:
         self.context = context
         self.outputs = outputs
         self.graph: Graph | None = None
-        self.has_run = False
+        self.runs = 0
 
 
 class Contexts:
@@ -163,22 +166,31 @@ class Contexts:
             self._stream.launch(prepared.graph)
             return
         self._enqueue(prepared)
-        prepared.has_run = True
+        prepared.runs += 1
 
     def record(self, prepared: Prepared) -> None:
-        """Records runs of this shape, after a first one that was waited for; without it later runs are only slower.
+        """Records runs of a shape that came again, after one that was waited for; without it runs are only slower.
 
         Args:
             prepared: of these contexts.
         """
-        if not self.capturable or prepared.graph is not None or not prepared.has_run:
+        if not self.capturable or prepared.graph is not None or prepared.runs < _COMES_AGAIN:
             return
         try:
             prepared.graph = self._stream.capture(lambda: self._enqueue(prepared))
+        except OutOfMemoryError as error:
+            # There may be memory again when the shape has come as often once more.
+            prepared.runs = 0
+            log.warning("%s is not recorded as a CUDA graph for now: %s", self._what, error)
         except RuntimeFailedError as error:
             # Never tried again: what cannot be recorded once cannot be recorded.
             self.capturable = False
             log.warning("%s runs without a CUDA graph: %s", self._what, error)
+
+    @property
+    def recorded(self) -> int:
+        """Shapes whose runs are recorded."""
+        return sum(prepared.graph is not None for prepared in self._prepared.values())
 
     def _enqueue(self, prepared: Prepared) -> None:
         self._sayings.clear()

@@ -53,8 +53,16 @@ class FileEncoder:
         Raises:
             SinkError: the encoder refuses it.
         """
+        return self.encode_picture(self.picture(item))
+
+    def picture(self, item: Anonymized) -> av.VideoFrame:
+        """A frame in the encoder's format."""
         picture = self._from_rgb(item.image)
         picture.pts, picture.time_base = round(item.frame.pts * item.frame.time_base / self._clock), self._clock
+        return picture
+
+    def encode_picture(self, picture: av.VideoFrame) -> int:
+        """As `encode`, for one that is in the encoder's format."""
         return self._encode(picture)
 
     def flush(self) -> int:

@@ -60,27 +60,71 @@ def test_a_context_is_kept_for_the_shapes_that_were_used_last(machine: FakeMachi
     made, _, addresses = contexts(machine)
     made.reserve(shapes(8, 9), ["y"])
     first = made.prepare(shapes(1, 1), ["y"], addresses)
-    for width in range(2, 9):
-        made.prepare(shapes(1, width), ["y"], addresses)
+    others = [shapes(rows, width) for rows in range(1, 5) for width in range(2, 10)]
+    assert len(others) == 32
+    for other in others:
+        made.prepare(other, ["y"], addresses)
+        # Used again, it is not the one that was not used for longest.
         assert made.prepare(shapes(1, 1), ["y"], addresses) is first
-    made.prepare(shapes(1, 9), ["y"], addresses)
-    assert made.prepare(shapes(1, 1), ["y"], addresses) is first
-    for width in range(2, 10):
-        made.prepare(shapes(1, width), ["y"], addresses)
+    for other in others:
+        made.prepare(other, ["y"], addresses)
     assert made.prepare(shapes(1, 1), ["y"], addresses) is not first
 
 
-def test_nothing_is_recorded_before_a_first_run(machine: FakeMachine) -> None:
+def test_every_number_of_rows_is_recorded_and_stays_so(machine: FakeMachine) -> None:
+    """Boxes and crops come in any number, again and again, and one does not take the other's place."""
+    made, stream, addresses = contexts(machine)
+    made.reserve(shapes(8, 9), ["y"])
+    for _ in range(4):
+        for rows in range(1, 9):
+            prepared = made.prepare(shapes(rows), ["y"], addresses)
+            made.run(prepared)
+            stream.wait()
+            made.record(prepared)
+    assert made.recorded == 8
+    # The first two of each were runs, the others launches.
+    assert machine.gpu.launches == 2 * 8
+
+
+def test_nothing_is_recorded_before_it_came_again(machine: FakeMachine) -> None:
     made, stream, addresses = contexts(machine)
     made.reserve(shapes(2), ["y"])
     prepared = made.prepare(shapes(2), ["y"], addresses)
-    made.record(prepared)
-    assert prepared.graph is None
-    made.run(prepared)
-    stream.wait()
+    for _ in range(2):
+        made.record(prepared)
+        assert prepared.graph is None
+        made.run(prepared)
+        stream.wait()
+    assert made.recorded == 0
     made.record(prepared)
     assert prepared.graph is not None
-    assert machine.tensorrt.runs == 1
+    assert made.recorded == 1
+    assert machine.tensorrt.runs == 2
+
+
+def test_without_memory_for_a_recording_it_is_tried_again_later(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, stream, addresses = contexts(machine)
+    made.reserve(shapes(2), ["y"])
+    prepared = made.prepare(shapes(2), ["y"], addresses)
+
+    def come_again() -> None:
+        for _ in range(2):
+            made.run(prepared)
+            stream.wait()
+            made.record(prepared)
+
+    def refuse(work: object) -> None:
+        raise OutOfMemoryError("cudaErrorMemoryAllocation")
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(stream, "capture", refuse)
+        come_again()
+        assert (prepared.graph, made.capturable) == (None, True)
+        assert "not recorded as a CUDA graph for now" in caplog.text
+    come_again()
+    assert prepared.graph is not None
 
 
 def test_what_goes_wrong_is_said_in_tensorrts_words(machine: FakeMachine) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import gpu_gains
 from engines.bundle import Bundle
 from engines.dlpack import CUDA
 from engines.errors import RuntimeUnavailableError
@@ -133,6 +134,20 @@ def test_half_precision_is_near_full(builder: PlanBuilder, tmp_path: Path) -> No
         with planned(bundle, graph, builder, tmp_path / "plans", options, S=Range(1, 2, 4)) as runtime:
             answers.append(runtime.run(feeds)["output"].astype(np.float32))
     assert np.sqrt(np.mean((answers[1] - answers[0]) ** 2)) < 2e-2 * np.sqrt(np.mean(answers[0] ** 2))
+
+
+def test_recorded_runs_are_faster_than_others(
+    builder: PlanBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del builder
+    monkeypatch.setenv("STANDIN_HOME", str(tmp_path))
+    rows = list(gpu_gains.plans(200))
+    print(rows)
+    assert len(rows) == len(gpu_gains.GRAPHS)
+    assert all(row["recorded"] for row in rows)
+    assert all(row["gain"] >= 0.95 for row in rows)
+    # Hundreds of small operators: what the launch of each costs is what a recording saves.
+    assert max(row["gain"] for row in rows) > 1.1
 
 
 def test_answers_stay_on_the_gpu(tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
