@@ -109,7 +109,10 @@ def provider_options(providers: Sequence[str], *, tf32: bool) -> list[str | tupl
         providers: Their names, the first one first.
         tf32: Whether float32 products may be computed in TF32.
     """
-    return [(name, {"use_tf32": "1" if tf32 else "0"}) if name == _CUDA else name for name in providers]
+    # By default every way to convolve is timed when a shape comes for the first time, and a stream stands still for
+    # it: numbers of boxes and of crops come at any time.
+    told = {"use_tf32": "1" if tf32 else "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    return [(name, dict(told)) if name == _CUDA else name for name in providers]
 
 
 def require_active(device: Device, active: Sequence[str]) -> str:

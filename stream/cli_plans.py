@@ -80,10 +80,15 @@ class Wish:
 
         Raises:
             BundleError: There is no such graph.
+            UsageError: None of them has a dimension whose numbers are given.
         """
-        for graph in self.graphs:
-            bundle.graph(graph)
-        return self.graphs or tuple(bundle.manifest.graphs)
+        chosen = self.graphs or tuple(bundle.manifest.graphs)
+        words = {word for graph in chosen for tensor in bundle.graph(graph).inputs for word in tensor.shape}
+        for name, _ in self.dimensions:
+            if name not in words:
+                known = ", ".join(sorted(word for word in words if isinstance(word, str))) or "none"
+                raise UsageError(f"--shape {name}: no graph that is built has such a dimension; there are: {known}")
+        return chosen
 
 
 def build_command(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from engines.errors import UsageError
 from stream.bench.records import Case, Figures, Record, Spread
 from stream.bench.text import BUSY, Figure, figures
+
+#: Runs from which on their range says something of the noise.
+_KNOWN_FROM: Final = 3
 
 Verdict = Literal["better", "worse", "within the noise", "noise unknown"]
 
@@ -23,7 +26,8 @@ class Comparison:
         before: of the first.
         after: of the second.
         ratio: second over first, None where the first is 0.
-        verdict: `within the noise` where the runs of both overlap, `noise unknown` where one of them was a single run.
+        verdict: `within the noise` unless the runs of both are further apart than those of either among themselves,
+            `noise unknown` where one of them has fewer than three runs.
     """
 
     case: Case
@@ -114,9 +118,11 @@ def verdict(before: Spread, after: Spread, *, better: str) -> Verdict:
         after: of the second.
         better: `higher` or `lower`.
     """
-    if before.runs == 1 or after.runs == 1:
+    if min(before.runs, after.runs) < _KNOWN_FROM:
         return "noise unknown"
-    if after.lowest <= before.highest and before.lowest <= after.highest:
+    # Ranges of a few runs lie side by side by chance often enough (of three and three, one pair in ten).
+    apart = max(after.lowest - before.highest, before.lowest - after.highest)
+    if apart <= max(before.highest - before.lowest, after.highest - after.lowest):
         return "within the noise"
     return "better" if (after.median > before.median) == (better == "higher") else "worse"
 

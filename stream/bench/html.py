@@ -23,6 +23,7 @@ from stream.bench.text import (
     series,
     short,
     spread,
+    tick,
 )
 from stream.pipeline import STAGES
 
@@ -279,7 +280,7 @@ def _engines(found: Figures) -> Iterable[Markup]:
 
 def _content(found: Figures) -> Sequence[tuple[str, str]]:
     seen = found.content
-    people = f"{number(seen.persons)} persons and {number(seen.faces)} faces"
+    people = f"{tick(seen.persons)} persons and {tick(seen.faces)} faces"
     return (
         ("in a frame", f"{people} found, {number(seen.generated)} replaced by stand-ins, on average"),
         ("withheld", f"{seen.withheld} frames{': ' if seen.reasons else ''}{'; '.join(seen.reasons)}"),

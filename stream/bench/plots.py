@@ -91,9 +91,7 @@ def _line(line: Line, colour: int, across: Axis, up: Axis) -> Iterator[Markup]:
             class_=f"range c{colour}",
             **_ends(x, 100 - up.place(value.lowest), x, 100 - up.place(value.highest)),
         )
-        text = (
-            f"{line.name}, {number(where)}: {number(value.median)} ({number(value.lowest)} to {number(value.highest)})"
-        )
+        text = f"{line.name}, {tick(where)}: {number(value.median)} ({number(value.lowest)} to {number(value.highest)})"
         yield element("circle", element("title", text), class_=f"dot c{colour}", cx=_share(x), cy=_share(y), r="4")
 
 

@@ -53,7 +53,7 @@ def tick(value: float) -> str:
 def cores(machine: Machine) -> str:
     """How many cores the process may use, of how many."""
     if machine.cores == machine.all_cores:
-        return f"{machine.cores} cores"
+        return "1 core" if machine.cores == 1 else f"{machine.cores} cores"
     return f"{machine.cores} of {machine.all_cores} cores"
 
 

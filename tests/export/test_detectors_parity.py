@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
-from engines.runtime import open_runtime
+from engines.runtime import Device, open_runtime
 from engines.runtime_onnx import OnnxRuntime
 from export.detector_parity import match_boxes
 from export.detectors import export_detector
@@ -116,10 +116,17 @@ def resized(bundle: Bundle, config: DetectorConfig) -> Bundle:
 
 @pytest.mark.parametrize("case", detector_cases(MASK_RCNN, "in/image_rgb"), ids=lambda case: case.name)
 def test_a_whole_frame_gets_the_published_boxes_and_masks(case: ParityCase, exported: Exporter) -> None:
-    bundle, arrays = resized(exported(case), config_of(case)), case.arrays
+    assert_whole_frame(case, exported(case), "cpu")
+
+
+def assert_whole_frame(case: ParityCase, found: Bundle, device: Device) -> None:
+    bundle, arrays = resized(found, config_of(case)), case.arrays
     frame = Frame(arrays["in/image_rgb"])
     threshold = float(arrays["out/scores"].min())
-    with open_runtime(bundle, "detector") as runtime, open_runtime(bundle, "heads") as heads:
+    with (
+        open_runtime(bundle, "detector", device=device) as runtime,
+        open_runtime(bundle, "heads", device=device) as heads,
+    ):
         detector = TwoStageDetector(bundle, runtime, heads, threshold=threshold)
         regions = detector.detect(frame)
     # Of as many boxes as it gives, the published code keeps the last one too.

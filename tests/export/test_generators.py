@@ -97,12 +97,14 @@ class Exported:
             return torch.from_numpy(runtime.run(feeds)["output"])
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    case: ParityCase = request.param
-    folder = tmp_path_factory.mktemp(case.name)
+def export_case(case: ParityCase, folder: Path) -> Exported:
     bundle = export_generator(case.name, checkpoint(folder, case), folder / "bundle", config=config_of(case))
     return Exported(case, inputs_of(case), bundle)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_case(request.param, tmp_path_factory.mktemp(request.param.name))
 
 
 def test_tensorrt_takes_every_graph(exported: Exported) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,21 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
+from engines.manifest import Graph
 from engines.runtime import Device, open_runtime
-from tests.export.detector_cases import all_cases, assert_close, config_of, normalised
-from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, rgb
-from tests.parity import ParityCase
+from engines.runtime_onnx import OnnxRuntime
+from export.to_onnx import DEFAULT_OPSET, write_onnx
+from tests.export.detector_cases import (
+    MASK_RCNN,
+    all_cases,
+    assert_close,
+    config_of,
+    detector_cases,
+    normalised,
+)
+from tests.export.models.test_dsfd import DSFD, assert_published, image_of, load, plan_of
+from tests.export.test_detectors_parity import Exporter, assert_same_boxes, assert_whole_frame, exported, rgb
+from tests.parity import ParityCase, parity_cases
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -48,3 +60,19 @@ def test_a_detector_finds_what_the_published_code_finds(case: ParityCase, export
         made = run(bundle, "heads", device, given)
         assert_close(made["coarse_segm"][:, :, ::2, ::2], arrays["out/fixed_coarse_segm_lattice2"])
         assert_close(made["embedding"][:, :, ::4, ::4], arrays["out/fixed_embedding_lattice4"])
+
+
+@pytest.mark.parametrize("case", detector_cases(MASK_RCNN, "in/image_rgb"), ids=lambda case: case.name)
+def test_a_whole_frame_gets_the_published_boxes_and_masks(case: ParityCase, exported: Exporter, device: Device) -> None:
+    assert_whole_frame(case, exported(case), device)
+
+
+@pytest.mark.parametrize("case", parity_cases(DSFD), ids=lambda case: case.name)
+def test_faces_are_those_of_the_published_code(case: ParityCase, device: Device, tmp_path: Path) -> None:
+    network, image = load(case), image_of(case)
+    plan = plan_of(network, image)
+    write_onnx(plan, tmp_path / plan.file, DEFAULT_OPSET)
+    graph = Graph(file=plan.file, inputs=plan.inputs, outputs=plan.outputs)
+    with OnnxRuntime(tmp_path / plan.file, graph, device=device) as runtime:
+        found = runtime.run(plan.example)
+    assert_published(case, found["scores"], found["boxes"])

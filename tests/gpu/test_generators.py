@@ -12,11 +12,18 @@ from engines.runtime_onnx import OnnxRuntime
 from export.seeded import seeded_bundle
 from stream.bench.engines import example_feeds
 from tests.export.networks import IMAGE, TRUNCATED_IMAGE, assert_near, published
-from tests.export.test_generators import GRAPHS, Exported, exported, lattice
+from tests.export.test_generators import GRAPHS, Exported, export_case, lattice
+from tests.parity import STYLE_UNET, SURFACE_UNET, parity_cases
 
-pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-__all__ = ["exported"]
+
+@pytest.fixture(
+    scope="module", params=parity_cases(STYLE_UNET) + parity_cases(SURFACE_UNET), ids=lambda case: case.name
+)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Every case, of full widths as well."""
+    return export_case(request.param, tmp_path_factory.mktemp(request.param.name))
 
 
 def test_the_image_in_float32_is_the_published_one(exported: Exported, device: Device) -> None:

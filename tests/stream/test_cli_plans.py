@@ -85,6 +85,7 @@ def test_a_single_number_is_the_most(machine: FakeMachine) -> None:
         (("--size", "8"), "--size is '8'"),
         (("--shape", "w"), "--shape is 'w'; expected NAME=NUMBERS"),
         (("--shape", "w=0"), "--shape w is '0'"),
+        (("--shape", "q=3"), "--shape q: no graph that is built has such a dimension; there are: N, w"),
         (("--plan", "a.plan"), "give one --graph"),
     ],
 )

@@ -49,7 +49,7 @@ def assert_published(case: ParityCase, scores: Floats, boxes: Floats) -> None:
     assert pixels.max() <= 0.1
 
 
-def _plan(network: Dsfd, image: Floats) -> GraphPlan:
+def plan_of(network: Dsfd, image: Floats) -> GraphPlan:
     return GraphPlan(
         key="detector",
         file="network.onnx",
@@ -77,7 +77,7 @@ def _small() -> Dsfd:
 
 def test_a_graph_takes_other_sizes_than_the_one_that_it_is_traced_with(tmp_path: Path) -> None:
     network, image = _small(), np.random.default_rng(0).uniform(-100, 100, (1, 3, 128, 224)).astype(np.float32)
-    write_onnx(_plan(network, image[:, :, :96, :160].copy()), tmp_path / "network.onnx")
+    write_onnx(plan_of(network, image[:, :, :96, :160].copy()), tmp_path / "network.onnx")
     options: dict[str, Any] = {"providers": ["CPUExecutionProvider"]}
     session = import_onnxruntime().InferenceSession(tmp_path / "network.onnx", **options)
     for found, wanted in zip(

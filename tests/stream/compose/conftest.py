@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from engines.bundle import Bundle
+from engines.runtime import Device
 from export.generators import export_generator
 from tests.compose import Bundles
 from tests.export.helpers import config_of, weights
+
+
+@pytest.fixture(scope="session")
+def generators_on() -> Device:
+    """Where generators run; `tests/gpu` has another."""
+    return "cpu"
 
 
 @pytest.fixture(scope="session")

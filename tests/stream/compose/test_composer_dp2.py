@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engines.runtime import Device
 from stream.compose.composer import compose
 from stream.compose.parts import Painters, drop_covered_faces, prepare
 from stream.generators.base import Generator
@@ -38,12 +39,13 @@ def regions(case: ParityCase) -> Regions:
 
 
 @pytest.fixture(scope="module")
-def painters(case: ParityCase, regions: Regions, bundles: Bundles) -> Painters:
+def painters(case: ParityCase, regions: Regions, bundles: Bundles, generators_on: Device) -> Painters:
     latents = GivenLatents({int(track): drawn_z(int(track)) for track in regions.track_ids})
     roles: dict[str, Role] = {"face": "face", "person": "person", "cse": "person-cse"}
     generators: dict[Role, Generator] = {
         roles[name]: open_generator(
             bundles(case.spec["generators"][name].split()[0]),
+            device=generators_on,
             latents=latents,
             truncation=case.spec["truncation"],
             multi_modal=False,

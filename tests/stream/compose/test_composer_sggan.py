@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engines.runtime import Device
 from stream.compose.composer import compose
 from stream.compose.parts import Painters, prepare
 from stream.generators.open import open_generator
@@ -32,10 +33,12 @@ def case(request: pytest.FixtureRequest) -> ParityCase:
 
 
 @pytest.fixture(scope="module")
-def painters(case: ParityCase, bundles: Bundles) -> Painters:
+def painters(case: ParityCase, bundles: Bundles, generators_on: Device) -> Painters:
     z = case.arrays["in/z"]
     name = case.spec["generator"].split()[0]
-    generator = open_generator(bundles(name), latents=GivenLatents(dict(enumerate(z))), truncation=1.0)
+    generator = open_generator(
+        bundles(name), device=generators_on, latents=GivenLatents(dict(enumerate(z))), truncation=1.0
+    )
     tracks = list(range(len(z)))
     generator.request(tracks)
     assert generator.wait(tracks).all()
