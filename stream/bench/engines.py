@@ -45,7 +45,7 @@ _SLOW: Final = 3.0
 
 
 class TimedRuntime(WrappedRuntime):
-    """Notes how long each run of a graph takes.
+    """Notes how long runs of a graph take: those on the largest input, as some networks look twice, once at less.
 
     Args:
         bundle: whose graph it is.
@@ -55,26 +55,35 @@ class TimedRuntime(WrappedRuntime):
 
     def __init__(self, bundle: Bundle, name: str, inner: Runtime) -> None:
         super().__init__(bundle, name, inner)
-        #: Seconds of each run.
+        #: Seconds of each run on the largest input.
         self.seconds: list[float] = []
-        #: Of the last run's picture, or of its largest input.
+        #: Of these runs' picture, or of their largest input.
         self.shape: tuple[int, ...] = ()
-        #: Boxes of the last run, None where it takes none.
+        #: Boxes of these runs, None where it takes none.
         self.boxes: int | None = None
-        #: Whether the last run's inputs are kept, which takes memory.
+        #: Whether the last of these runs' inputs are kept, which takes memory.
         self.keeps = False
         self.feeds: Feeds = {}
 
     def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         began = time.perf_counter()
         answer = self._inner.run(feeds, keep)
-        self.seconds.append(time.perf_counter() - began)
+        self._note(time.perf_counter() - began, feeds)
+        return answer
+
+    def _note(self, seconds: float, feeds: Feeds) -> None:
         largest = max(feeds.values(), key=lambda array: math.prod(array.shape))
-        self.shape = feeds.get("image", largest).shape
-        self.boxes = feeds["boxes"].shape[0] if "boxes" in feeds else None
+        shape = tuple(feeds.get("image", largest).shape)
+        boxes = feeds["boxes"].shape[0] if "boxes" in feeds else None
+        size, before = ((math.prod(s), b or 0) for s, b in ((shape, boxes), (self.shape, self.boxes)))
+        if self.seconds and size < before:
+            return
+        if size != before:
+            self.seconds.clear()
+        self.seconds.append(seconds)
+        self.shape, self.boxes = shape, boxes
         if self.keeps:
             self.feeds = dict(feeds)
-        return answer
 
     def figures(self) -> EngineRun:
         """Of the runs so far, of which there is at least one."""

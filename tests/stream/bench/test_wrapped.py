@@ -48,6 +48,17 @@ def test_where_there_is_no_other_place_than_the_cpu_nothing_is_astray(unet: Bund
         assert runtime.tf32 is None
 
 
+def test_runs_on_the_largest_input_are_timed_whatever_comes_between(unet: Bundle) -> None:
+    with TimedRuntime(unet, "mapping", open_runtime(unet, "mapping")) as runtime:
+        runtime.keeps = True
+        for rows in (1, 3, 1, 3, 2):
+            runtime.run(example_feeds(unet.graph("mapping"), rows))
+        figures = runtime.figures()
+        assert len(runtime.seconds) == figures.milliseconds.runs == 2
+        assert figures.inputs.startswith("3x")
+        assert {len(array) for array in runtime.feeds.values()} == {3}
+
+
 def test_tf32_is_measured_where_it_can_be_switched() -> None:
     assert has_tf32("cuda", "fp32")
     assert not any((has_tf32("cuda", "fp16"), has_tf32("tensorrt", "fp32"), has_tf32("cpu", "fp32")))

@@ -1,0 +1,144 @@
+"""Plans of the published networks on a real GPU, what they do without memory, and what of a frame comes back."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu_gains
+from engines.bundle import Bundle
+from engines.cuda import Cuda, Stream
+from engines.errors import OutOfMemoryError, RuntimeUnavailableError
+from engines.plan_build import PlanBuilder
+from engines.plan_serialize import BuildOptions
+from engines.plan_shapes import Range, dimension_ranges, input_shapes
+from engines.runtime import open_runtime
+from engines.runtime_tensorrt import TensorrtRuntime
+from engines.store import Store
+from stream.anonymizer import Anonymizer
+from stream.demo import WALKERS
+from stream.sources.video import VideoSource
+from tests.export.detector_cases import all_cases, config_of, normalised
+from tests.export.networks import assert_near
+from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, rgb
+from tests.export.test_generators import CASES, GRAPHS, export_case
+from tests.parity import ParityCase
+
+# A plan of a full-size detector takes many minutes to build.
+pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+__all__ = ["exported"]
+
+Feeds = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def builder() -> PlanBuilder:
+    try:
+        return PlanBuilder()
+    except RuntimeUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def planned(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, feeds: Feeds) -> TensorrtRuntime:
+    """A plan for just these inputs."""
+    declared = bundle.graph(graph)
+    sides = itertools.chain.from_iterable(
+        zip(tensor.shape, feeds[tensor.name].shape, strict=True) for tensor in declared.inputs
+    )
+    given = {word: Range(side, side, side) for word, side in sides if isinstance(word, str)}
+    shapes = input_shapes(declared, dimension_ranges(bundle.manifest, declared, given=given))
+    options = BuildOptions("fp16" if graph.endswith("_fp16") else "fp32")
+    return TensorrtRuntime(builder.build(bundle, graph, shapes, options, folder).plan, declared)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_generators_give_what_they_give_on_the_processor(
+    case: ParityCase, graph: str, builder: PlanBuilder, tmp_path: Path
+) -> None:
+    found = export_case(case, tmp_path)
+    feeds = found.feeds(graph)
+    wanted = found.image("generator", found.feeds("generator"), "cpu")
+    with planned(found.bundle, graph, builder, tmp_path / "plans", feeds) as runtime:
+        for _ in range(3):
+            made = torch.from_numpy(runtime.run(feeds)["output"])
+        assert runtime.recorded == 1
+    assert_near(made, wanted, 2e-2 if graph.endswith("_fp16") else 1e-3)
+
+
+@pytest.mark.parametrize("case", all_cases("in/image_bgr"), ids=lambda case: case.name)
+def test_detectors_find_what_the_published_code_finds(
+    case: ParityCase, exported: Exporter, builder: PlanBuilder, tmp_path: Path
+) -> None:
+    bundle, arrays, config = exported(case), case.arrays, config_of(case)
+    image = normalised(arrays["in/image_bgr"], config)
+    image = rgb(image) if config.input_format == "BGR" else image
+    feeds: Feeds = {"image": image, "image_size": np.array([image.shape[2:]], np.int64)}
+    with planned(bundle, "detector", builder, tmp_path, feeds) as runtime:
+        for _ in range(3):
+            found = runtime.run(feeds)
+        assert runtime.recorded == 1
+    count = int(found["count"][0])
+    assert_same_boxes(found["boxes"][0, :count], found["scores"][0], arrays)
+    boxes = arrays["in/fixed_boxes"]
+    given: Feeds = {name: found[name] for name in ("p2", "p3", "p4", "p5")}
+    given |= {"boxes": boxes, "index": np.zeros(len(boxes), np.int64)}
+    if config.mask is not None:
+        given["classes"] = np.zeros(len(boxes), np.int64)
+    with planned(bundle, "heads", builder, tmp_path, given) as heads, open_runtime(bundle, "heads") as on_processor:
+        looked, wanted = heads.run(given), on_processor.run(given)
+    for name, values in wanted.items():
+        assert_near(torch.from_numpy(looked[name]), torch.from_numpy(values))
+
+
+def test_without_memory_a_plan_is_refused_and_opens_once_there_is_some(builder: PlanBuilder, tmp_path: Path) -> None:
+    bundle, cuda, taken = Store(tmp_path / "store").open("starter-generator"), Cuda(), []
+    feeds = {
+        tensor.name: np.zeros([1 if isinstance(side, str) else side for side in tensor.shape], tensor.dtype)
+        for tensor in bundle.graph("generator").inputs
+    }
+    planned(bundle, "generator", builder, tmp_path / "plans", feeds).close()
+    size = 2**34
+    while size >= 2**16:
+        try:
+            taken.append(cuda.allocate(size))
+        except OutOfMemoryError:
+            size //= 2
+    try:
+        with pytest.raises(OutOfMemoryError):
+            planned(bundle, "generator", builder, tmp_path / "plans", feeds)
+    finally:
+        for memory in taken:
+            memory.free()
+    with planned(bundle, "generator", builder, tmp_path / "plans", feeds) as runtime:
+        assert np.isfinite(runtime.run(feeds)["output"]).all()
+
+
+def test_no_copy_from_the_gpu_is_a_frame_or_a_picture_of_one(
+    builder: PlanBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del builder
+    monkeypatch.setenv("STANDIN_HOME", str(tmp_path))
+    list(gpu_gains.plans(1))
+    sizes: list[int] = []
+    download = Stream.download
+
+    def counted(self: Stream, target: int, source: int, size: int) -> None:
+        sizes.append(size)
+        download(self, target, source, size)
+
+    monkeypatch.setattr(Stream, "download", counted)
+    with Anonymizer.open("starter", device="tensorrt") as anonymizer:
+        made = list(anonymizer.iterate(itertools.islice(VideoSource(WALKERS), 10)))
+    assert [item.withheld for item in made] == [None] * 10
+    assert sum(item.generated for item in made) > 10
+    height, width = made[0].image.shape[:2]
+    assert sizes
+    for plane in (height * width, 3 * 288 * 512):
+        assert not any(size % plane == 0 for size in sizes)
