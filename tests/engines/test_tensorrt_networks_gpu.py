@@ -24,7 +24,7 @@ from stream.anonymizer import Anonymizer
 from stream.demo import WALKERS
 from stream.sources.video import VideoSource
 from tests.export.detector_cases import all_cases, config_of, normalised
-from tests.export.networks import assert_near
+from tests.export.networks import assert_near, assert_near_in_half
 from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, rgb
 from tests.export.test_generators import CASES, GRAPHS, export_case
 from tests.parity import ParityCase
@@ -69,7 +69,7 @@ def test_generators_give_what_they_give_on_the_processor(
         for _ in range(3):
             made = torch.from_numpy(runtime.run(feeds)["output"])
         assert runtime.recorded == 1
-    assert_near(made, wanted, 2e-2 if graph.endswith("_fp16") else 1e-3)
+    (assert_near_in_half if graph.endswith("_fp16") else assert_near)(made, wanted)
 
 
 @pytest.mark.parametrize("case", all_cases("in/image_bgr"), ids=lambda case: case.name)
