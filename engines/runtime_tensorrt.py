@@ -149,6 +149,8 @@ class TensorrtRuntime(Runtime):
             self._runtime.engine_host_code_allowed = True
         self._sayings.clear()
         engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None and self._sayings.is_memory:
+            raise OutOfMemoryError(f"TensorRT has no memory to load {plan.path}: {self._sayings.text}")
         if engine is None:
             raise RuntimeUnavailableError(
                 f"TensorRT cannot load {plan.path}: {self._sayings.text}; run: standin engines build, with --force"

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _MOST: Final = 32
 #: Runs of a shape after which it counts as one that comes again: a recording costs as much as some runs do.
 _COMES_AGAIN: Final = 2
+#: Further ones before it is recorded where there was no memory for it.
+_LATER: Final = 100
 
 
 class Prepared:
@@ -67,6 +69,8 @@ class Contexts:
         self._prepared: OrderedDict[tuple[tuple[str, Shape], ...], Prepared] = OrderedDict()
         self._cuda = cuda
         self._scratch: DeviceMemory | None = None
+        #: Whether there was no memory for a recording before: said aloud once.
+        self._lacked = False
 
     def reserve(self, inputs: Mapping[str, Shape], names: list[str]) -> dict[str, Shape]:
         """Makes room for intermediate results for the largest shapes, and tells the outputs' shapes for them.
@@ -179,9 +183,12 @@ class Contexts:
         try:
             prepared.graph = self._stream.capture(lambda: self._enqueue(prepared))
         except OutOfMemoryError as error:
-            # There may be memory again when the shape has come as often once more.
-            prepared.runs = 0
-            log.warning("%s is not recorded as a CUDA graph for now: %s", self._what, error)
+            # There may be memory again in a while.
+            prepared.runs = _COMES_AGAIN - _LATER
+            log.log(
+                logging.INFO if self._lacked else logging.WARNING, "%s is not recorded for now: %s", self._what, error
+            )
+            self._lacked = True
         except RuntimeFailedError as error:
             # Never tried again: what cannot be recorded once cannot be recorded.
             self.capturable = False

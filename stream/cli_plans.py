@@ -188,7 +188,7 @@ def _adopt(bundle: Bundle, wish: Wish, file: Path) -> None:
 
     if len(wish.graphs) != 1:
         raise UsageError(f"--plan {file} needs the graph that it was built from; give one --graph")
-    (graph,) = wish.graphs
+    (graph,) = wish.chosen(bundle)
     taken = adopt_plan(bundle, graph, file, wish.options(graph), plans_folder(bundle, home()))
     _print(f"{graph}: {taken.path}")
 

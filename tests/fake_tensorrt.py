@@ -27,6 +27,7 @@ class FakeTensorrt:
         parse_error: why no ONNX file can be read, None if all can.
         start_error: why neither builders nor runtimes can be made, None if they can.
         build_error: why no plan can be built, None if all can.
+        load_error: why no plan can be loaded, None if all can.
         run_error: why no run succeeds, None if all do.
         run_rows: rows from which on a run is out of memory.
         context_bytes: for intermediate results, for each row.
@@ -39,6 +40,7 @@ class FakeTensorrt:
     version: str = "10.16.1.11"
     parse_error: str | None = None
     build_error: str | None = None
+    load_error: str | None = None
     start_error: str | None = None
     run_error: str | None = None
     run_rows: int = 10**6

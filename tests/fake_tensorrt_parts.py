@@ -218,6 +218,8 @@ class _Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         assert self.world.plugins, "plugins were not registered"
+        if self.world.load_error is not None:
+            return _fail(self, self.world.load_error)
         head, _, model = bytes(serialized_engine).removeprefix(_MAGIC).partition(b"\n")
         try:
             known = json.loads(head) if serialized_engine.startswith(_MAGIC) else None

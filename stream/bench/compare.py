@@ -10,8 +10,9 @@ from engines.errors import UsageError
 from stream.bench.records import Case, Figures, Record, Spread
 from stream.bench.text import BUSY, Figure, figures
 
-#: Runs from which on their range says something of the noise.
+#: Runs from which on their range says something of the noise, and says it surely.
 _KNOWN_FROM: Final = 3
+_SURE_FROM: Final = 10
 
 Verdict = Literal["better", "worse", "within the noise", "noise unknown"]
 
@@ -26,8 +27,8 @@ class Comparison:
         before: of the first.
         after: of the second.
         ratio: second over first, None where the first is 0.
-        verdict: `within the noise` unless the runs of both are further apart than those of either among themselves,
-            `noise unknown` where one of them has fewer than three runs.
+        verdict: `within the noise` where the runs of both overlap, or are fewer than ten and no further apart than
+            those of either among themselves; `noise unknown` where one of them has fewer than three runs.
     """
 
     case: Case
@@ -120,9 +121,10 @@ def verdict(before: Spread, after: Spread, *, better: str) -> Verdict:
     """
     if min(before.runs, after.runs) < _KNOWN_FROM:
         return "noise unknown"
-    # Ranges of a few runs lie side by side by chance often enough (of three and three, one pair in ten).
     apart = max(after.lowest - before.highest, before.lowest - after.highest)
-    if apart <= max(before.highest - before.lowest, after.highest - after.lowest):
+    # Ranges of a few runs lie side by side by chance often enough: of three and three, one pair in ten.
+    few = min(before.runs, after.runs) < _SURE_FROM
+    if apart <= (max(before.highest - before.lowest, after.highest - after.lowest) if few else 0):
         return "within the noise"
     return "better" if (after.median > before.median) == (better == "higher") else "worse"
 

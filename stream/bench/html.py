@@ -280,9 +280,9 @@ def _engines(found: Figures) -> Iterable[Markup]:
 
 def _content(found: Figures) -> Sequence[tuple[str, str]]:
     seen = found.content
-    people = f"{tick(seen.persons)} persons and {tick(seen.faces)} faces"
+    persons, faces, replaced = (tick(round(count, 2)) for count in (seen.persons, seen.faces, seen.generated))
     return (
-        ("in a frame", f"{people} found, {number(seen.generated)} replaced by stand-ins, on average"),
+        ("in a frame", f"{persons} persons and {faces} faces found, {replaced} replaced by stand-ins, on average"),
         ("withheld", f"{seen.withheld} frames{': ' if seen.reasons else ''}{'; '.join(seen.reasons)}"),
         ("ran on", ", ".join(f"{graph}: {short(provider)}" for graph, provider in found.providers.items())),
         *((f"bundle {b.name}", f"{b.weights} (sha256 of its manifest {b.digest[:12]})") for b in found.bundles),

@@ -65,6 +65,16 @@ def test_memory_is_taken_once_and_given_back(machine: FakeMachine) -> None:
         runtime.run(feeds(1))
 
 
+def test_no_memory_for_the_weights_is_an_error_of_its_own(machine: FakeMachine) -> None:
+    machine.build()
+    machine.tensorrt.load_error = "Error Code 2: OutOfMemory (requested size was 2133349)"
+    with pytest.raises(OutOfMemoryError, match="no memory to load"):
+        machine.runtime()
+    machine.tensorrt.load_error = "Error Code 4: unsupported"
+    with pytest.raises(RuntimeUnavailableError, match="engines build, with --force"):
+        machine.runtime()
+
+
 def test_closing_does_not_fail_where_the_gpu_is_lost(machine: FakeMachine) -> None:
     runtime = machine.runtime()
     for _ in range(2):

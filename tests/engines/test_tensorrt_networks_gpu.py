@@ -21,6 +21,7 @@ from engines.runtime import open_runtime
 from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store
 from stream.anonymizer import Anonymizer
+from stream.config import AnonymizerSettings, make_settings
 from stream.demo import WALKERS
 from stream.sources.video import VideoSource
 from tests.export.detector_cases import all_cases, config_of, normalised
@@ -134,7 +135,8 @@ def test_no_copy_from_the_gpu_is_a_frame_or_a_picture_of_one(
         download(self, target, source, size)
 
     monkeypatch.setattr(Stream, "download", counted)
-    with Anonymizer.open("starter", device="tensorrt") as anonymizer:
+    settings = make_settings(AnonymizerSettings, {"preset": "starter", "device": "tensorrt"})
+    with Anonymizer.from_settings(settings, offline=True) as anonymizer:
         made = list(anonymizer.iterate(itertools.islice(VideoSource(WALKERS), 10)))
     assert [item.withheld for item in made] == [None] * 10
     assert sum(item.generated for item in made) > 10

@@ -28,8 +28,6 @@ _ASKED = ("--seeded", "--precision", "fp16", "--batch", "8", "--persons", "4", "
 def measured(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Both presets at full size with random weights, which are as fast: 4 persons in 1080p, and batches of 8."""
     pytest.importorskip("torch", reason="seeded networks are made with the extra export")
-    if gpu != "cuda":
-        pytest.skip("the figures are those of the CUDA provider: seeded networks have no plans")
     folder = tmp_path_factory.mktemp("bench")
     # The one network that is not made with random weights.
     write_one_stage(folder / "home" / "bundles" / "centerface", FACES, name="centerface")

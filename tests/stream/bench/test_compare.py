@@ -25,6 +25,8 @@ def records(before: float, after: float, **changes: object) -> tuple[Record, Rec
         (spread(10), spread(10), "lower", "within the noise"),
         # Side by side, but no further apart than the runs of each.
         (spread(10), spread(12.5), "higher", "within the noise"),
+        (spread(10, runs=10), spread(12.5, runs=10), "higher", "better"),
+        (spread(10, runs=10), spread(11, runs=10), "higher", "within the noise"),
         (spread(10), spread(30, runs=1), "higher", "noise unknown"),
         (spread(10), spread(30, runs=2), "higher", "noise unknown"),
         (spread(10, runs=1), spread(30), "higher", "noise unknown"),

@@ -79,7 +79,7 @@ def test_what_makes_figures_doubtful_is_said() -> None:
         "busy",
         "2 of 4 cores",
         "governor",
-        "one run",
+        "fewer than 3 runs",
         "9 frames",
         "put into",
         "7 frames were withheld",
