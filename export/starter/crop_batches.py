@@ -22,7 +22,7 @@ Labels = NDArray[np.int16]
 _Made = TypeVar("_Made")
 
 #: Radius of SG-GAN's dilation in pixels, of a body of so many.
-_RADIUS, _BODY = 8, 256**2
+RADIUS, BODY = 8, 256**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def planes_of(labels: Labels, near: NDArray[np.int16], config: AugmentConfig, dr
     if draw.random() < config.jitter:
         chosen = draw.integers(0, near.shape[1], labels.shape)
         vertices = np.where(body, near[vertices, chosen], 0).astype(np.int64)
-    radius = _RADIUS * math.sqrt(np.count_nonzero(own) / _BODY) * draw.uniform(*config.dilation)
+    radius = RADIUS * math.sqrt(np.count_nonzero(own) / BODY) * draw.uniform(*config.dilation)
     # However the surface errs, what shows of the person is unknown.
     unknown = grown(own | body, max(1, math.ceil(radius)))
     if draw.random() < config.box:

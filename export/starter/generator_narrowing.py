@@ -1,13 +1,16 @@
 """A narrower generator that learns to give what a bundle's gives: faster, with the same tables for the same z.
 
 The wide network answers every question, so that nothing has to be judged (Hinton et al. 2015; for generators, Li et al.
-2020): crops of people as they come at run time, any z, and the pixels that it generates there. f_w stays as it is. A
-track keeps its look when the one bundle takes the other's place, and only the graph that runs in every frame changes.
+2020): crops of people as they come at run time, any z, and the pixels that it generates there. It is told more than the
+narrow one: its mask is no larger than it has to be, where masks at run time hide far more than the body. What lies
+between both is background, which the narrow one learns to continue. f_w stays as it is. A track keeps its look when the
+one bundle takes the other's place, and only the graph that runs in every frame changes.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -30,8 +33,17 @@ from export.models.surface import SurfaceSpec, SurfaceUnet, downsampled
 from export.models.tables import TableModulation, plan_tables
 from export.starter import generator_losses as losses
 from export.starter.coarse_surface import nearest_of, vertices_of
-from export.starter.crop_batches import Ahead, AugmentConfig, make_batch, nearest_vertices
-from export.starter.crops import CropSet
+from export.starter.crop_batches import (
+    BODY,
+    RADIUS,
+    Ahead,
+    AugmentConfig,
+    Bools,
+    grown,
+    make_batch,
+    nearest_vertices,
+)
+from export.starter.crops import OTHERS, CropSet
 from export.starter.generator_network import draw_weights
 from export.starter.generator_slim import read_wide, slim, widths_of
 from export.starter.training import Average, Budget, Progress, State, cosine, train
@@ -48,7 +60,7 @@ class NarrowConfig:
 
     Attributes:
         widths: channels of each level, finest first; as many levels as the wide one has, none wider.
-        augment: how crops differ from what the renderer knows.
+        augment: how crops differ from what the renderer knows, as the narrow network sees them.
         truncation: least and largest of the z that are asked for.
         gradient: how much differences between neighbouring pixels count, beside the pixels' own.
         batch: crops in a step.
@@ -61,7 +73,7 @@ class NarrowConfig:
     """
 
     widths: tuple[int, ...] = (16, 16, 48, 64)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(dilation=(0.5, 8.0), box=0.15))
     truncation: tuple[float, float] = (0.4, 1.0)
     gradient: float = 1.0
     batch: int = 16
@@ -74,7 +86,7 @@ class NarrowConfig:
 
 
 class Answered(NamedTuple):
-    """Crops, and what the wide network generates in them.
+    """Crops as the narrow network sees them, and what it should make of them.
 
     Attributes:
         image: (N,3,H,W) in [-1,1].
@@ -82,6 +94,7 @@ class Answered(NamedTuple):
         embedding: (N,D,H,W), 0 outside the body.
         rows: (N,W,H,W), each pixel's row of its table, with `w_channels` channels.
         answer: (N,3,H,W), what is to be generated.
+        counts: (N,1,H,W), 1 where it is: unknown pixels but those of other people, of whom nobody knows anything.
     """
 
     image: Tensor
@@ -89,6 +102,7 @@ class Answered(NamedTuple):
     embedding: Tensor
     rows: Tensor
     answer: Tensor
+    counts: Tensor
 
     def to(self, device: torch.device | str) -> Answered:
         """The same on another device."""
@@ -136,26 +150,38 @@ class WideGenerator:
         tables = np.stack(
             [self._mapping.run({"z": z[i], "truncation": truncation[i]})["table_0"] for i in range(count)]
         )
+        labels = np.stack([self._crops.labels[i] for i in chosen])
         body, known = made.body[:, 0].numpy() > 0, made.mask[:, 0].numpy() > 0
+        told = np.stack([~_hidden(label, own) for label, own in zip(labels, body, strict=True)])
         vertex = self._vertex[made.vertices.numpy()]
         embedding = np.where(body[..., None], self._embeddings[vertex], np.float32(0)).transpose(0, 3, 1, 2)
-        row = np.where(body, vertex, np.where(known, self.spec.vertices, self.spec.vertices + 1))
         feeds = {
             "image": made.image.numpy(),
-            "mask": made.mask.numpy(),
+            "mask": told[:, None].astype(np.float32),
             "embedding": np.ascontiguousarray(embedding),
-            "vertices": row,
+            "vertices": self._rows(body, told, vertex),
             "slot": np.arange(count),
             "table_0": tables,
         }
-        rows = tables[np.arange(count)[:, None, None], row].transpose(0, 3, 1, 2)
-        answer = self._generator.run(feeds)["output"]
-        return Answered(made.image, made.mask, *(torch.from_numpy(part) for part in (feeds["embedding"], rows, answer)))
+        rows = tables[np.arange(count)[:, None, None], self._rows(body, known, vertex)].transpose(0, 3, 1, 2)
+        counts = (~known & ~(told & (labels == OTHERS)))[:, None].astype(np.float32)
+        parts = feeds["embedding"], rows, self._generator.run(feeds)["output"], counts
+        return Answered(made.image, made.mask, *(torch.from_numpy(part) for part in parts))
+
+    def _rows(self, body: Bools, known: Bools, vertex: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which row of a table each pixel takes."""
+        return np.where(body, vertex, np.where(known, self.spec.vertices, self.spec.vertices + 1))
 
     def close(self) -> None:
         """Releases the runtimes."""
         self._mapping.close()
         self._generator.close()
+
+
+def _hidden(labels: NDArray[np.int16], body: Bools) -> Bools:
+    """What the wide network is to generate: the person, wherever the body is thought to be, and SG-GAN's dilation."""
+    own = labels >= 0
+    return grown(own | body, max(1, math.ceil(RADIUS * math.sqrt(np.count_nonzero(own) / BODY))))
 
 
 def spec_of(bundle: Bundle, wide: Mapping[str, Tensor]) -> SurfaceSpec:
@@ -254,9 +280,8 @@ class NarrowingTask:
             group["lr"] = self.config.rate * cosine(done)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.bfloat16):
             made = generate(self.network, crops).float()
-        unknown = 1 - crops.mask
-        near = losses.reconstruction_loss(made, crops.answer, unknown)
-        edges = losses.gradient_loss(made, crops.answer, unknown)
+        near = losses.reconstruction_loss(made, crops.answer, crops.counts)
+        edges = losses.gradient_loss(made, crops.answer, crops.counts)
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(near + self.config.gradient * edges)
         self._optimiser.step()
@@ -365,7 +390,7 @@ def write_narrow(
     rows = example["table_0"][example["slot"][:, None, None], example["vertices"]].transpose(0, 3, 1, 2)
     image, mask, embedding = graphs.tensors(example, "image", "mask", "embedding")
     with torch.no_grad(), new_bundle_folder(output) as work:
-        crops = Answered(image, mask, embedding, torch.from_numpy(rows), image)
+        crops = Answered(image, mask, embedding, torch.from_numpy(rows), image, 1 - mask)
         expected = {"output": generate(network, crops).numpy()}
         modulation = TableModulation(network)
         del network.style_net

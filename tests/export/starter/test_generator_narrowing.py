@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError, UsageError
 from engines.runtime import open_runtime
-from export.starter.crops import CropSet
+from export.starter.crop_batches import PLAIN
+from export.starter.crops import BACKGROUND, OTHERS, CropSet
 from export.starter.generator_narrowing import NarrowConfig, NarrowingTask, WideGenerator, narrow_generator
 from export.starter.training import Budget, load_checkpoint
 from tests.export.starter.made_people import NETWORK, SIZE, crops, surface
@@ -40,7 +42,7 @@ def test_the_narrow_network_comes_nearer_to_the_wide_one(bundle: Bundle, people:
     task.close()
     wide.close()
     first, last = (sum(line["difference"] for line in part) / 10 for part in (figures[:10], figures[-10:]))
-    assert last < 0.7 * first
+    assert last < 0.85 * first
 
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone(bundle: Bundle, people: CropSet) -> None:
@@ -51,10 +53,27 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone(bundle: Bundle, people
         wide.close()
     assert all((one == other).all() for one, other in zip(made[0], made[1], strict=True))
     assert (made[0].answer != made[2].answer).any()
-    # What is known is not the network's, and everything else is.
-    known = made[0].mask.expand(-1, 3, -1, -1) > 0
-    assert (made[0].answer[known] == made[0].image[known]).all()
-    assert (made[0].answer[~known] != made[0].image[~known]).float().mean() > 0.9
+
+
+def test_the_answer_is_the_wide_networks_person_before_the_true_background(bundle: Bundle, people: CropSet) -> None:
+    hiding = replace(CONFIG, augment=replace(PLAIN, dilation=(20.0, 20.0)))
+    wide = WideGenerator(bundle, surface().canonical, people, hiding, seed=1)
+    made, drawn = wide.batch(3), np.random.default_rng((1, 1, 3)).integers(0, len(people), CONFIG.batch)
+    wide.close()
+    labels = torch.from_numpy(np.stack([people.labels[i] for i in drawn]))[:, None]
+    same = (made.answer == made.image).all(dim=1, keepdim=True)
+    # Nothing of the person is left, though the narrow network is not told of it by its larger mask.
+    assert not same[labels >= 0].any()
+    assert (made.mask[labels >= 0] == 0).all()
+    # Where its mask hides background, that is what it should continue.
+    hidden = (made.mask == 0) & (labels == BACKGROUND)
+    assert same[hidden].float().mean() > 0.5
+    assert (made.counts[hidden] == 1).all()
+    # Other people whom it cannot know do not count, unless the wide network had to do without them as well.
+    others = (made.mask == 0) & (labels == OTHERS)
+    assert others.any()
+    assert ((made.counts[others] == 0) == same[others]).all()
+    assert (made.counts[made.mask > 0] == 0).all()
 
 
 def test_the_bundle_has_the_wide_ones_tables_and_a_smaller_graph(

@@ -54,7 +54,7 @@ def answers(bundle: Bundle, network: SurfaceUnet) -> tuple[np.ndarray, np.ndarra
     rows = feeds["table_0"][feeds["slot"][:, None, None], feeds["vertices"]].transpose(0, 3, 1, 2)
     image, mask, embedding = graphs.tensors(example, "image", "mask", "embedding")
     with torch.no_grad():
-        made = generate(network, Answered(image, mask, embedding, torch.from_numpy(rows), image))
+        made = generate(network, Answered(image, mask, embedding, torch.from_numpy(rows), image, 1 - mask))
     return expected, made.numpy()
 
 
