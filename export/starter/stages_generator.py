@@ -22,9 +22,10 @@ from export.starter.body import load_body
 from export.starter.crop_batches import PLAIN, make_batch, nearest_vertices
 from export.starter.crops import CropSet, Size, open_crops, write_crops
 from export.starter.detector_training import load_detector
+from export.starter.generator_answers import NarrowConfig
 from export.starter.generator_export import BUNDLE_NAME, export_starter, read_generator
 from export.starter.generator_losses import LossConfig
-from export.starter.generator_narrowing import NarrowConfig, narrow_generator
+from export.starter.generator_narrowing import narrow_generator
 from export.starter.generator_network import LARGE, NetworkConfig, generate
 from export.starter.generator_sheets import draw_sheet, pick_poses, write_sheet
 from export.starter.generator_training import BodySurface, TrainingConfig, train_generator

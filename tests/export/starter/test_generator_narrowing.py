@@ -14,7 +14,8 @@ from engines.errors import CheckpointError, UsageError
 from engines.runtime import open_runtime
 from export.starter.crop_batches import PLAIN
 from export.starter.crops import BACKGROUND, OTHERS, CropSet
-from export.starter.generator_narrowing import NarrowConfig, NarrowingTask, WideGenerator, narrow_generator
+from export.starter.generator_answers import NarrowConfig, WideGenerator
+from export.starter.generator_narrowing import NarrowingTask, narrow_generator
 from export.starter.training import Budget, load_checkpoint
 from tests.export.starter.made_people import NETWORK, SIZE, crops, surface
 from tests.export.starter.narrow_people import trained_bundle

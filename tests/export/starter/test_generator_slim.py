@@ -14,7 +14,7 @@ from engines.errors import CheckpointError
 from engines.runtime import open_runtime
 from export import graphs
 from export.models.surface import SurfaceUnet
-from export.starter.generator_narrowing import Answered, generate, spec_of, with_widths
+from export.starter.generator_answers import Answered, generate, spec_of, with_widths
 from export.starter.generator_network import draw_weights
 from export.starter.generator_slim import read_wide, slim, widths_of
 from tests.export.starter.made_people import NETWORK
