@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import loop_clip, save
 from benchmarks.engine_process import measure_shared
 from engines.errors import RuntimeUnavailableError, StandinError
-from engines.manifest import Graph, Tensor
+from engines.manifest import Graph
 from engines.plan_build import PlanBuilder
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range, dimension_ranges, input_shapes
@@ -44,6 +43,7 @@ from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store, home
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.bench.encode import FileEncoder
+from stream.bench.engines import example_feeds
 from stream.bench.frames import clip_info
 from stream.bench.machine import Gpu
 from stream.config import RunSettings, make_settings
@@ -82,35 +82,22 @@ def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: round(statistics.median(values), 4) for name, values in times.items()}
 
 
-def recorded(graph: str, sizes: Mapping[str, int], rounds: int, open_plan: Callable[[bool], TensorrtRuntime]) -> Row:
+def recorded(graph: str, feeds: Mapping[str, Any], rounds: int, open_plan: Callable[[bool], TensorrtRuntime]) -> Row:
     """A plan with its runs recorded as CUDA graphs, and without.
 
     Args:
         graph: what it is called in the result.
-        sizes: of the free sides of its inputs.
+        feeds: of each run.
         rounds: timed runs of each.
         open_plan: gives the plan's runtime, which records or does not.
     """
     with open_plan(True) as with_graphs, open_plan(False) as without:
-        feeds = _feeds(with_graphs.inputs, sizes)
         ways = {"recorded_ms": with_graphs, "enqueued_ms": without}
-        found = in_turns({name: partial(runtime.run, feeds) for name, runtime in ways.items()}, rounds)
+        found = in_turns({name: partial(runtime.run, dict(feeds)) for name, runtime in ways.items()}, rounds)
         # Where recording fails, both ways are the same one, and a gain would be noise.
         was_recorded = with_graphs.recorded > 0
     gain = _ratio(found["enqueued_ms"], found["recorded_ms"]) if was_recorded else None
     return {"what": "CUDA graphs", "graph": graph, "recorded": was_recorded, **found, "gain": gain}
-
-
-def _feeds(inputs: Iterable[Tensor], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Something for each input. What it holds does not change how long a run takes; sizes of pictures are true."""
-    draw, feeds = np.random.default_rng(0), {}
-    for tensor in inputs:
-        shape = tuple(sizes[side] if isinstance(side, str) else side for side in tensor.shape)
-        values = draw.uniform(0.1, 0.9, shape) if np.dtype(tensor.dtype).kind == "f" else np.zeros(shape)
-        if tensor.name == "image_size":
-            values[:] = sizes["h"], sizes["w"]
-        feeds[tensor.name] = values.astype(tensor.dtype)
-    return feeds
 
 
 def _ratio(one: float, other: float) -> float:
@@ -133,7 +120,11 @@ def plans(rounds: int) -> Iterator[Row]:
             plan = builder.build(bundle, graph, shapes, BuildOptions("fp32"), plans_folder(bundle, home())).plan
             built[name, graph] = plan, declared
     for (name, graph), sizes in GRAPHS.items():
-        yield recorded(f"{name} {graph}", sizes, rounds, partial(_opened, *built[name, graph]))
+        plan, declared = built[name, graph]
+        feeds = example_feeds(declared, sizes)
+        if "image_size" in feeds:
+            feeds["image_size"][:] = sizes["h"], sizes["w"]
+        yield recorded(f"{name} {graph}", feeds, rounds, partial(_opened, plan, declared))
 
 
 def _sides(declared: Graph) -> set[str]:
@@ -204,7 +195,10 @@ def side_by_side(device: Device, frames: int) -> Row:
 
 def _in_turn(clip: Path, settings: RunSettings) -> float:
     """Frames per second where a frame is encoded before the next one is decoded."""
-    with closing(VideoSource(clip)) as source, Anonymizer.from_settings(settings, offline=True) as anonymizer:
+    with (
+        contextlib.closing(VideoSource(clip)) as source,
+        Anonymizer.from_settings(settings, offline=True) as anonymizer,
+    ):
         anonymizer.prepare(source.info.width, source.info.height)
         encoder = FileEncoder(source.info, settings.device)
         began, count = time.perf_counter(), 0

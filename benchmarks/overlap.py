@@ -12,29 +12,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import loop_clip, save
 from stream.config import RunSettings
 from stream.run import run
-
-
-def measure(clip: Path, frames: int, settings: RunSettings) -> dict[str, Any]:
-    """A run on a clip that is repeated until it has so many frames: wall time, and what each stage worked."""
-    with tempfile.TemporaryDirectory() as name:
-        looped = loop_clip(clip, Path(name) / f"looped{clip.suffix}", frames)
-        summary = run(looped, Path(name) / "out.mp4", settings).summary
-    slowest = max(summary.busy, key=lambda stage: summary.busy[stage])
-    return {
-        "clip": clip.name,
-        "frames": summary.frames,
-        "seconds": round(summary.seconds, 3),
-        "stage_seconds": {stage: round(busy, 3) for stage, busy in summary.busy.items()},
-        "slowest": slowest,
-        "wall_over_slowest": round(summary.seconds / summary.busy[slowest], 4),
-        "sum_over_wall": round(sum(summary.busy.values()) / summary.seconds, 4),
-    }
 
 
 def main() -> None:
@@ -44,7 +26,19 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    result = measure(options.clip, options.frames, RunSettings(preset="faces", threads=1))
+    with tempfile.TemporaryDirectory() as name:
+        looped = loop_clip(options.clip, Path(name) / f"looped{options.clip.suffix}", options.frames)
+        summary = run(looped, Path(name) / "out.mp4", RunSettings(preset="faces", threads=1)).summary
+    slowest = max(summary.busy, key=lambda stage: summary.busy[stage])
+    result = {
+        "clip": options.clip.name,
+        "frames": summary.frames,
+        "seconds": round(summary.seconds, 3),
+        "stage_seconds": {stage: round(busy, 3) for stage, busy in summary.busy.items()},
+        "slowest": slowest,
+        "wall_over_slowest": round(summary.seconds / summary.busy[slowest], 4),
+        "sum_over_wall": round(sum(summary.busy.values()) / summary.seconds, 4),
+    }
     print(result)
     print(save("overlap", result))
 

@@ -152,6 +152,10 @@ class Modulation(nn.Module):
         """The same from the w of every pixel, (N, w_channels, H, W); outside the body it is not looked at."""
         body = 1 - mask - border
         x = self.global_mask(torch.cat([pixels * body, mask, border, body], dim=1))
+        return self.of_layers(x)
+
+    def of_layers(self, x: Tensor) -> list[Tensor]:
+        """The last step: from what `global_mask` gives, (N, w_channels, H, W), to gamma of each decoder layer."""
         pyramid = downsampled(x, len(self.spec.decoder))
         return [layer(pyramid[-1 - i // 2]) for i, layer in enumerate(self.dec_layers)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from torch import Tensor
 from engines.bundle import Bundle
 from engines.errors import CheckpointError, UsageError
 from engines.runtime import open_runtime
-from export.models.surface import SurfaceSpec, SurfaceUnet, downsampled
+from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.tables import plan_tables
 from export.starter.coarse_surface import nearest_of, vertices_of
 from export.starter.crop_batches import (
@@ -29,6 +28,7 @@ from export.starter.crop_batches import (
     nearest_vertices,
 )
 from export.starter.crops import OTHERS, CropSet
+from export.starter.generator_network import levels_of
 from export.starter.generator_slim import read_wide, widths_of
 
 Floats = NDArray[np.float32]
@@ -193,14 +193,11 @@ def spec_of(bundle: Bundle, wide: Mapping[str, Tensor]) -> SurfaceSpec:
 
 def with_widths(spec: SurfaceSpec, widths: tuple[int, ...]) -> SurfaceSpec:
     """The same with other channels."""
-    down = (*itertools.pairwise(widths), (widths[-1], widths[-1]))
-    return replace(spec, encoder=down, decoder=tuple((wide, narrow) for narrow, wide in reversed(down)))
+    encoder, decoder = levels_of(widths)
+    return replace(spec, encoder=encoder, decoder=decoder)
 
 
 def generate(network: SurfaceUnet, crops: Answered) -> Tensor:
     """What a network that is not folded makes of crops: (N,3,H,W), known pixels as given."""
-    style = network.style_net
-    pyramid = downsampled(crops.rows, len(network.spec.decoder))
-    gammas = [layer(pyramid[-1 - number // 2]) for number, layer in enumerate(style.dec_layers)]
-    made: Tensor = network(crops.image, crops.mask, crops.embedding, gammas)
+    made: Tensor = network(crops.image, crops.mask, crops.embedding, network.style_net.of_layers(crops.rows))
     return made

@@ -25,7 +25,7 @@ from export.starter.crop_batches import Ahead
 from export.starter.crops import CropSet
 from export.starter.generator_answers import NarrowConfig, WideGenerator, generate, with_widths
 from export.starter.generator_narrow_bundle import write_narrow
-from export.starter.generator_network import draw_weights
+from export.starter.generator_network import draw_weights, prepared
 from export.starter.generator_slim import slim
 from export.starter.training import Average, Budget, Progress, State, cosine, train
 
@@ -43,9 +43,8 @@ class NarrowingTask:
 
     def __init__(self, config: NarrowConfig, wide: WideGenerator, *, device: torch.device | str = "cpu") -> None:
         self.config = config
-        self.network = narrow_network(config, wide)
         self._device = torch.device(device)
-        self.network.to(self._device)
+        self.network = prepared(narrow_network(config, wide), self._device)
         self.average = Average(self.network, 0.5 ** (config.batch / config.half_life))
         self._optimiser = torch.optim.Adam(
             [values for name, values in self.network.named_parameters() if "E_map" not in name],
@@ -118,9 +117,6 @@ def narrow_network(config: NarrowConfig, wide: WideGenerator) -> SurfaceUnet:
     network = SurfaceUnet(with_widths(wide.spec, config.widths))
     draw_weights(network)
     slim(network, wide.weights)
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
 
 

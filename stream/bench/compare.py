@@ -8,10 +8,9 @@ from typing import Any, Final, Literal
 
 from engines.errors import UsageError
 from stream.bench.records import Case, Figures, Record, Spread
-from stream.bench.text import BUSY, Figure, figures
+from stream.bench.text import BUSY, KNOWN_FROM, Figure, figures
 
-#: Runs from which on their range says something of the noise, and says it surely.
-_KNOWN_FROM: Final = 3
+#: Runs from which on their range says surely what is noise.
 _SURE_FROM: Final = 10
 
 Verdict = Literal["better", "worse", "within the noise", "noise unknown"]
@@ -119,7 +118,7 @@ def verdict(before: Spread, after: Spread, *, better: str) -> Verdict:
         after: of the second.
         better: `higher` or `lower`.
     """
-    if min(before.runs, after.runs) < _KNOWN_FROM:
+    if min(before.runs, after.runs) < KNOWN_FROM:
         return "noise unknown"
     apart = max(after.lowest - before.highest, before.lowest - after.highest)
     # Ranges of a few runs lie side by side by chance often enough: of three and three, one pair in ten.

@@ -61,15 +61,12 @@ class FileEncoder:
         picture.pts, picture.time_base = round(item.frame.pts * item.frame.time_base / self._clock), self._clock
         return picture
 
-    def encode_picture(self, picture: av.VideoFrame) -> int:
-        """As `encode`, for one that is in the encoder's format."""
-        return self._encode(picture)
-
     def flush(self) -> int:
         """How many bytes the encoder still held."""
-        return self._encode(None)
+        return self.encode_picture(None)
 
-    def _encode(self, picture: av.VideoFrame | None) -> int:
+    def encode_picture(self, picture: av.VideoFrame | None) -> int:
+        """As `encode`, for one that is in the encoder's format; None for the end."""
         try:
             return sum(packet.size for packet in self._context.encode(picture))
         except av.error.FFmpegError as error:

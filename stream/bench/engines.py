@@ -339,12 +339,12 @@ def _repeats(function: Callable[[], object]) -> Iterator[int]:
             return
 
 
-def example_feeds(graph: Graph, batch: int) -> dict[str, Array]:
+def example_feeds(graph: Graph, batch: int | Mapping[str, int]) -> dict[str, Array]:
     """Inputs that a graph takes; what they hold does not change how long it takes.
 
     Args:
         graph: as declared.
-        batch: for every dimension that has no number.
+        batch: for every dimension that has no number, or for each by its name.
 
     Raises:
         BundleError: an input is of a type that no generator has.
@@ -352,7 +352,9 @@ def example_feeds(graph: Graph, batch: int) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
     for tensor in graph.inputs:
-        shape = tuple(side if isinstance(side, int) else batch for side in tensor.shape)
+        shape = tuple(
+            side if isinstance(side, int) else batch if isinstance(batch, int) else batch[side] for side in tensor.shape
+        )
         dtype = np.dtype(tensor.dtype)
         if dtype.kind == "f":
             feeds[tensor.name] = rng.uniform(0.1, 0.9, shape).astype(dtype)

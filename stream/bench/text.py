@@ -17,8 +17,8 @@ SEEDED: Final = "seeded-random-weights"
 BUSY: Final = 0.25
 #: Frames of which one in twenty is a single one.
 _FEW: Final = 40
-#: Runs of a kind from which on something is known of the noise; see `stream.bench.compare`.
-_KNOWN_FROM: Final = 3
+#: Runs of a kind from which on their range says something of the noise.
+KNOWN_FROM: Final = 3
 Better = Literal["higher", "lower"]
 
 
@@ -156,8 +156,8 @@ def _of_machine(record: Record) -> Iterator[str]:
 
 
 def _of_runs(record: Record) -> Iterator[str]:
-    if record.settings.runs < _KNOWN_FROM:
-        yield f"There were fewer than {_KNOWN_FROM} runs of each kind, so that nothing is known of the noise."
+    if record.settings.runs < KNOWN_FROM:
+        yield f"There were fewer than {KNOWN_FROM} runs of each kind, so that nothing is known of the noise."
     if few := [found.flat_out.frames for _, found in record.measured if found.flat_out.frames < _FEW]:
         yield (
             f"There were runs of {min(few)} frames only, so that p95 and p99 are about those of the slowest frame. "

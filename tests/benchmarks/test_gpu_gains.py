@@ -12,6 +12,7 @@ from benchmarks import gpu_gains
 from engines.cuda import Cuda
 from engines.errors import DeviceMissingError
 from engines.runtime_tensorrt import TensorrtRuntime
+from stream.bench.engines import example_feeds
 from tests.engines.onnx_fakes import FakeOnnxRuntime
 from tests.engines.tensorrt_machines import FakeMachine, tiny_machine
 from tests.fake_cuda import FakeGpu, fake_cudart
@@ -35,7 +36,7 @@ def measured(machine: FakeMachine, opened: list[TensorrtRuntime]) -> dict[str, A
         opened.append(machine.runtime(recorded=record))
         return opened[-1]
 
-    return gpu_gains.recorded("tiny", {"N": 2, "w": 3}, 3, open_plan)
+    return gpu_gains.recorded("tiny", example_feeds(machine.graph, {"N": 2, "w": 3}), 3, open_plan)
 
 
 def test_a_plan_is_timed_as_recorded_and_as_not(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import torch
 from benchmarks import gpu_gains
 from engines.bundle import Bundle
 from engines.cuda import Cuda, Stream
-from engines.errors import OutOfMemoryError, RuntimeUnavailableError
+from engines.errors import OutOfMemoryError
 from engines.plan_build import PlanBuilder
 from engines.plan_serialize import BuildOptions
-from engines.plan_shapes import Range, dimension_ranges, input_shapes
+from engines.plan_shapes import Range
 from engines.runtime import open_runtime
 from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store
@@ -24,38 +24,30 @@ from stream.anonymizer import Anonymizer
 from stream.config import AnonymizerSettings, make_settings
 from stream.demo import WALKERS
 from stream.sources.video import VideoSource
-from tests.export.detector_cases import all_cases, config_of, normalised
+from tests.engines.test_tensorrt_gpu import FULL, builder, planned
+from tests.export.detector_cases import all_cases
 from tests.export.networks import assert_near, assert_near_in_half
-from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, rgb
+from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, feeds_of, heads_feeds_of
 from tests.export.test_generators import CASES, GRAPHS, export_case
 from tests.parity import ParityCase
 
 # A plan of a full-size detector takes many minutes to build.
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-__all__ = ["exported"]
+__all__ = ["builder", "exported"]
 
 Feeds = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def builder() -> PlanBuilder:
-    try:
-        return PlanBuilder()
-    except RuntimeUnavailableError as error:
-        pytest.skip(str(error))
-
-
-def planned(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, feeds: Feeds) -> TensorrtRuntime:
+def planned_for(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, feeds: Feeds) -> TensorrtRuntime:
     """A plan for just these inputs."""
     declared = bundle.graph(graph)
     sides = itertools.chain.from_iterable(
         zip(tensor.shape, feeds[tensor.name].shape, strict=True) for tensor in declared.inputs
     )
     given = {word: Range(side, side, side) for word, side in sides if isinstance(word, str)}
-    shapes = input_shapes(declared, dimension_ranges(bundle.manifest, declared, given=given))
-    options = BuildOptions("fp16" if graph.endswith("_fp16") else "fp32")
-    return TensorrtRuntime(builder.build(bundle, graph, shapes, options, folder).plan, declared)
+    options = BuildOptions("fp16") if graph.endswith("_fp16") else FULL
+    return planned(bundle, graph, builder, folder, options, **given)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -66,7 +58,7 @@ def test_generators_give_what_they_give_on_the_processor(
     found = export_case(case, tmp_path)
     feeds = found.feeds(graph)
     wanted = found.image("generator", found.feeds("generator"), "cpu")
-    with planned(found.bundle, graph, builder, tmp_path / "plans", feeds) as runtime:
+    with planned_for(found.bundle, graph, builder, tmp_path / "plans", feeds) as runtime:
         for _ in range(3):
             made = torch.from_numpy(runtime.run(feeds)["output"])
         assert runtime.recorded == 1
@@ -77,22 +69,15 @@ def test_generators_give_what_they_give_on_the_processor(
 def test_detectors_find_what_the_published_code_finds(
     case: ParityCase, exported: Exporter, builder: PlanBuilder, tmp_path: Path
 ) -> None:
-    bundle, arrays, config = exported(case), case.arrays, config_of(case)
-    image = normalised(arrays["in/image_bgr"], config)
-    image = rgb(image) if config.input_format == "BGR" else image
-    feeds: Feeds = {"image": image, "image_size": np.array([image.shape[2:]], np.int64)}
-    with planned(bundle, "detector", builder, tmp_path, feeds) as runtime:
+    bundle, arrays, feeds = exported(case), case.arrays, feeds_of(case)
+    with planned_for(bundle, "detector", builder, tmp_path, feeds) as runtime:
         for _ in range(3):
             found = runtime.run(feeds)
         assert runtime.recorded == 1
     count = int(found["count"][0])
     assert_same_boxes(found["boxes"][0, :count], found["scores"][0], arrays)
-    boxes = arrays["in/fixed_boxes"]
-    given: Feeds = {name: found[name] for name in ("p2", "p3", "p4", "p5")}
-    given |= {"boxes": boxes, "index": np.zeros(len(boxes), np.int64)}
-    if config.mask is not None:
-        given["classes"] = np.zeros(len(boxes), np.int64)
-    with planned(bundle, "heads", builder, tmp_path, given) as heads, open_runtime(bundle, "heads") as on_processor:
+    given = heads_feeds_of(case, found)
+    with planned_for(bundle, "heads", builder, tmp_path, given) as heads, open_runtime(bundle, "heads") as on_processor:
         looked, wanted = heads.run(given), on_processor.run(given)
     for name, values in wanted.items():
         assert_near(torch.from_numpy(looked[name]), torch.from_numpy(values))
@@ -104,7 +89,7 @@ def test_without_memory_a_plan_is_refused_and_opens_once_there_is_some(builder: 
         tensor.name: np.zeros([1 if isinstance(side, str) else side for side in tensor.shape], tensor.dtype)
         for tensor in bundle.graph("generator").inputs
     }
-    planned(bundle, "generator", builder, tmp_path / "plans", feeds).close()
+    planned_for(bundle, "generator", builder, tmp_path / "plans", feeds).close()
     size = 2**34
     while size >= 2**16:
         try:
@@ -113,11 +98,11 @@ def test_without_memory_a_plan_is_refused_and_opens_once_there_is_some(builder: 
             size //= 2
     try:
         with pytest.raises(OutOfMemoryError):
-            planned(bundle, "generator", builder, tmp_path / "plans", feeds)
+            planned_for(bundle, "generator", builder, tmp_path / "plans", feeds)
     finally:
         for memory in taken:
             memory.free()
-    with planned(bundle, "generator", builder, tmp_path / "plans", feeds) as runtime:
+    with planned_for(bundle, "generator", builder, tmp_path / "plans", feeds) as runtime:
         assert np.isfinite(runtime.run(feeds)["output"]).all()
 
 

@@ -60,6 +60,24 @@ def rgb(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(image[:, ::-1])
 
 
+def feeds_of(case: ParityCase) -> dict[str, NDArray[Any]]:
+    """The detector's inputs: the case's picture as its network takes it."""
+    config = config_of(case)
+    image = normalised(case.arrays["in/image_bgr"], config)
+    image = rgb(image) if config.input_format == "BGR" else image
+    return {"image": image, "image_size": np.array([image.shape[2:]], np.int64)}
+
+
+def heads_feeds_of(case: ParityCase, found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The heads' inputs: features that the detector found, and the case's boxes."""
+    boxes = case.arrays["in/fixed_boxes"]
+    given: dict[str, NDArray[Any]] = {name: found[name] for name in ("p2", "p3", "p4", "p5")}
+    given |= {"boxes": boxes, "index": np.zeros(len(boxes), np.int64)}
+    if config_of(case).mask is not None:
+        given["classes"] = np.zeros(len(boxes), np.int64)
+    return given
+
+
 def assert_same_boxes(
     found: NDArray[Any], scores: NDArray[Any], arrays: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -82,25 +100,17 @@ def assert_same_boxes(
 )
 def test_an_exported_detector_finds_what_the_published_code_finds(case: ParityCase, exported: Exporter) -> None:
     bundle, arrays = exported(case), case.arrays
-    config = config_of(case)
-    image = normalised(arrays["in/image_bgr"], config)
-    image = rgb(image) if config.input_format == "BGR" else image
-    size = np.array([image.shape[2:]], np.int64)
-    found = run(bundle, "detector", {"image": image, "image_size": size})
+    found = run(bundle, "detector", feeds_of(case))
     for level in range(2, 6):
         published = arrays[f"out/p{level}_lattice4"]
         features = found[f"p{level}"]
         assert_close(features[:, :: features.shape[1] // published.shape[1], ::4, ::4], published)
     count = int(found["count"][0])
     assert_same_boxes(found["boxes"][0, :count], found["scores"][0], arrays)
-    boxes = arrays["in/fixed_boxes"]
-    given: dict[str, NDArray[Any]] = {name: found[name] for name in ("p2", "p3", "p4", "p5")}
-    given |= {"boxes": boxes, "index": np.zeros(len(boxes), np.int64)}
-    if config.mask is not None:
-        masks = run(bundle, "heads", given | {"classes": np.zeros(len(boxes), np.int64)})["masks"]
-        assert_close(masks, 1 / (1 + np.exp(-arrays["out/fixed_mask_logits_class0"])))
+    made = run(bundle, "heads", heads_feeds_of(case, found))
+    if config_of(case).mask is not None:
+        assert_close(made["masks"], 1 / (1 + np.exp(-arrays["out/fixed_mask_logits_class0"])))
     else:
-        made = run(bundle, "heads", given)
         assert_close(made["coarse_segm"][:, :, ::2, ::2], arrays["out/fixed_coarse_segm_lattice2"])
         assert_close(made["embedding"][:, :, ::4, ::4], arrays["out/fixed_embedding_lattice4"])
         assert_close(bundle.array("vertex_embeddings")[::97], arrays["out/embed_map_every97"])

@@ -20,10 +20,16 @@ from tests.export.detector_cases import (
     assert_close,
     config_of,
     detector_cases,
-    normalised,
 )
 from tests.export.models.test_dsfd import DSFD, assert_published, image_of, load, plan_of
-from tests.export.test_detectors_parity import Exporter, assert_same_boxes, assert_whole_frame, exported, rgb
+from tests.export.test_detectors_parity import (
+    Exporter,
+    assert_same_boxes,
+    assert_whole_frame,
+    exported,
+    feeds_of,
+    heads_feeds_of,
+)
 from tests.parity import ParityCase, parity_cases
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -40,24 +46,18 @@ def run(bundle: Bundle, graph: str, device: Device, feeds: Arrays) -> Arrays:
 
 @pytest.mark.parametrize("case", all_cases("in/image_bgr"), ids=lambda case: case.name)
 def test_a_detector_finds_what_the_published_code_finds(case: ParityCase, exported: Exporter, device: Device) -> None:
-    bundle, arrays, config = exported(case), case.arrays, config_of(case)
-    image = normalised(arrays["in/image_bgr"], config)
-    image = rgb(image) if config.input_format == "BGR" else image
-    found = run(bundle, "detector", device, {"image": image, "image_size": np.array([image.shape[2:]], np.int64)})
+    bundle, arrays = exported(case), case.arrays
+    found = run(bundle, "detector", device, feeds_of(case))
     for level in range(2, 6):
         published = arrays[f"out/p{level}_lattice4"]
         features = found[f"p{level}"]
         assert_close(features[:, :: features.shape[1] // published.shape[1], ::4, ::4], published)
     count = int(found["count"][0])
     assert_same_boxes(found["boxes"][0, :count], found["scores"][0], arrays)
-    boxes = arrays["in/fixed_boxes"]
-    given: Arrays = {name: found[name] for name in ("p2", "p3", "p4", "p5")}
-    given |= {"boxes": boxes, "index": np.zeros(len(boxes), np.int64)}
-    if config.mask is not None:
-        masks = run(bundle, "heads", device, given | {"classes": np.zeros(len(boxes), np.int64)})["masks"]
-        assert_close(masks, 1 / (1 + np.exp(-arrays["out/fixed_mask_logits_class0"])))
+    made = run(bundle, "heads", device, heads_feeds_of(case, found))
+    if config_of(case).mask is not None:
+        assert_close(made["masks"], 1 / (1 + np.exp(-arrays["out/fixed_mask_logits_class0"])))
     else:
-        made = run(bundle, "heads", device, given)
         assert_close(made["coarse_segm"][:, :, ::2, ::2], arrays["out/fixed_coarse_segm_lattice2"])
         assert_close(made["embedding"][:, :, ::4, ::4], arrays["out/fixed_embedding_lattice4"])
 
