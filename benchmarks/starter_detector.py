@@ -27,6 +27,7 @@ from export.starter.samples import Scene
 from export.starter.scenes import SceneSettings
 from stream import geometry, resample
 from stream.config import AnonymizerSettings
+from stream.detectors.graphs import detector_graph
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.outline import BodySurface
@@ -261,7 +262,8 @@ def _partner(box: npt.NDArray[np.float32], people: Sequence[Visible]) -> Visible
 def open_lowest(bundle: Bundle, settings: AnonymizerSettings) -> TwoStageDetector:
     """The detector as a run opens it, but giving all that the bundle gives."""
     opened = [
-        open_runtime(bundle, graph, device=settings.device, threads=settings.threads) for graph in ("detector", "heads")
+        open_runtime(bundle, graph, device=settings.device, threads=settings.threads)
+        for graph in (detector_graph(bundle, settings.device, settings.detector_precision), "heads")
     ]
     return TwoStageDetector(bundle, opened[0], opened[1], longest=settings.detect_size, threshold=0.0)
 

@@ -163,6 +163,26 @@ class Parity(_Part):
     cases: int = Field(ge=1)
 
 
+class Quantized(_Part):
+    """A graph whose convolutions are of 8-bit integers, against the one in floating point that it was made of.
+
+    Attributes:
+        source: The graph in floating point.
+        pictures: On which both were compared; other ones than those that ranges were taken from.
+        sure: What the source gave with this score or a higher one had to be found again,
+        threshold: with this score or a higher one.
+        regions: How many these were.
+        found: The part of them that were: of the same class, with half in common (IoU) at least.
+    """
+
+    source: str
+    pictures: int = Field(ge=1)
+    sure: float = Field(ge=0, le=1)
+    threshold: float = Field(ge=0, le=1)
+    regions: int = Field(ge=1)
+    found: float = Field(ge=0, le=1)
+
+
 class ManifestDraft(_Part):
     """Everything in a manifest except the hashes, which `engines.bundle.write_bundle` adds."""
 
@@ -183,6 +203,8 @@ class ManifestDraft(_Part):
     generation: Generation | None = None
     #: Of detectors with heads; others need none.
     detection: Detection | None = None
+    #: Graphs in 8-bit integers, by name; for processors.
+    quantized: dict[str, Quantized] = {}
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> ManifestDraft:
@@ -195,6 +217,12 @@ class ManifestDraft(_Part):
         for result in self.parity:
             if result.graph not in self.graphs:
                 raise ValueError(f"parity names the graph {result.graph!r}, which is not in graphs")
+        for key, measured in self.quantized.items():
+            if not {key, measured.source} <= self.graphs.keys():
+                raise ValueError(f"quantized names {key!r} of {measured.source!r}, which are not both in graphs")
+            here, source = self.graphs[key], self.graphs[measured.source]
+            if (here.inputs, here.outputs) != (source.inputs, source.outputs):
+                raise ValueError(f"graph {key!r} takes or gives something else than {measured.source!r}")
         for key, graph in self.graphs.items():
             for tensors in (graph.inputs, graph.outputs):
                 names = [tensor.name for tensor in tensors]

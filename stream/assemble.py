@@ -25,6 +25,7 @@ from stream.detections import Detectors
 from stream.detectors.base import Detector
 from stream.detectors.cached import CachedDetector
 from stream.detectors.ensemble import Ensemble
+from stream.detectors.graphs import detector_graph
 from stream.detectors.pictures import open_pictures
 from stream.detectors.single_stage import SingleStageDetector, fixed_size
 from stream.detectors.two_stage import TwoStageDetector
@@ -223,7 +224,7 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
     with contextlib.ExitStack() as stack:
         opened = []
         for bundle in bundles.detectors:
-            opened.append(_open_detector(bundle, settings, threads))
+            opened.append(open_one(bundle, settings, threads))
             stack.callback(opened[-1].close)
         detector: Detector = Ensemble(opened) if len(opened) > 1 else opened[0]
         if settings.detections is not None:
@@ -234,14 +235,18 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
         return detector
 
 
-def _open_detector(bundle: Bundle, settings: AnonymizerSettings, threads: int | None) -> Detector:
+def open_one(
+    bundle: Bundle, settings: AnonymizerSettings, threads: int | None
+) -> SingleStageDetector | TwoStageDetector:
+    """One bundle's detector; see `open_detector`."""
     with contextlib.ExitStack() as stack:
-        names = ("detector",) if bundle.manifest.detection is None else ("detector", "heads")
+        first_name = detector_graph(bundle, settings.device, settings.detector_precision)
+        names = (first_name,) if bundle.manifest.detection is None else (first_name, "heads")
         opened = functools.partial(
             open_runtime, device=settings.device, server=settings.engine_server, timeout=settings.deadline
         )
         first, *heads = [stack.enter_context(opened(bundle, name, threads=threads)) for name in names]
-        detector: Detector
+        detector: SingleStageDetector | TwoStageDetector
         if heads:
             pictures = open_pictures(bundle.manifest.normalisation, fixed_size(bundle), _memory_of(settings))
             stack.callback(pictures.close)

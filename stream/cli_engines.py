@@ -1,4 +1,4 @@
-"""`standin engines`: list, pull, import, inspect and verify bundles, and build TensorRT plans of them."""
+"""`standin engines`: list, pull, import, inspect and verify bundles, build TensorRT plans of them, quantize them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from engines.built_in import built_in
 from engines.bundle import Bundle
 from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError
-from engines.manifest import Generation, Parity
+from engines.manifest import Generation, Parity, Quantized
 from engines.store import Store, home
 from stream.cli_plans import build_command, prune_command
+from stream.cli_quantize import quantize_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command("build")(build_command)
 app.command("prune")(prune_command)
+app.command("quantize")(quantize_command)
 
 _Which = Annotated[
     str, typer.Argument(metavar="PATH_OR_NAME", help="A bundle's folder, or the name of an installed bundle.")
@@ -201,6 +203,7 @@ def _tables(bundle: Bundle, built_in: bool) -> list[Table]:
     ]
     if manifest.generation is not None:
         about += _generation(manifest.generation)
+    about += [(f"{name} against {made.source}", _quantized(made)) for name, made in manifest.quantized.items()]
     tables = [_table(f"Bundle {manifest.name}", ("field", "value"), about)]
     for name, graph in manifest.graphs.items():
         rows = [
@@ -232,6 +235,13 @@ def _generation(generation: Generation) -> list[tuple[str, str]]:
         ("largest activation", "not recorded" if loudest is None else f"{loudest.largest:.3g} in {loudest.layer}"),
         ("unexpected tensors", _some(generation.unexpected)),
     ]
+
+
+def _quantized(made: Quantized) -> str:
+    return (
+        f"{100 * made.found:.2f} % of {made.regions} regions with a score from {made.sure:g} are found again with one "
+        f"from {made.threshold:g}, in {made.pictures} pictures"
+    )
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

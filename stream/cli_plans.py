@@ -82,7 +82,11 @@ class Wish:
             BundleError: There is no such graph.
             UsageError: None of them has a dimension whose numbers are given.
         """
-        chosen = self.graphs or tuple(bundle.manifest.graphs)
+        quantized = bundle.manifest.quantized
+        # Integers as ONNX Runtime's processor has them: TensorRT takes other ones, and floating point is at hand.
+        chosen = self.graphs or tuple(name for name in bundle.manifest.graphs if name not in quantized)
+        if integers := [name for name in chosen if name in quantized]:
+            raise UsageError(f"--graph {integers[0]}: integers are for processors; leave it out")
         words = {word for graph in chosen for tensor in bundle.graph(graph).inputs for word in tensor.shape}
         for name, _ in self.dimensions:
             if name not in words:

@@ -17,6 +17,7 @@ from engines.runtime import Device
 from stream import logs
 from stream.address import input_address, output_address
 from stream.config import Backend, Classical, OnFailure, RunSettings, Treatment, WhenLost, make_settings, read_config
+from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision
 from stream.logs import LogFormat
 from stream.pace import WhenSlow
@@ -127,6 +128,13 @@ def run_command(
         Path | None, typer.Option(help="Socket of a process that runs the engines. (default: this process)")
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help=f"Of generators. {_default('precision')}")] = None,
+    detector_precision: Annotated[
+        DetectorPrecision | None,
+        typer.Option(
+            help="Of detectors; auto: 8-bit integers on a CPU where a bundle has them. "
+            f"{_default('detector_precision')}"
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="For the engines. (default: one per core)")] = None,
     hold: Annotated[
         int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from engines.errors import UsageError
 from engines.runtime import Device
+from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision
 from stream.pace import WhenSlow
 from stream.presets import CLASSICAL_PRESET, DEFAULT_PRESET, did_you_mean, find_preset
@@ -65,6 +66,7 @@ class AnonymizerSettings(BaseModel):
         device: where they run; never changed silently.
         engine_server: socket of the process that runs the engines (`standin serve` starts one); None for this process.
         precision: of generators.
+        detector_precision: of detectors.
         threads: for the engines, None for one per core.
         face: how faces are covered; `keep` leaves them raw.
         person: how persons are covered, None for as faces are.
@@ -105,6 +107,7 @@ class AnonymizerSettings(BaseModel):
     device: Device = "cpu"
     engine_server: Path | None = None
     precision: Precision = "fp32"
+    detector_precision: DetectorPrecision = "auto"
     threads: int | None = Field(default=None, ge=1)
     face: Treatment = "blur"
     person: Treatment | None = None

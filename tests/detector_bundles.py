@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from engines.bundle import Bundle, write_bundle
-from engines.manifest import ArrayFile, Detection, Graph, ManifestDraft, Normalisation, Provenance, Tensor
+from engines.manifest import (
+    ArrayFile,
+    Detection,
+    Graph,
+    ManifestDraft,
+    Normalisation,
+    Provenance,
+    Quantized,
+    Tensor,
+)
 from tests.generator_bundles import Build, tensor, vertex_embeddings, write_surface, write_unet
 
 #: Boxes as shares of the picture's width and height, x0, y0, x1, y1.
@@ -104,6 +113,21 @@ def write_one_stage(folder: Path, places: Sequence[Place], *, name: str = "tiny"
     """A detector in one graph that finds the same in every picture."""
     detector, graph = _detector(places, None, None, 0.0, ("h", "w"))
     return write_bundle(folder, _draft(name, (kind,), {"detector": graph}), {"detector.onnx": detector})
+
+
+def with_integers(bundle: Bundle, folder: Path) -> Bundle:
+    """The same bundle, whose detector comes a second time under the name of one in integers."""
+    manifest = bundle.manifest
+    again = bundle.graph("detector").model_copy(update={"file": "detector_int8.onnx"})
+    fields = manifest.model_dump(exclude={"files"}) | {
+        "graphs": manifest.graphs | {"detector_int8": again},
+        "quantized": {
+            "detector_int8": Quantized(source="detector", pictures=9, sure=0.5, threshold=0.3, regions=70, found=1.0)
+        },
+    }
+    files: dict[str, bytes | Path] = {name: bundle.file(name) for name in manifest.files}
+    files["detector_int8.onnx"] = bundle.file("detector.onnx")
+    return write_bundle(folder, ManifestDraft.model_validate(fields), files)
 
 
 def install_presets(home: Path) -> None:

@@ -27,6 +27,7 @@ from stream.config import AnonymizerSettings
 from stream.cores import frames_painted_at_once, share_cores
 from stream.detectors.base import Detector
 from stream.detectors.ensemble import Ensemble
+from stream.detectors.graphs import detector_graph
 from stream.detectors.pictures import open_pictures
 from stream.detectors.single_stage import SingleStageDetector, fixed_size
 from stream.detectors.two_stage import TwoStageDetector
@@ -228,7 +229,7 @@ def opened_eyes(
 
         detectors: list[Detector] = []
         for bundle in bundles.detectors:
-            first = enter(bundle, "detector")
+            first = enter(bundle, detector_graph(bundle, settings.device, settings.detector_precision))
             size, threshold = settings.detect_size, settings.threshold
             if bundle.manifest.detection is None:
                 detectors.append(SingleStageDetector(bundle, first, longest=size, threshold=threshold))

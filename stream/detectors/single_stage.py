@@ -78,20 +78,25 @@ class SingleStageDetector:
         """Release the runtime."""
         self._runtime.close()
 
+    def inputs(self, frame: Frame) -> dict[str, Any]:
+        """What the network takes of a frame at its first look."""
+        return self._fed(self._view(frame, self._longest))
+
     def _look(self, frame: Frame, longest: int) -> Regions:
+        view = self._view(frame, longest)
+        return self._regions(self._runtime.run(self._fed(view)), view, frame)
+
+    def _view(self, frame: Frame, longest: int) -> View:
         normal = self._normalisation
-        view = make_view(
+        return make_view(
             frame, longest=longest, multiple=normal.multiple, size=self._size, stretch=normal.fit == "stretch"
         )
-        return self._regions(self._run(view), view, frame)
 
-    def _run(self, view: View) -> dict[str, Any]:
-        return self._runtime.run(
-            {
-                "image": view.blob(self._normalisation.mean, self._normalisation.std),
-                "image_size": np.array([[view.height, view.width]], np.int64),
-            }
-        )
+    def _fed(self, view: View) -> dict[str, Any]:
+        return {
+            "image": view.blob(self._normalisation.mean, self._normalisation.std),
+            "image_size": np.array([[view.height, view.width]], np.int64),
+        }
 
     def _regions(self, out: dict[str, Any], view: View, frame: Frame) -> Regions:
         count = int(out["count"][0])

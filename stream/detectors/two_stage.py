@@ -113,6 +113,10 @@ class TwoStageDetector:
         regions.kinds[:] = kinds
         return regions
 
+    def inputs(self, frame: Frame) -> Arrays:
+        """What the graph `detector` takes of a frame."""
+        return self._fed(frame, self._shown(frame))
+
     def reset(self) -> None:
         """Nothing to forget: every frame is looked at by itself."""
 
@@ -138,12 +142,14 @@ class TwoStageDetector:
         self._heads.close()
 
     def _find(self, frame: Frame, shown: Shown) -> Arrays:
-        feeds = {
+        # Features are hundreds of megabytes a frame, which the heads take where they are.
+        return dict(self._detector.run(self._fed(frame, shown), keep=self._kept_there))
+
+    def _fed(self, frame: Frame, shown: Shown) -> Arrays:
+        return {
             "image": self._pictures.make(frame, shown),
             "image_size": np.array([[shown.height, shown.width]], np.int64),
         }
-        # Features are hundreds of megabytes a frame, which the heads take where they are.
-        return dict(self._detector.run(feeds, keep=self._kept_there))
 
     def _shown(self, frame: Frame) -> Shown:
         def scale(height: float, width: float) -> float:

@@ -18,11 +18,11 @@ from stream.address import Place, input_address, output_address, redacted
 NAME_PATTERN: Final = r"^[a-z0-9_-]{1,64}$"
 #: Values that name no file.
 _PLAIN: Final = frozenset({
-    "backend", "blur_radius", "cells", "codec", "connect_timeout", "crf", "deadline", "detect_size", "device",
-    "fallback", "hold", "join_faces", "latency_budget", "lookahead", "margin", "mask_colour", "mask_frames",
-    "mask_margin", "on_failure", "precision", "preset", "read_timeout", "reconnect_attempts", "report_rotate",
-    "retain", "rtsp_transport", "seed", "segment", "shape", "show_regions", "sink_timeout", "speed", "spool", "threads",
-    "threshold", "truncation", "video_stream", "when_lost", "when_slow",
+    "backend", "blur_radius", "cells", "codec", "connect_timeout", "crf", "deadline", "detect_size",
+    "detector_precision", "device", "fallback", "hold", "join_faces", "latency_budget", "lookahead", "margin",
+    "mask_colour", "mask_frames", "mask_margin", "on_failure", "precision", "preset", "read_timeout",
+    "reconnect_attempts", "report_rotate", "retain", "rtsp_transport", "seed", "segment", "shape", "show_regions",
+    "sink_timeout", "speed", "spool", "threads", "threshold", "truncation", "video_stream", "when_lost", "when_slow",
 })  # fmt: skip
 #: How regions are covered; not whether.
 _TREATMENTS: Final = frozenset({"face", "person", "plate"})

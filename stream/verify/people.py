@@ -125,6 +125,8 @@ class Lookout:
             detect_size=settings.detect_size,
             device=settings.device,
             threads=settings.threads,
+            # Whoever judges looks as exactly as can be.
+            detector_precision="fp32",
         )
         labels = {label for bundle in bundles for label in bundle.manifest.kinds}
         self.kinds = settings.kinds or tuple(kind for kind in KINDS if kind.label in labels)

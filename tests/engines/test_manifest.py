@@ -71,6 +71,29 @@ def test_a_wrong_field_is_named_in_one_line(changes: dict[str, Any], field: str)
     assert field in message(json.dumps(fields(**changes)))
 
 
+def quantized(**changes: Any) -> dict[str, Any]:
+    """Two graphs of one shape, the second of which is the first in integers."""
+    made = fields()
+    measured = {"source": "detector", "pictures": 9, "sure": 0.5, "threshold": 0.3, "regions": 70, "found": 1.0}
+    made["graphs"] |= {"small": made["graphs"]["detector"] | {"file": "small.onnx"}}
+    made["files"] |= {"small.onnx": "b" * 64}
+    return made | {"quantized": {"small": measured | changes}}
+
+
+def test_what_integers_cost_is_kept() -> None:
+    made = parse_manifest(json.dumps(quantized(found=0.99)))
+    assert (made.quantized["small"].source, made.quantized["small"].found) == ("detector", 0.99)
+
+
+def test_integers_stand_for_a_graph_that_is_there_and_looks_the_same() -> None:
+    assert "'small' of 'heads', which are not both in graphs" in message(json.dumps(quantized(source="heads")))
+    assert "found" in message(json.dumps(quantized(found=1.5)))
+    other = quantized()
+    small = other["graphs"]["small"]
+    other["graphs"]["small"] = small | {"outputs": [small["outputs"][0] | {"shape": ["N", 3]}]}
+    assert "graph 'small' takes or gives something else than 'detector'" in message(json.dumps(other))
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -27,7 +27,14 @@ from stream.frame import Frame
 from stream.outline import Outline
 from stream.regions import Kind, Regions
 from tests.compose import posed
-from tests.detector_bundles import install_presets, write_one_stage, write_starter, write_two_stage
+from tests.detector_bundles import (
+    FACES,
+    install_presets,
+    with_integers,
+    write_one_stage,
+    write_starter,
+    write_two_stage,
+)
 from tests.engines.helpers import open_on_cpu
 from tests.generator_bundles import some, vertex_embeddings, write_surface, write_unet
 
@@ -162,6 +169,25 @@ def test_all_detectors_look(store: Store) -> None:
     outlines = [outline for i in range(len(regions)) if (outline := regions.outline(i)) is not None]
     assert len(outlines) == 3
     assert sum(outline.surface is not None for outline in outlines) == 2
+    detector.close()
+
+
+@pytest.mark.parametrize(("precision", "graph"), [("auto", "detector_int8"), ("fp32", "detector")])
+def test_a_detector_s_integers_run_unless_that_is_not_wanted(
+    precision: str, graph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def noted(bundle: Bundle, graph: str = "detector", **options: Any) -> Runtime:
+        opened.append(graph)
+        return open_runtime(bundle, graph, **options)
+
+    monkeypatch.setattr(assemble, "open_runtime", noted)
+    both = with_integers(write_one_stage(tmp_path / "plain", FACES), tmp_path / "both")
+    settings = chosen(preset="faces", detector_precision=precision)
+    detector = open_detector(Bundles((both,), {}), settings, 1)
+    assert opened == [graph]
+    assert len(detector.detect(Frame(np.zeros((90, 120, 3), np.uint8)))) == len(FACES)
     detector.close()
 
 

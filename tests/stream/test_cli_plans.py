@@ -16,6 +16,7 @@ from engines.store import Store
 from stream.cli_engines import app
 from stream.cli_export import export_command
 from stream.cli_plans import Wish, build_plans, terminable
+from tests.detector_bundles import FACES, with_integers, write_one_stage
 from tests.engines.tensorrt_machines import FakeMachine, tiny_machine
 from tests.generator_bundles import write_unet
 
@@ -283,3 +284,10 @@ def test_being_told_to_end_is_like_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt), terminable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_integers_are_for_processors_and_get_no_plan(tmp_path: Path) -> None:
+    both = with_integers(write_one_stage(tmp_path / "plain", FACES), tmp_path / "both")
+    assert Wish().chosen(both) == ("detector",)
+    with pytest.raises(UsageError, match="--graph detector_int8: integers are for processors"):
+        Wish(("detector_int8",)).chosen(both)

@@ -115,6 +115,17 @@ def test_the_network_gets_the_normalised_padded_picture_and_its_size(bundle: Bun
     assert image[0, :, 0, 0].tolist() == [20.0, 20.0, 40.0]
 
 
+def test_inputs_are_what_the_network_gets(bundle: Bundle) -> None:
+    runtime = _Canned([], [])
+    detector = _detector(bundle, runtime, longest=64)
+    inputs = detector.inputs(_frame())
+    assert runtime.runs == 0
+    detector.detect(_frame())
+    assert inputs.keys() == runtime.feeds.keys()
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(array, runtime.feeds[name])
+
+
 def test_preparing_runs_on_flat_frames_of_the_size_to_come(bundle: Bundle) -> None:
     runtime = _Canned([], [])
     _detector(bundle, runtime).prepare(100, 60, parallel=3)

@@ -67,6 +67,16 @@ def test_the_picture_is_resized_by_its_shorter_side_and_padded_with_zero_after_n
     assert image[0, :, 0, 0].tolist() == pytest.approx([10 / 60, 20 / 50, 30 / 55])
 
 
+def test_inputs_are_what_the_graph_gets(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk()
+    inputs = desk.look.inputs(FRAME)
+    assert desk.detector.runs == 0
+    desk.look.detect(FRAME)
+    assert inputs.keys() == desk.detector.fed[0].keys()
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(array, desk.detector.fed[0][name])
+
+
 def test_a_picture_is_resized_with_an_antialiased_filter_to_whole_levels(open_desk: Callable[..., Desk]) -> None:
     big = Frame(np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8))
     desk = open_desk()

@@ -37,6 +37,7 @@ LESS: Mapping[str, tuple[Any, ...]] = {
     "detections": ("/d.sqlite",),
     "detector": (["centerface"], ["/mine"]),
     "engine": (["centerface=/mine"],),
+    "detector_precision": ("fp32",),
     "engine_server": ("/mine.sock",),
     "face": ("keep", "blur", "realistic"),
     "fallback": ("pixelate",),
