@@ -85,9 +85,10 @@ def quantize_detector(
         progress: is told what is being done.
 
     Raises:
-        UsageError: it is no detector's bundle, has integers already, or the pictures show too little to judge by.
+        UsageError: it is no detector's bundle, has integers already, or there is a picture at most.
         RuntimeUnavailableError: ONNX Runtime is not there.
-        ExportError: the graph cannot be quantized, or too much is lost; nothing is written.
+        ExportError: the graph cannot be quantized, the pictures show too little to judge by, or too much is lost;
+            nothing is written.
     """
     limits, say = limits or Limits(), progress or (lambda _: None)
     import_onnxruntime()
@@ -253,9 +254,9 @@ def _judged(expected: Sequence[_Regions], found: Sequence[_Regions], limits: Lim
         for label in there.classes[sure[~here_too]].tolist():
             lost_by_class[label] += 1
     if regions < limits.fewest:
-        raise UsageError(
+        raise ExportError(
             f"only {regions} regions with a score of {limits.sure} or more in {len(expected)} pictures, "
-            f"expected {limits.fewest}; give more pictures, of what the detector will see"
+            f"expected {limits.fewest}; nothing was written; give more pictures, of what the detector will see"
         )
     if regions - kept > limits.most_lost * regions:
         worst = ", ".join(f"{count} of class {label}" for label, count in sorted(lost_by_class.items()))

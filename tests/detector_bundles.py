@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.bundle import Bundle, write_bundle
+from engines.bundle import Bundle, open_bundle, write_bundle
 from engines.manifest import (
     ArrayFile,
     Detection,
@@ -127,6 +127,17 @@ def with_integers(bundle: Bundle, folder: Path) -> Bundle:
     }
     files: dict[str, bytes | Path] = {name: bundle.file(name) for name in manifest.files}
     files["detector_int8.onnx"] = bundle.file("detector.onnx")
+    return write_bundle(folder, ManifestDraft.model_validate(fields), files)
+
+
+def without_integers(folder: Path) -> Bundle:
+    """The starter set's detector in floating point alone."""
+    starter = open_bundle(Path(__file__).parent.parent / "engines" / "starter" / "starter-detector")
+    manifest = starter.manifest
+    graphs = {name: graph for name, graph in manifest.graphs.items() if name not in manifest.quantized}
+    left_out = {manifest.graphs[name].file for name in manifest.quantized}
+    fields = manifest.model_dump(exclude={"files"}) | {"graphs": graphs, "quantized": {}}
+    files: dict[str, bytes | Path] = {name: starter.file(name) for name in manifest.files if name not in left_out}
     return write_bundle(folder, ManifestDraft.model_validate(fields), files)
 
 

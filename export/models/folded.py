@@ -208,7 +208,7 @@ def _divide_by_deviation(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     mean = x.mean(dim=(2, 3), keepdim=True)
     centred = x - mean
     # Two passes, since the mean of squares less the square of the mean would cancel in a nearly flat channel.
-    factor = plus(centred.square().mean(dim=(2, 3), keepdim=True), 1e-8).rsqrt() * scale.view(1, -1, 1, 1)
+    factor = plus((centred * centred).mean(dim=(2, 3), keepdim=True), 1e-8).rsqrt() * scale.view(1, -1, 1, 1)
     return centred * factor + (mean * factor + bias.view(1, -1, 1, 1))
 
 

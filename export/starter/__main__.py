@@ -256,7 +256,9 @@ def _add_detector(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     detector.set_defaults(run=_detector)
     bundle = commands.add_parser("detector-bundle", help="make the detector's bundle", parents=[_common()])
     bundle.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
-    bundle.add_argument("--scenes", type=Path, metavar="DIR", help="compare network and graphs on these")
+    bundle.add_argument(
+        "--scenes", type=Path, metavar="DIR", help="compare network and graphs on these, and add 8-bit integers"
+    )
     bundle.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as threshold=0.2")
     bundle.set_defaults(run=_detector_bundle)
     evaluate = commands.add_parser("evaluate", help="measure networks on what they have not seen")

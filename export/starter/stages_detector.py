@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from engines.bundle import Bundle
-from engines.errors import RuntimeUnavailableError, UsageError
+from engines.bundle import Bundle, open_bundle
+from engines.errors import ExportError, RuntimeUnavailableError, UsageError
 from export.graphs import Arrays
+from export.quantize import quantize_detector
 from export.starter.body import load_body
 from export.starter.detector import MULTIPLE
 from export.starter.detector_data import PackedScenes, normalised, open_packed, pack_scenes
@@ -31,8 +36,10 @@ from export.starter.training import CHECKPOINT_NAME, Budget
 log = logging.getLogger(__name__)
 
 PACKED_NAME = "packed"
-#: Scenes that an exported detector is compared on.
+#: Scenes that an exported detector is compared on,
 _COMPARED = 2
+#: and those that give the ranges of integers, and are looked at with them.
+_LOOKED_AT = 400
 
 
 def check_device(device: str) -> None:
@@ -129,7 +136,8 @@ def make_detector_bundle(
         checkpoint: of the training.
         output: folder of the bundle, new.
         options: see there.
-        scenes: folder of scenes to compare network and graphs on; made-up pictures without it.
+        scenes: folder of scenes to compare network and graphs on, and to get 8-bit integers from; without it there are
+            made-up pictures, and no integers.
         resume: leave a bundle that is there.
 
     Raises:
@@ -140,9 +148,34 @@ def make_detector_bundle(
     if resume and output.exists():
         log.info("the bundle is there: %s", output)
         return
-    pictures = None if scenes is None else _pictures(scenes)
-    bundle = export_starter_detector(checkpoint, output, options, pictures=pictures, progress=log.info)
+    if scenes is None:
+        bundle = export_starter_detector(checkpoint, output, options, progress=log.info)
+    else:
+        pictures = _stacked([seen(scene.image, None) for scene in itertools.islice(read_scenes(scenes), _COMPARED)])
+        bundle = export_starter_detector(checkpoint, output, options, pictures=pictures, progress=log.info)
+        bundle = add_integers(bundle, scenes, options.view)
     log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
+
+
+def add_integers(bundle: Bundle, scenes: Path, view: tuple[int, int]) -> Bundle:
+    """The bundle with 8-bit integers in its place, or as it is if they lose people.
+
+    Args:
+        bundle: of a detector.
+        scenes: folder of scenes.
+        view: the shorter and the longer side of the pictures that it looks at in pixels.
+    """
+    feeds = [functools.partial(seen, scene.image, view) for scene in itertools.islice(read_scenes(scenes), _LOOKED_AT)]
+    output = bundle.path
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as work:
+        try:
+            made = quantize_detector(bundle, feeds, Path(work) / output.name, progress=log.info)
+        except (ExportError, UsageError) as error:
+            log.warning("no 8-bit integers: %s", error)
+            return bundle
+        output.rename(Path(work) / "float")
+        made.path.rename(output)
+    return open_bundle(output)
 
 
 def megabytes(bundle: Bundle) -> float:
@@ -150,14 +183,26 @@ def megabytes(bundle: Bundle) -> float:
     return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / 1e6
 
 
-def _pictures(scenes: Path) -> Arrays:
-    """The first scenes as the detector takes them."""
-    shown = list(itertools.islice(read_scenes(scenes), _COMPARED))
-    height, width = shown[0].image.shape[:2]
-    image = np.zeros((len(shown), 3, *(-(-side // MULTIPLE) * MULTIPLE for side in (height, width))), np.float32)
-    for number, scene in enumerate(shown):
-        image[number, :, :height, :width] = normalised(scene.image)
-    return {"image": image, "image_size": np.array([[height, width]] * len(shown), np.int64)}
+def seen(picture: npt.NDArray[np.uint8], view: tuple[int, int] | None) -> Arrays:
+    """A picture as the detector takes it.
+
+    Args:
+        picture: (h,w,3), uint8.
+        view: the shorter and the longer side that it is looked at in pixels; None for the picture's own.
+    """
+    if view is not None:
+        height, width = picture.shape[:2]
+        scale = min(view[0] / min(height, width), view[1] / max(height, width))
+        size = max(1, round(scale * width)), max(1, round(scale * height))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    height, width = picture.shape[:2]
+    image = np.zeros((1, 3, *(-(-side // MULTIPLE) * MULTIPLE for side in (height, width))), np.float32)
+    image[0, :, :height, :width] = normalised(picture)
+    return {"image": image, "image_size": np.array([[height, width]], np.int64)}
+
+
+def _stacked(feeds: Sequence[Arrays]) -> Arrays:
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
 def evaluate_detector(

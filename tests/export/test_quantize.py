@@ -178,12 +178,17 @@ def test_a_part_may_be_allowed_to_be_lost(tmp_path: Path) -> None:
         (Limits(most_lost=1.0), "a part of 1.0"),
         (Limits(threshold=0.6), "thresholds of 0.6 and 0.5"),
         (Limits(threshold=0.0), "thresholds of 0.0"),
-        (Limits(fewest=81), "only 80 regions with a score of 0.5 or more in 20 pictures, expected 81"),
     ],
 )
 def test_what_cannot_be_judged_is_a_usage_error(tmp_path: Path, limits: Limits, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         quantize_detector(write(tmp_path / "float"), feeds(), tmp_path / "made", limits)
+    assert not (tmp_path / "made").exists()
+
+
+def test_too_few_regions_are_no_ground_to_judge_by(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"only 80 regions with a score of 0.5 or more in 20 pictures, expected 81"):
+        quantize_detector(write(tmp_path / "float"), feeds(), tmp_path / "made", Limits(fewest=81))
     assert not (tmp_path / "made").exists()
 
 
