@@ -177,7 +177,7 @@ class TableModulation(nn.Module):
         gammas: dict[int, Tensor] = {}
         first = 1 if self.plan.shared else 0
         for layer, table in zip(self.plan.direct, flat[first:], strict=True):
-            gammas[layer] = table[rows].permute(0, 3, 1, 2)
+            gammas[layer] = _rows(table, rows).permute(0, 3, 1, 2)
         if self.plan.shared:
             self._scale_down(rows, flat[0], gammas)
         if self.probe is not None:
@@ -201,7 +201,7 @@ class TableModulation(nn.Module):
             layers = [layer for layer in self.plan.shared if layer // 2 == level]
             if not layers:
                 continue
-            x = table[rows] if x is None else x
+            x = _rows(table, rows) if x is None else x
             product = x @ self.get_buffer(f"weight{level}") + self.get_buffer(f"bias{level}")
             parts = torch.split(product.permute(0, 3, 1, 2), [self.widths[layer] for layer in layers], dim=1)
             gammas.update(zip(layers, parts, strict=True))
@@ -210,6 +210,11 @@ class TableModulation(nn.Module):
         """Products and gathered rows in float16."""
         for name, buffer in list(self.named_buffers()):
             setattr(self, name, buffer.half())
+
+
+def _rows(table: Tensor, which: Tensor) -> Tensor:
+    """Rows of a table, (K,C) and (...) to (...,C): as `table[which]`, but one operator for every runtime."""
+    return functional.embedding(which, table)
 
 
 def _corners(length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,9 +235,13 @@ def _half_of_rows(rows: Tensor, table: Tensor, height: int, width: int) -> Tenso
     top, bottom, down = _corners(height)
     left, right, across = _corners(width)
     down, across = down[:, None, None].to(table.dtype), across[:, None].to(table.dtype)
-    upper, lower = rows[:, top], rows[:, bottom]
-    above = table[upper[:, :, left]] * (1 - across) + table[upper[:, :, right]] * across
-    below = table[lower[:, :, left]] * (1 - across) + table[lower[:, :, right]] * across
+    upper, lower = rows.index_select(1, top), rows.index_select(1, bottom)
+    above = (
+        _rows(table, upper.index_select(2, left)) * (1 - across) + _rows(table, upper.index_select(2, right)) * across
+    )
+    below = (
+        _rows(table, lower.index_select(2, left)) * (1 - across) + _rows(table, lower.index_select(2, right)) * across
+    )
     return above * (1 - down) + below * down
 
 
@@ -241,5 +250,6 @@ def _half_of(x: Tensor, height: int, width: int) -> Tensor:
     top, bottom, down = _corners(height)
     left, right, across = _corners(width)
     down, across = down[:, None, None].to(x.dtype), across[:, None].to(x.dtype)
-    x = x[:, top] * (1 - down) + x[:, bottom] * down
-    return x[:, :, left] * (1 - across) + x[:, :, right] * across
+    # `index_select` is gathered along an axis; an index in brackets is transposed before and after.
+    x = x.index_select(1, top) * (1 - down) + x.index_select(1, bottom) * down
+    return x.index_select(2, left) * (1 - across) + x.index_select(2, right) * across
