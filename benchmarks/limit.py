@@ -149,8 +149,10 @@ def generators(
     runs, missing = generator_runs(list(by_name.values()), device, precision, threads, batches)
     for text in missing:
         Console(stderr=True).print(f"not measured: {text}", markup=False)
+    switched = {run.graph for run in runs if run.tf32 == tf32}
     for run in runs:
-        if run.tf32 in (None, tf32) or run.graph == "mapping":
+        # Half precision knows no TF32, and tables are made without it.
+        if run.tf32 in (None, tf32) or run.graph not in switched:
             bundle = by_name[run.bundle]
             yield Found(run, work_of(bundle, run.graph, example_feeds(bundle.graph(run.graph), run.batch)))
 
@@ -173,6 +175,8 @@ def settings_of(preset: str, arguments: argparse.Namespace) -> AnonymizerSetting
             "preset": preset,
             "device": arguments.device,
             "precision": arguments.precision,
+            # The floors are those of floating point.
+            "detector_precision": "fp32",
             "engine": given,
             "threads": arguments.threads,
         },

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import limit
 from benchmarks.limit import Found, all_found, row_of
 from benchmarks.rates import Rates
+from engines.bundle import open_bundle
 from engines.work import Work
+from stream.assemble import Bundles
 from stream.bench.records import EngineRun, Spread
 
 
@@ -62,3 +65,36 @@ def test_every_graph_of_the_starter_set_is_counted_whole(tmp_path: Path, monkeyp
     assert all(0 <= work.products <= work.operations and 0 < work.least <= work.moved for work in found.values())
     one, two = (found["starter-generator", "generator", batch].operations for batch in (1, 2))
     assert two == 2 * one
+
+
+_BOTH = (("mapping", False), ("generator", False), ("generator", True))
+
+
+@pytest.mark.parametrize(
+    ("tf32", "runs", "kept"),
+    [
+        (True, _BOTH, [("mapping", False), ("generator", True)]),
+        (False, _BOTH, [("mapping", False), ("generator", False)]),
+        # Half precision knows no TF32.
+        (True, (("mapping", False), ("generator_fp16", False)), [("mapping", False), ("generator_fp16", False)]),
+        (False, (("mapping", None), ("generator", None)), [("mapping", None), ("generator", None)]),
+    ],
+)
+def test_every_generator_is_counted_once_with_the_switch_as_asked_where_there_is_one(
+    tf32: bool,
+    runs: tuple[tuple[str, bool | None], ...],
+    kept: list[tuple[str, bool | None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = open_bundle(Path("engines/starter/starter-generator"))
+    made = [
+        run(20).model_copy(update={"bundle": generator.manifest.name, "graph": name, "tf32": state})
+        for name, state in runs
+    ]
+    monkeypatch.setattr(limit, "generator_runs", lambda *_: (tuple(made), ()))
+    monkeypatch.setattr(limit, "example_feeds", lambda *_: {})
+    monkeypatch.setattr(limit, "work_of", lambda *_: Work(1, 1, 1, 1))
+    monkeypatch.setattr(type(generator), "graph", lambda *_: None)
+    bundles = Bundles((), {"person-cse": generator})
+    found = limit.generators(bundles, "cuda", "fp32", None, [1], tf32=tf32)
+    assert [(one.run.graph, one.run.tf32) for one in found] == kept
