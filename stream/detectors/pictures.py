@@ -75,9 +75,8 @@ class HostPictures:
     def make(self, frame: Frame, shown: Shown) -> Floats:
         """See `Pictures`."""
         normal = self._normalisation
-        padded = np.zeros((1, 3, *padded_size(shown, normal, self._size)), np.float32)
-        padded[:, :, : shown.height, : shown.width] = normalised(full_picture(frame, shown), normal.mean, normal.std)
-        return padded
+        size = padded_size(shown, normal, self._size)
+        return normalised(full_picture(frame, shown), normal.mean, normal.std, size)
 
     def close(self) -> None:
         """There is nothing to free."""
