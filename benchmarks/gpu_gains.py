@@ -61,11 +61,11 @@ FULL_HD = (1080, 1920)
 TURNS = 3
 #: Pictures and persons that plans take at once, tracks that they know, and the size of pictures.
 ROWS, TRACKS = Range(1, 2, CLIENTS), Range(1, 2, 8)
-SIZES = (Range(288, 288, 288), Range(512, 512, 512))
+SIZES = (Range(384, 384, 384), Range(640, 640, 640))
 BUNDLES = ("starter-detector", "starter-generator")
 #: The graphs that run in every frame, with what their inputs' free sides are.
 GRAPHS: Mapping[tuple[str, str], Mapping[str, int]] = {
-    ("starter-detector", "detector"): {"N": 1, "h": 288, "w": 512},
+    ("starter-detector", "detector"): {"N": 1, "h": 384, "w": 640},
     ("starter-generator", "generator"): {"N": 1, "S": 1},
 }
 

@@ -52,11 +52,11 @@ class DetectorSpec:
     """
 
     widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
-    blocks: tuple[int, int, int, int] = (0, 1, 2, 4)
+    blocks: tuple[int, int, int, int] = (1, 1, 3, 4)
     expansion: int = 3
     pyramid: int = 64
     fine: int = 48
-    head_blocks: tuple[int, int] = (0, 0)
+    head_blocks: tuple[int, int] = (1, 1)
     embedding: int = 16
 
     def state(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class BundleOptions:
     threshold: float = 0.1
     most: int = 200
     body_probability: float = 0.35
-    view: tuple[int, int] = (288, 512)
+    view: tuple[int, int] = (360, 640)
     input_size: tuple[int, int] | None = None
     licence: str = "Apache-2.0"
     vertices: int = VERTICES

@@ -48,7 +48,7 @@ SHARES: Final[Mapping[str, float]] = {
 }
 #: Most is learnt from small pictures, four times as fast; what comes after has to be learnt from pictures as they are.
 _DETECTOR_SMALL: Final = ("size=192,320",)
-_DETECTOR_AFTER: Final = ("rate=0.0015", "augmentation.zoom=0.7,1.5")
+_DETECTOR_AFTER: Final = ("rate=0.0015", "augmentation.zoom=0.9,1.9")
 #: However fast they are drawn: a thousand scenes take about 100 MB, and 1.2 GB unpacked.
 _MOST: Final[Mapping[str, int]] = {"scenes": 40_000, "held-out": 400, "portraits": 20_000, "held-out-portraits": 200}
 #: Added to the seed for what no training sees.

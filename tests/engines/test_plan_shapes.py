@@ -50,9 +50,9 @@ def test_a_generator_takes_up_to_eight_crops_and_all_its_tables(tmp_path: Path) 
 
 def test_a_detector_takes_the_pictures_that_its_manifest_tells_of(tmp_path: Path) -> None:
     found = shapes(Store(tmp_path).open("starter-detector"), "detector")
-    assert found["image"] == ((1, 3, 32, 32), (1, 3, 288, 512), (1, 3, 512, 512))
+    assert found["image"] == ((1, 3, 32, 32), (1, 3, 384, 640), (1, 3, 640, 640))
     heads = shapes(Store(tmp_path).open("starter-detector"), "heads")
-    assert heads["pixels"] == ((1, 19, 8, 8), (1, 19, 72, 128), (1, 19, 128, 128))
+    assert heads["pixels"] == ((1, 19, 8, 8), (1, 19, 96, 160), (1, 19, 160, 160))
     assert heads["boxes"] == ((1, 4), (16, 4), (16, 4))
 
 

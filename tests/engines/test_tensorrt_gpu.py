@@ -86,8 +86,8 @@ def test_the_starter_generator_computes_as_on_the_cpu(
 
 def test_the_starter_detector_finds_what_it_finds_on_the_cpu(builder: PlanBuilder, tmp_path: Path) -> None:
     bundle = Store(tmp_path / "store").open("starter-detector")
-    feeds = drawn(bundle, "detector", {"N": 1, "h": 288, "w": 512})
-    feeds["image_size"] = np.array([[288, 512]])
+    feeds = drawn(bundle, "detector", {"N": 1, "h": 384, "w": 640})
+    feeds["image_size"] = np.array([[384, 640]])
     with planned(bundle, "detector", builder, tmp_path / "plans") as runtime:
         # The third one runs as recorded, suppression and all.
         for _ in range(3):
