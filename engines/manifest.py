@@ -103,6 +103,18 @@ class Generation(_Part):
     activations: tuple[Activation, ...] = ()
 
 
+class SecondLook(_Part):
+    """At what size a detector looks again for what is too near for it: its features reach over a part of such a thing.
+
+    Attributes:
+        from_size: It does where a box is found whose longer side has this many pixels in the picture.
+        scale: Of the second picture against the first.
+    """
+
+    from_size: int = Field(ge=1)
+    scale: float = Field(gt=0, lt=1)
+
+
 class Detection(_Part):
     """What a program that feeds a two-stage detector must know, beyond its tensors.
 
@@ -114,6 +126,7 @@ class Detection(_Part):
         threshold: A box with a score at or below it is never returned.
         most: M, boxes a frame.
         embedding_channels: Channels of the surface embedding; 0 for masks.
+        second_look: None where one picture is enough.
     """
 
     architecture: Literal["mask-rcnn", "cse"]
@@ -123,6 +136,7 @@ class Detection(_Part):
     threshold: float = Field(ge=0, lt=1)
     most: int = Field(ge=1)
     embedding_channels: int = Field(default=0, ge=0)
+    second_look: SecondLook | None = None
 
 
 class Normalisation(_Part):

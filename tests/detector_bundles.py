@@ -17,6 +17,7 @@ from engines.manifest import (
     Normalisation,
     Provenance,
     Quantized,
+    SecondLook,
     Tensor,
 )
 from tests.generator_bundles import Build, tensor, vertex_embeddings, write_surface, write_unet
@@ -61,6 +62,7 @@ def write_two_stage(
     longest: int = 128,
     empty_masks: bool = False,
     broken_heads: bool = False,
+    second_look: SecondLook | None = None,
 ) -> Bundle:
     """Mask R-CNN (`mask-rcnn`) or CSE (`cse`) that finds the same in every picture.
 
@@ -77,6 +79,7 @@ def write_two_stage(
         longest: side of the pictures that it wants.
         empty_masks: whether heads find no pixel of anybody.
         broken_heads: whether what heads say is not finite.
+        second_look: as in the manifest.
     """
     sides: tuple[int | str, int | str] = size or ("h", "w")
     detector, detector_graph = _detector(places, scores, classes, floor, sides)
@@ -103,6 +106,7 @@ def write_two_stage(
                 threshold=0.05,
                 most=MOST,
                 embedding_channels=16 if posed else 0,
+                second_look=second_look,
             ),
         }
     )

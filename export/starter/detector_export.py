@@ -11,7 +11,7 @@ import torch
 
 from engines.bundle import Bundle, open_bundle, sha256_file, write_bundle
 from engines.errors import UsageError
-from engines.manifest import Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance
+from engines.manifest import Detection, Graph, ManifestDraft, Normalisation, Parity, Provenance, SecondLook
 from engines.runtime_onnx import import_onnxruntime
 from export.arrays import SURFACE_MEANING, array_files, declared_arrays
 from export.arrays import Arrays as SmallArrays
@@ -40,6 +40,8 @@ class BundleOptions:
         most: M, boxes a frame.
         body_probability: From here on a place of a box counts as body; below a half more is covered.
         view: The shorter and the longer side of the pictures that it looks at in pixels.
+        near: From this longer side of a box on, in pixels of the view, it looks again; 0 for never.
+        near_scale: Of the second picture against the view.
         input_size: Height and width of the only pictures that it takes; free if not given.
         licence: Of the weights.
         vertices: Of its surface.
@@ -50,6 +52,8 @@ class BundleOptions:
     most: int = 200
     body_probability: float = 0.35
     view: tuple[int, int] = (360, 640)
+    near: int = 240
+    near_scale: float = 0.6
     input_size: tuple[int, int] | None = None
     licence: str = "Apache-2.0"
     vertices: int = VERTICES
@@ -105,6 +109,10 @@ def export_starter_detector(
 def _check(options: BundleOptions) -> None:
     if not 0 < options.body_probability < 1:
         raise UsageError(f"body probability {options.body_probability} is not between 0 and 1")
+    if options.near < 0:
+        raise UsageError(f"near is {options.near}; expected a number of pixels, or 0 for no second look")
+    if not 0 < options.near_scale < 1:
+        raise UsageError(f"near scale {options.near_scale} is not between 0 and 1")
     if options.input_size is not None and any(side < MULTIPLE or side % MULTIPLE for side in options.input_size):
         raise UsageError(f"input size {options.input_size} is not made of multiples of {MULTIPLE}")
 
@@ -167,5 +175,6 @@ def _draft(
             threshold=options.threshold,
             most=options.most,
             embedding_channels=trained.network.spec.embedding,
+            second_look=SecondLook(from_size=options.near, scale=options.near_scale) if options.near else None,
         ),
     )

@@ -16,6 +16,7 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, DetectionError
 from engines.runtime import Runtime
 from stream.detectors.base import check_detections
+from stream.detectors.ensemble import unite
 from stream.detectors.masks import pasted
 from stream.detectors.pictures import HostPictures, Pictures
 from stream.detectors.single_stage import fixed_size
@@ -39,6 +40,9 @@ class TwoStageDetector:
 
     Persons come with an outline: Mask R-CNN's with a mask, CSE's with a `BodySurface`. Where a mask has no pixel the
     region is its box; nothing that was found is dropped. Of other kinds the box is covered, so that they need none.
+
+    Where its manifest says so (`SecondLook`), a frame with something very near is looked at a second time, at a smaller
+    size. What either look finds counts, and where both found a person, the second one's surface.
 
     `detect` keeps nothing between calls and may be called from several threads at once.
 
@@ -74,6 +78,8 @@ class TwoStageDetector:
         self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
         self._name = bundle.manifest.name
         self._size = fixed_size(bundle)
+        # A network that takes pictures of one size only sees a frame once, at that size.
+        self._second_look = detection.second_look if self._size is None else None
         self._pictures = pictures or HostPictures(bundle.manifest.normalisation, self._size)
         self._features = [tensor.name for tensor in heads.inputs if tensor.name not in _OF_BOXES]
         self._kept_there = [tensor.name for tensor in detector.outputs if tensor.name not in _READ]
@@ -92,6 +98,17 @@ class TwoStageDetector:
             DetectionError: numbers that no working detector gives, or more boxes than the graph can give.
         """
         shown = self._shown(frame)
+        fine = self._look(frame, shown)
+        again = self._second_look
+        if again is None:
+            return fine
+        near = again.from_size / max(shown.scale_x, shown.scale_y)
+        if not _reaches(fine, near).any():
+            return fine
+        coarse = self._look(frame, self._shown(frame, again.scale))
+        return unite([coarse[_reaches(coarse, near)], fine])
+
+    def _look(self, frame: Frame, shown: Shown) -> Regions:
         found = self._find(frame, shown)
         boxes, scores, classes = self._kept(found)
         in_frame = _clipped(shown.to_frame(boxes), frame.width, frame.height)
@@ -124,12 +141,14 @@ class TwoStageDetector:
         """Run both graphs on as many flat frames at once as will be under way."""
         frame = Frame(flat_image((height, width, 3)))
 
+        scales = (1.0,) if self._second_look is None else (1.0, self._second_look.scale)
+
         def trial() -> None:
-            shown = self._shown(frame)
-            found = self._find(frame, shown)
-            # Whatever a flat frame shows, the heads get a box: their first run must not fall into the stream.
-            box = np.array([[0, 0, shown.width, shown.height]], np.float32)
-            self._run_heads(found, box, np.zeros(1, np.int64))
+            for shown in [self._shown(frame, scale) for scale in scales]:
+                found = self._find(frame, shown)
+                # Whatever a flat frame shows, the heads get a box: their first run must not fall into the stream.
+                box = np.array([[0, 0, shown.width, shown.height]], np.float32)
+                self._run_heads(found, box, np.zeros(1, np.int64))
 
         with ThreadPoolExecutor(parallel) as pool:
             for run in [pool.submit(trial) for _ in range(parallel)]:
@@ -151,11 +170,11 @@ class TwoStageDetector:
             "image_size": np.array([[shown.height, shown.width]], np.int64),
         }
 
-    def _shown(self, frame: Frame) -> Shown:
+    def _shown(self, frame: Frame, part: float = 1.0) -> Shown:
         def scale(height: float, width: float) -> float:
             chosen = shortest_edge(height, width, self._declared.min_size, self._longest)
             if self._size is None:
-                return chosen
+                return part * chosen
             return min(chosen, self._size[0] / height, self._size[1] / width)
 
         return show_full(frame, scale)
@@ -200,6 +219,11 @@ class TwoStageDetector:
         if any(tensor.name == "classes" for tensor in self._heads.inputs):
             feeds["classes"] = classes
         return dict(self._heads.run(feeds))
+
+
+def _reaches(regions: Regions, pixels: float) -> npt.NDArray[np.bool_]:
+    """Which have a longer side of at least so many frame pixels, (N,)."""
+    return np.asarray((regions.boxes[:, 2:] - regions.boxes[:, :2]).max(axis=1) >= pixels, np.bool_)
 
 
 def _clipped(boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError, ExportError, UsageError
+from engines.manifest import SecondLook
 from engines.runtime import Runtime
 from engines.runtime_onnx import OnnxRuntime
 from export import written
@@ -48,7 +49,7 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
         "image": np.stack([normalised(SCENE.image), normalised(make_scenes(3)[2].image)]),
         "image_size": np.array([SIZE, SIZE], np.int64),
     }
-    options = BundleOptions(name="tiny", threshold=0.2, view=SIZE)
+    options = BundleOptions(name="tiny", threshold=0.2, view=SIZE, near=0)
     return export_starter_detector(checkpoint, tmp_path_factory.mktemp("bundle") / "made", options, pictures=pictures)
 
 
@@ -67,6 +68,7 @@ def test_the_bundle_says_what_the_cse_bundle_says(bundle: Bundle) -> None:
     assert manifest.detection is not None
     assert (manifest.detection.architecture, manifest.detection.embedding_channels) == ("cse", 16)
     assert (manifest.detection.min_size, manifest.detection.max_size) == SIZE
+    assert manifest.detection.second_look is None
     outputs = {tensor.name: tensor.shape for tensor in bundle.graph("heads").outputs}
     assert outputs == {"coarse_segm": ("R", 2, 112, 112), "embedding": ("R", 16, 112, 112)}
     assert [tensor.name for tensor in bundle.graph("detector").outputs[:5]] == [
@@ -266,8 +268,10 @@ def test_a_lower_probability_covers_more() -> None:
 
 
 def test_sizes_may_be_fixed(checkpoint: Path, tmp_path: Path) -> None:
-    options = BundleOptions(input_size=(64, 96), view=SIZE)
+    options = BundleOptions(input_size=(64, 96), view=SIZE, near=40, near_scale=0.5)
     made = export_starter_detector(checkpoint, tmp_path / "fixed", options)
+    assert made.manifest.detection is not None
+    assert made.manifest.detection.second_look == SecondLook(from_size=40, scale=0.5)
     assert made.graph("detector").inputs[0].shape == ("N", 3, 64, 96)
     assert len(people(detector(made).detect(Frame(SCENE.image)))) == 2
 
@@ -295,6 +299,8 @@ def test_a_graph_that_differs_is_not_written(
     [
         (BundleOptions(body_probability=0), "not between 0 and 1"),
         (BundleOptions(input_size=(60, 96)), "multiples of 32"),
+        (BundleOptions(near=-1), "near is -1"),
+        (BundleOptions(near_scale=1.0), "near scale 1.0 is not between 0 and 1"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 
 from engines.bundle import Bundle
 from engines.errors import BundleError, DetectionError
-from engines.runtime import open_runtime
+from engines.manifest import SecondLook
+from engines.runtime import Runtime, open_runtime
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.regions import Kind
@@ -236,6 +237,92 @@ def test_preparing_runs_both_graphs_though_a_flat_frame_shows_nobody(open_desk: 
     desk = open_desk(places=())
     desk.look.prepare(150, 100, parallel=2)
     assert (desk.detector.runs, desk.heads.runs) == (2, 2)
+
+
+class BySize(Runtime):
+    """A detector that says one thing of pictures of full size, and another of smaller ones."""
+
+    def __init__(self, large: Bundle, small: Bundle, width: int) -> None:
+        super().__init__(large.graph("detector"), "cpu")
+        self._large, self._small = Watched(large, "detector"), Watched(small, "detector")
+        self._width = width
+
+    @property
+    def provider(self) -> str:
+        return self._large.provider
+
+    def _run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        runtime = self._large if feeds["image_size"][0, 1] == self._width else self._small
+        return dict(runtime.run(feeds))
+
+    def close(self) -> None:
+        self._large.close()
+        self._small.close()
+
+
+@pytest.fixture
+def open_by_size(tmp_path: Path) -> Callable[..., TwoStageDetector]:
+    """A detector that finds some places at first, and others at its second look, of `FRAME` at 96 x 64 and 48 x 32."""
+
+    def made(first: tuple[Place, ...], second: tuple[Place, ...], architecture: str = "cse") -> TwoStageDetector:
+        again = SecondLook(from_size=50, scale=0.5)
+        large = write_two_stage(tmp_path / "large", architecture, first, second_look=again)
+        small = write_two_stage(tmp_path / "small", architecture, second)
+        return TwoStageDetector(large, BySize(large, small, 96), Watched(large, "heads"), threshold=0.2)
+
+    return made
+
+
+NEAR, FAR = (0.1, 0.1, 0.4, 0.9), (0.6, 0.4, 0.7, 0.7)
+
+
+@pytest.mark.parametrize("architecture", ["mask-rcnn", "cse"])
+def test_what_is_near_is_looked_at_again_at_a_smaller_size(open_desk: Callable[..., Desk], architecture: str) -> None:
+    desk = open_desk(architecture, (NEAR, FAR), second_look=SecondLook(from_size=50, scale=0.5))
+    regions = desk.look.detect(FRAME)
+    assert [feeds["image_size"].tolist() for feeds in desk.detector.fed] == [[[64, 96]], [[32, 48]]]
+    # Both looks found both: the near one is one region, and the far one is the first look's.
+    np.testing.assert_allclose(regions.boxes, np.array([NEAR, FAR]) * (150, 100, 150, 100), atol=1e-3)
+
+
+def test_nothing_near_costs_no_second_look(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(places=(FAR,), second_look=SecondLook(from_size=50, scale=0.5))
+    assert len(desk.look.detect(FRAME)) == 1
+    assert desk.detector.runs == 1
+
+
+def test_pictures_of_one_size_are_looked_at_once(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(places=(NEAR,), second_look=SecondLook(from_size=50, scale=0.5), size=(64, 96))
+    assert len(desk.look.detect(FRAME)) == 1
+    desk.look.prepare(150, 100, parallel=1)
+    assert desk.detector.runs == 2
+
+
+def test_both_looks_at_a_near_person_count(open_by_size: Callable[..., TwoStageDetector]) -> None:
+    top, whole = (0.1, 0.05, 0.4, 0.86), (0.1, 0.1, 0.4, 0.99)
+    regions = open_by_size((top,), (whole,)).detect(FRAME)
+    np.testing.assert_allclose(regions.boxes[0], np.array([0.1, 0.05, 0.4, 0.99]) * (150, 100, 150, 100), atol=1e-3)
+    outline = regions.outline(0)
+    assert outline is not None and outline.mask is not None and outline.surface is not None  # noqa: PT018
+    # The surface is that of the look which saw the person whole.
+    assert outline.surface.box[1:4:2] == (10, 99)
+    assert outline.mask.box[1] < 10
+
+
+def test_a_second_look_adds_whom_it_alone_finds_if_they_are_near(
+    open_by_size: Callable[..., TwoStageDetector],
+) -> None:
+    other = (0.6, 0.1, 0.95, 0.95)
+    regions = open_by_size((NEAR,), (other, FAR)).detect(FRAME)
+    expected = np.array([other, NEAR]) * (150, 100, 150, 100)
+    np.testing.assert_allclose(regions.boxes, expected, atol=1e-3)
+
+
+def test_preparing_makes_the_second_look_too(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(places=(), second_look=SecondLook(from_size=50, scale=0.5))
+    desk.look.prepare(150, 100, parallel=1)
+    assert [feeds["image_size"].tolist() for feeds in desk.detector.fed] == [[[64, 96]], [[32, 48]]]
+    assert desk.heads.runs == 2
 
 
 def test_closing_closes_both_runtimes(open_desk: Callable[..., Desk]) -> None:
