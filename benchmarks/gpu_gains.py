@@ -3,12 +3,13 @@
 - CUDA graphs: TensorRT plans of the starter set, recorded and not, in milliseconds a run.
 - The GPU's encoder: frames per second of 1080p that it encodes, and the processor's; colours are converted before.
 - Stages side by side: frames per second of a run, and of the same stages one after the other.
+- Frames in one run: persons per second of frames that are painted side by side, in runs that they share and one by one.
 - Sharing: pictures per second of four clients of an engine process, in joint runs and one by one.
 
     python benchmarks/gpu_gains.py --device tensorrt [--rounds 200]
 
 What cannot be measured is left out, with a line that says why. Plans are built first, which takes minutes, in a folder
-of their own: they suit this benchmark alone. `--device cpu` measures the last two, to see that it works.
+of their own: they suit this benchmark alone. `--device cpu` measures the last three, to see that it works.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -38,8 +40,10 @@ from engines.plan_build import PlanBuilder
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range, dimension_ranges, input_shapes
 from engines.plans import Plan, plans_folder
-from engines.runtime import DEVICES, Device
+from engines.runtime import DEVICES, Device, Runtime, open_runtime
+from engines.runtime_joined import JoinedRuntime
 from engines.runtime_tensorrt import TensorrtRuntime
+from engines.splitting import row_inputs
 from engines.store import Store, home
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.bench.encode import FileEncoder
@@ -47,15 +51,22 @@ from stream.bench.engines import example_feeds
 from stream.bench.frames import clip_info
 from stream.bench.machine import Gpu
 from stream.config import RunSettings, make_settings
+from stream.cores import MOST_PARALLEL
 from stream.demo import WALKERS
 from stream.frame import Frame
+from stream.generators.base import MOST_CROPS
 from stream.regions import Regions
 from stream.run import run
 from stream.sources.video import VideoSource
 
+if TYPE_CHECKING:
+    from engines.resident import Feeds
+
 Row = dict[str, Any]
 
 WARM_UP, CLIENTS = 10, 4
+#: In each frame.
+PERSONS = 2
 FULL_HD = (1080, 1920)
 #: Turns of what takes seconds.
 TURNS = 3
@@ -211,6 +222,52 @@ def _in_turn(clip: Path, settings: RunSettings) -> float:
         return count / (time.perf_counter() - began)
 
 
+def frames_in_one_run(device: Device, runs: int) -> Row:
+    """Persons of frames that are painted side by side, in runs that they share, and frame by frame.
+
+    Args:
+        device: of the generator.
+        runs: of each frame's thread in a turn.
+    """
+    bundle = Store(home()).find("starter-generator")
+    graph = bundle.graph("generator")
+    in_rows = row_inputs(graph.inputs, graph.outputs)
+    rates: dict[int, list[float]] = {MOST_CROPS: [], 1: []}
+    rows = 0.0
+    with open_runtime(bundle, "generator", device=device) as inner:
+        # Tables stay where the generator runs, and all frames look into the same ones.
+        feeds: Feeds = {
+            name: array if name in in_rows else inner.hold(array)
+            for name, array in example_feeds(graph, {"N": PERSONS, "S": PERSONS}).items()
+        }
+        for turn in range(TURNS + 1):
+            for most, values in rates.items():
+                runtime = JoinedRuntime(inner, most)
+                began = time.perf_counter()
+                with ThreadPoolExecutor(MOST_PARALLEL) as pool:
+                    for done in [pool.submit(_again, runtime, feeds, runs) for _ in range(MOST_PARALLEL)]:
+                        done.result()
+                # The first turn is when runs of each number of rows are prepared for.
+                if turn:
+                    values.append(MOST_PARALLEL * runs * PERSONS / (time.perf_counter() - began))
+                rows = max(rows, runtime.counts.rows / runtime.counts.runs)
+    joint, single = (statistics.median(values) for values in rates.values())
+    return {
+        "what": "frames in one run",
+        "frames": MOST_PARALLEL,
+        "persons": PERSONS,
+        "rows_per_run": round(rows, 2),
+        "joint_per_second": round(joint, 1),
+        "single_per_second": round(single, 1),
+        "gain": _ratio(joint, single),
+    }
+
+
+def _again(runtime: Runtime, feeds: Feeds, times: int) -> None:
+    for _ in range(times):
+        runtime.run(feeds)
+
+
 def sharing(device: Device, runs: int) -> Row:
     """Clients of one engine process whose pictures are joined, and not.
 
@@ -260,6 +317,7 @@ def measure(device: Device, rounds: int, *, say: Callable[[str], None]) -> list[
     if device in ("cuda", "tensorrt"):
         attempt("the GPU's encoder", lambda: _with_encoder(encoders(device, rounds)))
     attempt("stages side by side", lambda: [side_by_side(device, rounds)])
+    attempt("frames in one run", lambda: [frames_in_one_run(device, max(10, rounds // 4))])
     attempt("joint runs", lambda: [sharing(device, max(10, rounds // 4))])
     return rows
 

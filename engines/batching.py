@@ -1,4 +1,4 @@
-"""Batching: requests of several clients for one graph become one run of it, where that changes no answer."""
+"""Batching: requests of several threads or clients for one graph become one run of it, where that changes no answer."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from engines.errors import RuntimeFailedError, StandinError
+from engines.resident import as_numpy, outline
 from engines.runtime import check_feeds
-from engines.splitting import is_out_of_memory
+from engines.splitting import is_out_of_memory, row_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from engines.manifest import Tensor
+    from engines.resident import Feeds, Resident
     from engines.runtime import Array, Runtime
 
 #: Seconds between looks at whether the clients of waiting requests are still there.
@@ -30,23 +31,6 @@ _MOST_KNOWN: Final = 4096
 
 #: Name -> dtype and shape of one row.
 _Rows = tuple[tuple[str, str, tuple[int, ...]], ...]
-
-
-def may_join(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Whether every array of a graph has one row for each item of a batch, by their declarations.
-
-    A table that rows look things up in has another first dimension, and one for each request: joined, rows would find
-    another's table.
-
-    Args:
-        inputs: Of the graph.
-        outputs: Of the graph.
-    """
-    firsts = {tensor.shape[0] if tensor.shape else None for tensor in (*inputs, *outputs)}
-    word = next(iter(firsts))
-    if len(firsts) != 1 or not isinstance(word, str):
-        return False
-    return not any(word in tensor.shape[1:] for tensor in (*inputs, *outputs))
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,18 @@ class Limits:
     def __post_init__(self) -> None:
         if self.most_rows < 1 or self.side_by_side < 1 or not 0 <= self.wait <= 1:
             raise ValueError(f"expected at least 1 row, 1 run and a wait of 0 to 1 s, got {self}")
+
+
+def limits_for(runtime: Runtime, limits: Limits) -> Limits:
+    """How requests share the runs of an engine: never more rows than one run of it takes.
+
+    Args:
+        runtime: Of the engine.
+        limits: For all engines.
+    """
+    # Each number of rows would cost it minutes when it comes for the first time.
+    most = 1 if runtime.plans_for_shapes else runtime.most_rows
+    return limits if most is None or most >= limits.most_rows else replace(limits, most_rows=most)
 
 
 @dataclass(frozen=True)
@@ -90,14 +86,22 @@ class Counts:
 class _Request:
     """One call on its way through a run."""
 
-    feeds: Mapping[str, Array]
+    feeds: Feeds
     is_wanted: Callable[[], bool]
     rows: int
     #: Requests with the same one may share a run; None for those that may not.
     key: _Rows | None
+    #: What they must have in common, the very same arrays: a row that looked things up in another's table would find
+    #: another's.
+    common: tuple[Array | Resident, ...] = ()
     outputs: dict[str, Array] | None = None
     error: StandinError | None = None
     done: bool = False
+
+    def joins(self, other: _Request) -> bool:
+        """Whether both may be rows of one run."""
+        same = all(mine is theirs for mine, theirs in zip(self.common, other.common, strict=True))
+        return self.key is not None and self.key == other.key and same
 
     def answer(self) -> dict[str, Array]:
         error, self.error = self.error, None
@@ -118,9 +122,9 @@ class Batcher:
     There are no threads of its own: of those that wait for an answer, the one whose request is the oldest runs the
     engine for as many of the others as fit, whenever fewer than `side_by_side` runs are under way.
 
-    Requests fit if their arrays differ in the first dimension alone, and if answers to arrays of such shapes have had
-    one and the same shape so far: where it depends on the values (as many boxes as there are), a joint answer would
-    be another one.
+    Requests fit if their arrays differ in the first dimension alone, if what has no rows is the very same array for all
+    (only threads of one process have such), and if answers to arrays of such shapes have had one and the same shape so
+    far: where it depends on the values (as many boxes as there are), a joint answer would be another one.
 
     Args:
         runtime: Of the graph; closed by the caller.
@@ -138,7 +142,8 @@ class Batcher:
         self._runtime = runtime
         self._limits = limits
         self._during = during
-        self._in_rows = may_join(runtime.inputs, runtime.outputs)
+        self._in_rows = frozenset(row_inputs(runtime.inputs, runtime.outputs))
+        self._common = [tensor.name for tensor in runtime.inputs if tensor.name not in self._in_rows]
         #: Guards all that follows; notified when a request comes or goes, and when a run ends.
         self._changed = threading.Condition()
         #: In the order in which they came.
@@ -184,11 +189,12 @@ class Batcher:
                 self._clients -= 1
                 self._changed.notify_all()
 
-    def run(self, feeds: Mapping[str, Array], is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Array]:
+    def run(self, feeds: Feeds, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Array]:
         """Runs the graph, perhaps together with what others ask for; any thread may call.
 
         Args:
-            feeds: One array for each declared input. They are read until this returns.
+            feeds: One array for each declared input; what has rows is joined only where it is numpy's. They are read
+                until this returns.
             is_wanted: Whether anybody still waits for the answer; else it is not computed.
 
         Returns:
@@ -198,10 +204,8 @@ class Batcher:
             TensorError: The arrays are not what the manifest declares.
             RuntimeFailedError: The runtime raised on these arrays, or nobody waits any more.
         """
-        check_feeds(self._runtime.inputs, feeds)
-        rows = len(next(iter(feeds.values()))) if self._in_rows else 1
-        joins = self._in_rows and self._limits.most_rows > 1
-        request = _Request(feeds, is_wanted, rows, _rows(feeds) if joins else None)
+        check_feeds(self._runtime.inputs, {name: outline(array) for name, array in feeds.items()})
+        request = self._request(feeds, is_wanted)
         with self._changed:
             self._counts += Counts(requests=1)
             self._waiting.append(request)
@@ -213,6 +217,14 @@ class Batcher:
             finally:
                 self._end(batch)
         return request.answer()
+
+    def _request(self, feeds: Feeds, is_wanted: Callable[[], bool]) -> _Request:
+        in_rows = {name: array for name, array in feeds.items() if name in self._in_rows}
+        rows = next(iter(in_rows.values())).shape[0] if in_rows else 1
+        here = all(isinstance(array, np.ndarray) for array in in_rows.values())
+        if not in_rows or not here or self._limits.most_rows == 1:
+            return _Request(feeds, is_wanted, rows, None)
+        return _Request(feeds, is_wanted, rows, _rows(in_rows), tuple(feeds[name] for name in self._common))
 
     def _wait_for_turn(self, own: _Request) -> list[_Request]:
         """What to run now, the own request first; nothing if another thread did it, or nobody wants it any more."""
@@ -229,11 +241,12 @@ class Batcher:
 
     def _let_others_come(self, own: _Request) -> None:
         """Waits a little, unless there are enough, or nobody is left who could ask."""
-        if self._shape_of_answer(own) is None:
+        # Whoever has the very same arrays is a thread of this process, which asks in any case.
+        if self._shape_of_answer(own) is None or own.common:
             return
         until = time.monotonic() + self._limits.wait
         while (left := until - time.monotonic()) > 0:
-            rows = sum(other.rows for other in self._waiting if other.key == own.key)
+            rows = sum(other.rows for other in self._waiting if own.joins(other))
             if rows >= self._limits.most_rows or len(self._waiting) + self._requests_in_runs >= self._clients:
                 return
             self._changed.wait(left)
@@ -244,7 +257,7 @@ class Batcher:
         rows = 0
         joins = self._shape_of_answer(own) is not None
         for other in tuple(self._waiting):
-            fits = other is own or (joins and other.key == own.key and rows + other.rows <= self._limits.most_rows)
+            fits = other is own or (joins and own.joins(other) and rows + other.rows <= self._limits.most_rows)
             if not fits:
                 continue
             self._waiting.remove(other)
@@ -294,7 +307,8 @@ class Batcher:
     def _execute_jointly(self, batch: Sequence[_Request]) -> bool:
         """Whether every request has its answer now."""
         rows = sum(request.rows for request in batch)
-        feeds = {name: np.concatenate([r.feeds[name] for r in batch]) for name in batch[0].feeds}
+        feeds = dict(batch[0].feeds)
+        feeds |= {name: np.concatenate([as_numpy(r.feeds[name]) for r in batch]) for name in self._in_rows}
         outputs = self._run_engine(feeds, rows)
         whole = all(array.shape[:1] == (rows,) for array in outputs.values())
         if not whole or _rows(outputs) != self._shape_of_answer(batch[0]):
@@ -305,7 +319,7 @@ class Batcher:
             first += request.rows
         return True
 
-    def _run_engine(self, feeds: Mapping[str, Array], rows: int) -> dict[str, Array]:
+    def _run_engine(self, feeds: Feeds, rows: int) -> dict[str, Array]:
         shapes = tuple(feeds[tensor.name].shape for tensor in self._runtime.inputs)
         with self._changed:
             self._counts += Counts(runs=1, rows=rows)
@@ -339,5 +353,5 @@ class Batcher:
                 self._answers[request.key] = None
 
 
-def _rows(arrays: Mapping[str, Array]) -> _Rows:
+def _rows(arrays: Feeds) -> _Rows:
     return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(arrays.items()))

@@ -7,11 +7,11 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engines.batching import Batcher, Counts, Limits
+from engines.batching import Batcher, Counts, Limits, limits_for
 from engines.bundle import open_bundle
 from engines.device_loss import is_device_lost
 from engines.errors import BundleTamperedError, RuntimeFailedError
@@ -103,18 +103,6 @@ def open_asked(question: Open) -> Runtime:
         # It would count as hung before it is done, be killed, and begin anew for ever, since nothing is kept of it.
         may_build=False,
     )
-
-
-def limits_for(runtime: Runtime, limits: Limits) -> Limits:
-    """How requests share the runs of an engine: never more rows than one run of it takes.
-
-    Args:
-        runtime: Of the engine.
-        limits: For all engines.
-    """
-    # Each number of rows would cost it minutes when it comes for the first time.
-    most = 1 if runtime.plans_for_shapes else runtime.most_rows
-    return limits if most is None or most >= limits.most_rows else replace(limits, most_rows=most)
 
 
 @dataclass(eq=False)

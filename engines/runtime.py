@@ -155,6 +155,11 @@ class Runtime(ABC):
         return {}
 
     @property
+    def graph(self) -> Graph:
+        """What is declared."""
+        return self._graph
+
+    @property
     def inputs(self) -> tuple[Tensor, ...]:
         """The declared inputs."""
         return self._graph.inputs

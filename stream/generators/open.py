@@ -13,6 +13,7 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, UsageError
 from engines.manifest import Generation
 from engines.runtime import Device, Runtime, open_runtime
+from engines.runtime_joined import JoinedRuntime
 from stream.cores import share_cores_of_crops
 from stream.generators.base import Floats, Generator, most_crops
 from stream.generators.surface import SurfaceGenerator
@@ -105,11 +106,15 @@ def open_generator(
                 )
             )
 
+        drawing = enter(graph, bfloat16=halved)
+        if server is None and device not in ("cpu", "openvino"):
+            # An engine process joins by itself, and on processors a stand-in would depend on who else is there.
+            drawing = JoinedRuntime(drawing, most)
         generator: Generator
         if average is None:
             generator = SurfaceGenerator(
                 enter("mapping"),
-                enter(graph, bfloat16=halved),
+                drawing,
                 kind=kind,
                 size=generation.image_size,
                 normalisation=normalisation,
@@ -124,7 +129,7 @@ def open_generator(
         else:
             generator = UnetGenerator(
                 enter("mapping"),
-                enter(graph, bfloat16=halved),
+                drawing,
                 kind=kind,
                 size=generation.image_size,
                 normalisation=normalisation,

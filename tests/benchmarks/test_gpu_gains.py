@@ -75,7 +75,10 @@ def test_encoders_are_compared_by_what_a_run_would_take() -> None:
 
 def test_without_a_gpu_what_needs_none_is_measured() -> None:
     said: list[str] = []
-    stages, shared = gpu_gains.measure("cpu", 4, say=said.append)
+    stages, frames, shared = gpu_gains.measure("cpu", 4, say=said.append)
+    assert (frames["frames"], frames["persons"]) == (4, 2)
+    assert 2 <= frames["rows_per_run"] <= 8
+    assert frames["gain"] == pytest.approx(frames["joint_per_second"] / frames["single_per_second"], abs=0.02)
     assert stages["frames"] == 6
     assert stages["gain"] == round(stages["run_fps"] / stages["in_turn_fps"], 3)
     assert shared["clients"] == 2
@@ -98,8 +101,12 @@ def test_with_plans_all_is_measured_in_one_go(monkeypatch: pytest.MonkeyPatch) -
     rows = gpu_gains.measure("tensorrt", 2, say=said.append)
     assert said == ["the GPU's encoder: not measured, runs here encode with libx264 whatever the device"]
     assert [row.get("graph", row["what"]) for row in rows] == [
-        "starter-detector detector", "starter-generator generator", "stages side by side", "joint runs",
-    ]  # fmt: skip
+        "starter-detector detector",
+        "starter-generator generator",
+        "stages side by side",
+        "frames in one run",
+        "joint runs",
+    ]
     assert all(row["recorded"] for row in rows[:2])
     assert rows[2]["frames"] == 6
     # Of each graph once; runs further down found them.
@@ -111,10 +118,11 @@ def test_a_part_that_cannot_be_measured_does_not_cost_the_others(monkeypatch: py
         raise DeviceMissingError("no GPU")
 
     monkeypatch.setattr(gpu_gains, "side_by_side", missing)
+    monkeypatch.setattr(gpu_gains, "frames_in_one_run", missing)
     monkeypatch.setattr(gpu_gains, "encoders", lambda *given: {"gpu_encoder": "h264_nvenc", "cpu_encoder": "libx264"})
     monkeypatch.setattr(gpu_gains, "sharing", lambda *given: {"what": "joint runs"})
     said: list[str] = []
     rows = gpu_gains.measure("tensorrt", 1, say=said.append)
     assert [row.get("what", "encoder") for row in rows] == ["encoder", "joint runs"]
     assert said[0].startswith("CUDA graphs: not measured, TensorRT cannot be imported")
-    assert said[1:] == ["stages side by side: not measured, no GPU"]
+    assert said[1:] == ["stages side by side: not measured, no GPU", "frames in one run: not measured, no GPU"]

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.batching import Batcher, Limits, may_join
+from engines.batching import Batcher, Limits, limits_for
 from engines.bundle import Bundle
 from engines.errors import OutOfMemoryError, RuntimeFailedError, TensorError
 from engines.manifest import Graph, Tensor
+from engines.resident import HostArray
 from engines.runtime import Runtime, open_runtime
 from tests.engines.helpers import tiny_draft
 
@@ -225,35 +226,48 @@ def test_an_engine_that_gives_something_else_for_several_rows_is_asked_for_each(
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "joins"),
+    ("provider", "takes", "most"),
     [
-        ([("x", "N", 2)], [("y", "N")], True),
-        ([("x", "N", 2), ("m", "N", "w")], [("y", "N", "v")], True),
-        ([("image", "N", 3), ("slot", "N"), ("table_0", "S", 10, 4)], [("output", "N", 3)], False),
-        ([("pixels", "N", 2), ("boxes", "R", 4)], [("masks", "R", 8)], False),
-        ([("z", 1, 64)], [("table_0", 10, 4)], False),
-        ([("x", "N", 2)], [("y", 5)], False),
-        ([("x", "N", 2)], [("y",)], False),
-        ([("x", "N", "N")], [("y", "N")], False),
+        ("CUDAExecutionProvider", None, 8),
+        # A plan takes what it was built for.
+        ("TensorRT 10.16.1.11", 8, 8),
+        ("TensorRT 10.16.1.11", 16, 8),
+        ("TensorRT 10.16.1.11", 4, 4),
+        ("TensorRT 10.16.1.11", 1, 1),
+        # Each number of rows would be another plan.
+        ("TensorrtExecutionProvider", None, 1),
     ],
 )
-def test_only_graphs_whose_arrays_all_have_one_row_for_each_item_share_runs(
-    inputs: list[Any], outputs: list[Any], joins: bool
+def test_requests_share_as_many_rows_as_one_run_of_the_engine_takes(
+    provider: str, takes: int | None, most: int
 ) -> None:
-    assert may_join([tensor(*one) for one in inputs], [tensor(*one) for one in outputs]) is joins
+    class Said(Scripted):
+        provider = property(lambda _: provider)
+        most_rows = property(lambda _: takes)
+
+    assert limits_for(Said(), Limits(8, 0.002, 1)) == Limits(most, 0.002, 1)
+    assert limits_for(Said(), Limits(1, 0.0, 1)) == Limits(1, 0.0, 1)
 
 
-def looked_up(table: str, most_rows: int) -> Any:
-    """What two requests get that look up the first row of tables of their own, when they wait together."""
-    inputs = (tensor("x", "N", 1), tensor("table", table, 1), Tensor(name="n", dtype="int64", shape=("N",), meaning=""))
+def looked_up(declared: str, most_rows: int, table: np.ndarray[Any, Any] | None = None) -> tuple[Any, list[int]]:
+    """What two requests get that look up the first row of a table, their own or one for both, and the runs' rows.
+
+    They wait together.
+    """
+    inputs = (
+        tensor("x", "N", 1),
+        tensor("table", declared, 1),
+        Tensor(name="n", dtype="int64", shape=("N",), meaning=""),
+    )
     graph = Graph(file="detector.onnx", inputs=inputs, outputs=(tensor("y", "N", 1),))
     gate = Gate(lambda given: {"y": given["table"][given["n"]]})
 
     def ask(value: float) -> dict[str, Any]:
         one = np.full((1, 1), value, np.float32)
-        return {"x": one, "table": 10 * one, "n": np.zeros(1, np.int64)}
+        return {"x": one, "table": 10 * one if table is None else table, "n": np.zeros(1, np.int64)}
 
-    batcher = Batcher(Scripted(gate, graph), Limits(most_rows, wait=0))
+    runtime = Scripted(gate, graph)
+    batcher = Batcher(runtime, Limits(most_rows, wait=0))
     batcher.run(ask(0))
     # Another number of rows, so that what holds up the engine is not joined.
     block = {name: np.concatenate([array] * 2) for name, array in ask(-1).items()}
@@ -266,17 +280,46 @@ def looked_up(table: str, most_rows: int) -> Any:
             wait_for_requests(batcher, 2 + len(asked))
         gate.opened.set()
         held_up.result()
-        return [one.result()["y"].tolist() for one in asked]
+        return [one.result()["y"].tolist() for one in asked], runtime.rows
 
 
 def test_nobody_looks_things_up_in_the_table_of_another() -> None:
     right = [[[10]], [[20]]]
-    assert looked_up("S", most_rows=8) == right
-    assert looked_up("N", most_rows=1) == right
+    assert looked_up("S", most_rows=8) == (right, [1, 2, 1, 1])
+    assert looked_up("N", most_rows=1) == (right, [1, 2, 1, 1])
+
+
+def test_those_who_look_things_up_in_the_very_same_table_share_a_run() -> None:
+    table = np.array([[7], [8]], np.float32)
+    assert looked_up("S", most_rows=8, table=table) == ([[[7]], [[7]]], [1, 2, 2])
+    assert looked_up("S", most_rows=1, table=table) == ([[[7]], [[7]]], [1, 2, 1, 1])
 
 
 def test_control_a_table_that_is_declared_as_rows_of_the_batch_is_mixed_up() -> None:
-    assert looked_up("N", most_rows=8) == [[[10]], [[10]]]
+    assert looked_up("N", most_rows=8)[0] == [[[10]], [[10]]]
+
+
+def test_who_brings_something_for_all_rows_waits_for_nobody() -> None:
+    inputs = (tensor("x", "N", 1), tensor("table", "S", 1))
+    graph = Graph(file="detector.onnx", inputs=inputs, outputs=(tensor("y", "N", 1),))
+    batcher = Batcher(Scripted(lambda given: {"y": given["x"]}, graph), Limits(wait=1))
+    one = {"x": np.zeros((1, 1), np.float32), "table": np.zeros((1, 1), np.float32)}
+    batcher.run(one)
+    with batcher.client(), batcher.client():
+        began = time.monotonic()
+        batcher.run(one)
+    assert time.monotonic() - began < 0.9
+
+
+def test_rows_that_lie_elsewhere_are_not_joined() -> None:
+    gate = Gate()
+    runtime = Scripted(gate)
+    batcher = Batcher(runtime, Limits(most_rows=8, wait=0))
+    batcher.run(feeds(0))
+    given = [{name: HostArray(array) for name, array in feeds(value).items()} for value in (1, 2)]
+    for value, answer in zip((1, 2), together(batcher, gate, given), strict=True):
+        np.testing.assert_array_equal(answer, doubled(feeds(value))["y"])
+    assert runtime.rows == [1, 1, 1, 1]
 
 
 def test_a_request_waits_for_others_who_may_ask() -> None:

@@ -13,7 +13,7 @@ from engines import engine_pool
 from engines.batching import Limits
 from engines.bundle import Bundle
 from engines.engine_messages import Open
-from engines.engine_pool import EnginePool, Watch, limits_for
+from engines.engine_pool import EnginePool, Watch
 from engines.errors import BundleTamperedError, RuntimeFailedError
 from engines.runtime import Runtime
 from tests.engines.serving import SECONDS, Blocking, doubled, feeds, wait_until
@@ -196,20 +196,15 @@ def test_a_gpu_that_is_lost_when_a_graph_is_opened_is_noticed() -> None:
 
 
 class Said(Blocking):
-    """Says that it is executed by something, and takes so many rows at a time."""
+    """Says that it is executed by something."""
 
-    def __init__(self, provider: str, most: int | None = None) -> None:
+    def __init__(self, provider: str) -> None:
         super().__init__()
         self._said = provider
-        self._most = most
 
     @property
     def provider(self) -> str:
         return self._said
-
-    @property
-    def most_rows(self) -> int | None:
-        return self._most
 
 
 def test_an_engine_that_plans_for_new_shapes_gets_the_time_for_it() -> None:
@@ -228,24 +223,6 @@ def test_an_engine_that_plans_for_new_shapes_gets_the_time_for_it() -> None:
             wait_until(lambda watch=watch: watch.stalled() is not None)  # type: ignore[misc]
             runtime.let_go.set()
             hung.result()
-
-
-@pytest.mark.parametrize(
-    ("runtime", "most"),
-    [
-        (Said("CUDAExecutionProvider"), 8),
-        # A plan takes what it was built for.
-        (Said("TensorRT 10.16.1.11", 8), 8),
-        (Said("TensorRT 10.16.1.11", 16), 8),
-        (Said("TensorRT 10.16.1.11", 4), 4),
-        (Said("TensorRT 10.16.1.11", 1), 1),
-        # Each number of rows would be another plan.
-        (Said("TensorrtExecutionProvider"), 1),
-    ],
-)
-def test_requests_share_as_many_rows_as_one_run_of_the_engine_takes(runtime: Said, most: int) -> None:
-    assert limits_for(runtime, Limits(8, 0.002, 1)) == Limits(most, 0.002, 1)
-    assert limits_for(runtime, Limits(1, 0.0, 1)) == Limits(1, 0.0, 1)
 
 
 def test_requests_for_a_plan_share_its_runs(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 
 from engines.bundle import Bundle, write_bundle
 from engines.errors import BundleError, UsageError
-from engines.runtime import Runtime, open_runtime
+from engines.runtime import Device, Runtime, open_runtime
+from engines.runtime_joined import JoinedRuntime
 from stream.generators import open as opening
 from stream.generators.open import open_generator
 from stream.generators.surface import SurfaceGenerator
@@ -18,7 +21,7 @@ from stream.generators.unet import UnetGenerator
 from stream.latents import Latents
 from stream.regions import Kind
 from tests.engines.helpers import doubler, tiny_draft
-from tests.generator_bundles import HEIGHT, WIDTH, crops, write_surface, write_unet
+from tests.generator_bundles import HEIGHT, WIDTH, Elsewhere, Watched, crops, write_surface, write_unet
 
 Write = Callable[[Path], Bundle]
 
@@ -160,3 +163,75 @@ def test_averages_of_another_kind_are_refused(tmp_path: Path, array: str, value:
 def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_generator(write_unet(tmp_path / "a"), **options)
+
+
+class Held(Elsewhere):
+    """A runtime with memory of its own whose runs wait from the second one on, until they are let go."""
+
+    def __init__(self, bundle: Bundle, graph: str) -> None:
+        super().__init__(bundle, graph)
+        self.entered, self.let_go = threading.Event(), threading.Event()
+
+    def _run_there(self, feeds: Mapping[str, Any], keep: Collection[str]) -> dict[str, Any]:
+        made = super()._run_there(feeds, keep)
+        if len(self.fed) > 1:
+            self.entered.set()
+            assert self.let_go.wait(20)
+        return made
+
+
+def rows_of_frames(bundle: Bundle, device: Device, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of the runs that four frames take, of which three come while a run of the first one is under way."""
+    opened: dict[str, Held] = {}
+    joined: list[JoinedRuntime] = []
+
+    def open_held(bundle: Bundle, graph: str, **_: Any) -> Runtime:
+        if graph == "mapping":
+            return Watched(bundle, graph)
+        return opened.setdefault(graph, Held(bundle, graph))
+
+    def join(inner: Runtime, most: int) -> JoinedRuntime:
+        joined.append(JoinedRuntime(inner, most))
+        return joined[0]
+
+    monkeypatch.setattr(opening, "open_runtime", open_held)
+    monkeypatch.setattr(opening, "JoinedRuntime", join)
+    generator = open_generator(bundle, device=device, latents=Latents(1))
+    generator.request([1, 2])
+    generator.wait([1, 2], 20)
+    frames = [crops(1), crops(2), crops(1, 2), crops(2, 1)]
+    generator.generate(frames[0])
+    runtime = opened["generator"]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(generator.generate, frames[0])]
+        assert runtime.entered.wait(20)
+        for frame in frames[1:]:
+            asked.append(pool.submit(generator.generate, frame))
+            while (joined[0].counts.requests if joined else len(runtime.fed)) < 1 + len(asked):
+                time.sleep(0.001)
+        runtime.let_go.set()
+        made = [one.result().output for one in asked]
+    rows = [len(feeds["image"]) for feeds in runtime.fed]
+    expected = [generator.generate(frame).output for frame in frames]
+    for got, alone in zip(made, expected, strict=True):
+        np.testing.assert_allclose(got, alone, atol=1e-5)
+    generator.close()
+    return rows
+
+
+@pytest.mark.parametrize("write", [write_unet, write_surface])
+def test_persons_of_several_frames_share_runs_on_gpus(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write(tmp_path / "b")
+    assert rows_of_frames(bundle, "cuda", monkeypatch) == [1, 1, 5]
+
+
+def test_on_processors_no_frame_shares_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_of_frames(write_surface(tmp_path / "b"), "openvino", monkeypatch) == [1] * 7
+
+
+def test_an_engine_process_joins_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "open_runtime", lambda bundle, graph, **_: Watched(bundle, graph))
+    monkeypatch.setattr(opening, "JoinedRuntime", lambda *_: pytest.fail("joined here as well"))
+    open_generator(write_unet(tmp_path / "b"), device="cuda", server=tmp_path / "socket").close()
