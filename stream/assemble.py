@@ -228,11 +228,25 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
             stack.callback(opened[-1].close)
         detector: Detector = Ensemble(opened) if len(opened) > 1 else opened[0]
         if settings.detections is not None:
-            found = {"threshold": repr(settings.threshold), "detect_size": str(settings.detect_size)}
-            made_by = Detectors(bundles.detectors, found, bundles.surface)
-            detector = CachedDetector.open(settings.detections, detector, made_by)
+            detector = CachedDetector.open(settings.detections, detector, detectors_of(bundles, settings))
         stack.pop_all()
         return detector
+
+
+def detectors_of(bundles: Bundles, settings: AnonymizerSettings) -> Detectors:
+    """What a file with detections says of those who made them.
+
+    A file of one machine may be read on another, whose detectors run in floating point or in integers as it suits them;
+    whoever asks for floating point does not get what integers found.
+
+    Args:
+        bundles: of the run.
+        settings: of the run.
+    """
+    found = {"threshold": repr(settings.threshold), "detect_size": str(settings.detect_size)}
+    if settings.detector_precision != "auto" and any(bundle.manifest.quantized for bundle in bundles.detectors):
+        found["detector_precision"] = settings.detector_precision
+    return Detectors(bundles.detectors, found, bundles.surface)
 
 
 def open_one(

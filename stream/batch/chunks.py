@@ -25,7 +25,6 @@ from av.video.stream import VideoStream
 
 from engines.errors import SinkError, SourceError
 from stream.anonymizer import Anonymizer
-from stream.assemble import Bundles
 from stream.config import RunSettings
 from stream.detections import DetectionsFile, Detectors, Place
 from stream.detectors.cached import to_rows
@@ -117,12 +116,6 @@ def look(
             count += kept
             on_frame()
     return count
-
-
-def detectors_of(bundles: Bundles, settings: RunSettings) -> Detectors:
-    """What a detections file says of the detectors of a run, as `stream.assemble.open_detector` has it."""
-    found = {"threshold": repr(settings.threshold), "detect_size": str(settings.detect_size)}
-    return Detectors(bundles.detectors, found, bundles.surface)
 
 
 def merge(parts: Sequence[Path], whole: Path) -> None:

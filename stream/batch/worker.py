@@ -17,7 +17,7 @@ from engines.own_process import dump_no_core
 from engines.store import Store, home
 from stream.address import redacted
 from stream.anonymizer import Anonymizer
-from stream.assemble import Bundles, find_bundles
+from stream.assemble import Bundles, detectors_of, find_bundles
 from stream.batch import chunks, remote
 from stream.batch.chunks import Piece
 from stream.batch.folder import is_full
@@ -121,7 +121,7 @@ class Worker:
             piece,
             self._engines(),
             detections,
-            chunks.detectors_of(self._bundles(), self._settings),
+            detectors_of(self._bundles(), self._settings),
             settings=self._settings,
             on_frame=self._beat,
         )

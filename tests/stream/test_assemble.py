@@ -18,7 +18,15 @@ from engines.small_graphs import SmallGraph
 from engines.store import Store
 from stream import assemble
 from stream.anonymizer import Anonymizer
-from stream.assemble import Bundles, find_bundles, make_caution, make_fills, open_detector, open_stand_ins
+from stream.assemble import (
+    Bundles,
+    detectors_of,
+    find_bundles,
+    make_caution,
+    make_fills,
+    open_detector,
+    open_stand_ins,
+)
 from stream.compose import resampler
 from stream.config import AnonymizerSettings, make_settings
 from stream.detectors import pictures
@@ -214,6 +222,19 @@ def test_detections_of_other_detectors_are_refused(values: dict[str, Any], store
     other = chosen(preset="deepprivacy2", detections=path, **values)
     with pytest.raises(UsageError, match="other detectors"):
         open_detector(find_bundles(other, store), other, 1)
+
+
+def test_who_asks_for_floating_point_does_not_get_what_integers_found(tmp_path: Path) -> None:
+    plain = write_one_stage(tmp_path / "plain", FACES)
+    auto, exact = (chosen(preset="faces", detector_precision=precision) for precision in ("auto", "fp32"))
+    both = Bundles((with_integers(plain, tmp_path / "both"),), {})
+    assert detectors_of(both, auto).key != detectors_of(both, exact).key
+    # A file of one machine may be read on another.
+    elsewhere = chosen(preset="faces", device="cuda")
+    assert detectors_of(both, auto).key == detectors_of(both, elsewhere).key
+    # Where there are none, all is floating point.
+    alone = Bundles((plain,), {})
+    assert detectors_of(alone, auto).key == detectors_of(alone, exact).key
 
 
 @pytest.mark.parametrize(("preset", "style"), [("deepprivacy2", "deepprivacy2"), ("sg-gan", "sg-gan")])

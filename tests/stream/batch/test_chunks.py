@@ -12,8 +12,8 @@ import pytest
 from engines.errors import SourceError
 from engines.store import Store
 from stream.anonymizer import Anonymizer
-from stream.assemble import Bundles, find_bundles
-from stream.batch.chunks import Piece, detectors_of, look, merge, split
+from stream.assemble import Bundles, detectors_of, find_bundles
+from stream.batch.chunks import Piece, look, merge, split
 from stream.config import RunSettings, make_settings
 from stream.detections import DetectionsFile, Place
 from stream.sources.video import VideoSource
