@@ -107,12 +107,13 @@ class SecondLook(_Part):
     """At what size a detector looks again for what is too near for it: its features reach over a part of such a thing.
 
     Attributes:
-        from_size: It does where a box is found whose longer side has this many pixels in the picture.
+        from_size: What it finds then counts if the box's longer side has this many pixels of the first picture. Often a
+            part is found of what is near: it looks again where a box of two thirds of that was found.
         scale: Of the second picture against the first.
     """
 
     from_size: int = Field(ge=1)
-    scale: float = Field(gt=0, lt=1)
+    scale: float = Field(ge=0.1, le=0.9)
 
 
 class Detection(_Part):
@@ -187,6 +188,8 @@ class Quantized(_Part):
         threshold: with this score or a higher one.
         regions: How many these were.
         found: The part of them that were: of the same class, with half in common (IoU) at least.
+        masks: Of the masks of these, the part that is left in the mean; None where the graph says nothing of masks, or
+            they were not compared.
     """
 
     source: str
@@ -195,6 +198,7 @@ class Quantized(_Part):
     threshold: float = Field(ge=0, le=1)
     regions: int = Field(ge=1)
     found: float = Field(ge=0, le=1)
+    masks: float | None = Field(default=None, ge=0, le=1)
 
 
 class ManifestDraft(_Part):

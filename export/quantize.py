@@ -10,120 +10,105 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import onnx
 
 from engines.bundle import Bundle, open_bundle, write_bundle
-from engines.errors import ExportError, RuntimeUnavailableError, UsageError
-from engines.manifest import Graph, ManifestDraft, Quantized
-from engines.runtime_onnx import OnnxRuntime, import_onnxruntime
+from engines.errors import ExportError, RuntimeUnavailableError, StandinError, UsageError
+from engines.manifest import Graph, ManifestDraft
+from engines.runtime_onnx import import_onnxruntime
 from export.bundle_folder import new_bundle_folder
+from export.quantize_compare import SOURCE, Limits, compare, judged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Arrays = Mapping[str, NDArray[Any]]
-    #: Makes a picture's inputs when they are needed: those of all would not fit into memory.
-    Feed = Callable[[], Arrays]
+    from export.quantize_compare import Feed, Looks
 
 log = logging.getLogger(__name__)
 
-#: The graph that is made, of which one.
-SOURCE: Final = "detector"
+#: The graph that is made.
 QUANTIZED: Final = "detector_int8"
 #: Operators that ONNX Runtime's processor computes in integers, or that integers pass through.
 _OPERATORS: Final = ("Conv", "Relu", "Clip", "LeakyRelu", "Add", "Mul", "Sigmoid", "Resize", "MaxPool", "Concat")
 #: What ONNX Runtime says aloud: errors, and by default warnings.
 _ERRORS: Final = 3
 _WARNINGS: Final = 2
-#: Half in common: the same find.
-_SAME: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When integers are good enough.
-
-    Attributes:
-        sure: What the float graph finds with this score or a higher one must be found again,
-        threshold: with this score or a higher one, as runs ask for;
-        most_lost: but for this part of it.
-        fewest: Regions that a judgement takes.
-        calibrated: Pictures at most that ranges are taken from.
-    """
-
-    sure: float = 0.5
-    threshold: float = 0.3
-    most_lost: float = 0.01
-    fewest: int = 50
-    calibrated: int = 100
 
 
 def quantize_detector(
     bundle: Bundle,
-    feeds: Sequence[Feed],
+    pictures: Sequence[Looks],
     output: Path,
     limits: Limits | None = None,
     *,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Makes a bundle that also has `detector_int8`, of the same inputs and outputs as `detector`.
+    """Makes a bundle that also has `detector_int8`, of the same inputs and outputs as `detector`; anew if it has one.
 
-    Every second picture gives ranges; on the others both graphs are compared.
+    Every second picture's first look gives ranges; on every look at the others both graphs are compared.
 
     Args:
         bundle: of a detector.
-        feeds: make what the graph `detector` takes, for each of some pictures.
+        pictures: for each, what makes that which the graph `detector` takes at every look at it.
         output: folder for the new bundle; must not exist, or be empty.
         limits: see there.
         progress: is told what is being done.
 
     Raises:
-        UsageError: it is no detector's bundle, has integers already, or there is a picture at most.
+        UsageError: it is no detector's bundle, or there is a picture at most.
         RuntimeUnavailableError: ONNX Runtime is not there.
         ExportError: the graph cannot be quantized, the pictures show too little to judge by, or too much is lost;
             nothing is written.
     """
     limits, say = limits or Limits(), progress or (lambda _: None)
     import_onnxruntime()
-    _check(bundle, feeds, limits)
+    _check(bundle, pictures, limits)
     declared = bundle.graph(SOURCE)
     graph = Graph(file=f"{QUANTIZED}.onnx", inputs=declared.inputs, outputs=declared.outputs)
     with new_bundle_folder(output) as work:
         made = work / graph.file
-        calibration = feeds[: 2 * limits.calibrated : 2]
+        calibration = pictures[: 2 * limits.calibrated : 2]
         say(f"measuring ranges on {len(calibration)} pictures")
-        quantize(bundle.file(declared.file), made, calibration)
-        say(f"comparing on {len(feeds[1::2])} pictures")
-        measured = _judged(*_both(bundle.file(declared.file), made, graph, feeds[1::2]), limits)
-        say(f"{100 * measured.found:.2f} % of {measured.regions} regions are found again")
+        # Further looks are at the same things: wider ranges would round all of them more.
+        quantize(bundle.file(declared.file), made, [looks[0] for looks in calibration])
+        say(f"comparing on {len(pictures[1::2])} pictures")
+        measured = judged(compare(bundle, made, pictures[1::2], limits), limits)
+        kept = "" if measured.masks is None else f", with {100 * measured.masks:.2f} % of their masks"
+        say(f"{100 * measured.found:.2f} % of {measured.regions} regions are found again{kept}")
         manifest = bundle.manifest
         fields = manifest.model_dump(exclude={"files"}) | {
             "graphs": manifest.graphs | {QUANTIZED: graph},
             "quantized": manifest.quantized | {QUANTIZED: measured},
         }
-        files: dict[str, bytes | Path] = {name: bundle.file(name) for name in manifest.files}
+        before = manifest.graphs[QUANTIZED].file if QUANTIZED in manifest.graphs else None
+        files: dict[str, bytes | Path] = {name: bundle.file(name) for name in manifest.files if name != before}
         files[graph.file] = made
         write_bundle(work / "bundle", ManifestDraft.model_validate(fields), files)
     return open_bundle(output)
 
 
-def _check(bundle: Bundle, feeds: Sequence[Feed], limits: Limits) -> None:
-    manifest = bundle.manifest
-    if manifest.task != "detection":
-        raise UsageError(f"{manifest.name} is for {manifest.task}; only detectors are quantized")
-    if QUANTIZED in manifest.graphs:
-        raise UsageError(f"{manifest.name} has {QUANTIZED} already; take the bundle that it was made of")
-    if len(feeds) < 2:
-        raise UsageError(f"{len(feeds)} pictures; expected some dozens: half give ranges, half are compared on")
+def check_bundle(bundle: Bundle) -> None:
+    """Whether there is something to quantize in a bundle.
+
+    Raises:
+        UsageError: it is no detector's.
+    """
+    if bundle.manifest.task != "detection":
+        raise UsageError(f"{bundle.manifest.name} is for {bundle.manifest.task}; only detectors are quantized")
+
+
+def _check(bundle: Bundle, pictures: Sequence[Looks], limits: Limits) -> None:
+    check_bundle(bundle)
+    if len(pictures) < 2:
+        raise UsageError(f"{len(pictures)} pictures; expected a hundred: half give ranges, half are compared on")
     if not 0 <= limits.most_lost < 1:
         raise UsageError(f"a part of {limits.most_lost} may not be lost; expected 0 or more, less than 1")
+    if not 0 <= limits.least_kept <= 1:
+        raise UsageError(f"a part of {limits.least_kept} cannot be left of masks; expected 0 to 1")
     if not 0 < limits.threshold <= limits.sure < 1:
         raise UsageError(f"thresholds of {limits.threshold} and {limits.sure}; expected 0 to 1, the lower one first")
 
@@ -182,7 +167,8 @@ def quantize(source: Path, target: Path, feeds: Iterable[Feed]) -> None:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
-        except ExportError:
+        except StandinError:
+            # A picture that cannot be read is no fault of the graph.
             raise
         except Exception as error:
             line = " ".join(str(error).split())[:200]
@@ -220,71 +206,3 @@ def _reached(nodes: Sequence[Any], ends: Callable[[Any], tuple[Sequence[str], Se
         if node.op_type == "Conv" or any(name in reached for name in comes):
             reached.update(name for name in goes if name)
     return reached
-
-
-@dataclass(frozen=True, slots=True)
-class _Regions:
-    """What a graph found in a picture: boxes (n,4), scores and classes (n,)."""
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int64]
-
-
-def _regions(answer: Arrays) -> _Regions:
-    count = int(answer["count"][0])
-    return _Regions(*(answer[name][0, :count] for name in ("boxes", "scores", "classes")))
-
-
-def _both(source: Path, made: Path, graph: Graph, feeds: Sequence[Feed]) -> tuple[list[_Regions], list[_Regions]]:
-    """What both graphs find in each picture."""
-    with OnnxRuntime(source, graph, device="cpu") as exact, OnnxRuntime(made, graph, device="cpu") as rounded:
-        pairs = [(_regions(exact.run(feed)), _regions(rounded.run(feed))) for feed in (make() for make in feeds)]
-    return [one for one, _ in pairs], [other for _, other in pairs]
-
-
-def _judged(expected: Sequence[_Regions], found: Sequence[_Regions], limits: Limits) -> Quantized:
-    regions = kept = 0
-    lost_by_class: dict[int, int] = defaultdict(int)
-    for there, here in zip(expected, found, strict=True):
-        sure = np.flatnonzero(there.scores >= limits.sure)
-        here_too = found_again(there, here, sure, limits.threshold)
-        regions += len(sure)
-        kept += int(here_too.sum())
-        for label in there.classes[sure[~here_too]].tolist():
-            lost_by_class[label] += 1
-    if regions < limits.fewest:
-        raise ExportError(
-            f"only {regions} regions with a score of {limits.sure} or more in {len(expected)} pictures, "
-            f"expected {limits.fewest}; nothing was written; give more pictures, of what the detector will see"
-        )
-    if regions - kept > limits.most_lost * regions:
-        worst = ", ".join(f"{count} of class {label}" for label, count in sorted(lost_by_class.items()))
-        raise ExportError(
-            f"integers lose {regions - kept} of {regions} regions ({worst}), more than the part of "
-            f"{limits.most_lost:g} that may be; nothing was written"
-        )
-    return Quantized(
-        source=SOURCE,
-        pictures=len(expected),
-        sure=limits.sure,
-        threshold=limits.threshold,
-        regions=regions,
-        found=kept / regions,
-    )
-
-
-def found_again(there: _Regions, here: _Regions, which: NDArray[np.intp], threshold: float) -> NDArray[np.bool_]:
-    """Whether each of some regions has a partner of its class, with half in common and a high enough score."""
-    good = here.scores >= threshold
-    boxes, classes = here.boxes[good], here.classes[good]
-    if not len(which) or not len(boxes):
-        return np.zeros(len(which), np.bool_)
-    wanted = there.boxes[which]
-    low = np.maximum(boxes[None, :, :2], wanted[:, None, :2])
-    high = np.minimum(boxes[None, :, 2:], wanted[:, None, 2:])
-    shared = np.maximum(high - low, 0).prod(axis=2)
-    areas = [(group[:, 2:] - group[:, :2]).prod(axis=1) for group in (boxes, wanted)]
-    iou = shared / np.maximum(areas[0][None] + areas[1][:, None] - shared, 1e-9)
-    same = (iou >= _SAME) & (classes[None] == there.classes[which][:, None])
-    return np.asarray(same.any(axis=1), np.bool_)

@@ -51,6 +51,9 @@ def placements(device: Device) -> list[tuple[str, str]]:
     for name in store.built_in():
         bundle = store.open(name)
         for key, graph in bundle.manifest.graphs.items():
+            if key in bundle.manifest.quantized:
+                # Such graphs run on processors alone.
+                continue
             with OnnxRuntime(bundle.file(graph.file), graph, device=device) as runtime:
                 placed = runtime.placement
             text = "this ONNX Runtime does not tell where its nodes are" if placed is None else str(placed)

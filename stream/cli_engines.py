@@ -18,7 +18,7 @@ from engines.built_in import built_in
 from engines.bundle import Bundle
 from engines.checkpoints import checkpoints
 from engines.errors import BundleError, BundleMissingError
-from engines.manifest import Generation, Parity, Quantized
+from engines.manifest import Detection, Generation, Parity, Quantized
 from engines.store import Store, home
 from stream.cli_plans import build_command, prune_command
 from stream.cli_quantize import quantize_command
@@ -201,6 +201,8 @@ def _tables(bundle: Bundle, built_in: bool) -> list[Table]:
         ),
         ("written by", f"{manifest.exporter}, schema version {manifest.schema_version}"),
     ]
+    if manifest.detection is not None:
+        about += _detection(manifest.detection)
     if manifest.generation is not None:
         about += _generation(manifest.generation)
     about += [(f"{name} against {made.source}", _quantized(made)) for name, made in manifest.quantized.items()]
@@ -237,10 +239,23 @@ def _generation(generation: Generation) -> list[tuple[str, str]]:
     ]
 
 
+def _detection(detection: Detection) -> list[tuple[str, str]]:
+    again = detection.second_look
+    looks = f"shorter side {detection.min_size}, longer side up to {detection.max_size}"
+    if again is not None:
+        looks += f"; for who is larger than {again.from_size} pixels there, again {again.scale:g} times as large"
+    return [
+        ("architecture", f"{detection.architecture}, config {detection.config}"),
+        ("looks at pictures of", looks),
+        ("gives", f"boxes with a score over {detection.threshold:g}, {detection.most} at most"),
+    ]
+
+
 def _quantized(made: Quantized) -> str:
+    masks = "" if made.masks is None else f" and with {100 * made.masks:.2f} % of their masks"
     return (
         f"{100 * made.found:.2f} % of {made.regions} regions with a score from {made.sure:g} are found again with one "
-        f"from {made.threshold:g}, in {made.pictures} pictures"
+        f"from {made.threshold:g}{masks}, in {made.pictures} pictures"
     )
 
 

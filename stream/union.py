@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -38,6 +39,27 @@ def one_for_each_track(regions: Regions) -> Regions:
     if left.all():
         return regions
     return replace(regions, boxes=boxes, scores=scores, outlines=replaced_outlines(regions, changes))[left]
+
+
+def with_partners(one: Regions, other: Regions, pairs: Sequence[tuple[int, int]]) -> Regions:
+    """All regions of both, of which some pairs are the same: each pair is one region, in its place in the first.
+
+    Its box holds both boxes, its mask both masks, and its score is the higher one.
+
+    Args:
+        one: regions that come first.
+        other: what has no partner follows.
+        pairs: row in `one` and row in `other`; a row of `other` in one pair at most.
+    """
+    boxes, scores, changes = one.boxes.copy(), one.scores.copy(), dict[int, Outline | None]()
+    left = np.ones(len(other), np.bool_)
+    for first, second in pairs:
+        boxes[first] = geometry.union_box(boxes[first], other.boxes[second])[0]
+        scores[first] = max(scores[first], other.scores[second])
+        changes[first] = united_outline(one, first, other, second)
+        left[second] = False
+    grown = replace(one, boxes=boxes, scores=scores, outlines=replaced_outlines(one, changes))
+    return Regions.concatenate([grown, other[left]])
 
 
 def united_outline(one: Regions, first: int, other: Regions, second: int) -> Outline | None:

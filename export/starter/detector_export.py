@@ -40,7 +40,8 @@ class BundleOptions:
         most: M, boxes a frame.
         body_probability: From here on a place of a box counts as body; below a half more is covered.
         view: The shorter and the longer side of the pictures that it looks at in pixels.
-        near: From this longer side of a box on, in pixels of the view, it looks again; 0 for never.
+        near: From this longer side of a box on, in pixels of the view, somebody counts as near (`SecondLook`); 0 for no
+            second look.
         near_scale: Of the second picture against the view.
         input_size: Height and width of the only pictures that it takes; free if not given.
         licence: Of the weights.
@@ -111,8 +112,8 @@ def _check(options: BundleOptions) -> None:
         raise UsageError(f"body probability {options.body_probability} is not between 0 and 1")
     if options.near < 0:
         raise UsageError(f"near is {options.near}; expected a number of pixels, or 0 for no second look")
-    if not 0 < options.near_scale < 1:
-        raise UsageError(f"near scale {options.near_scale} is not between 0 and 1")
+    if not 0.1 <= options.near_scale <= 0.9:
+        raise UsageError(f"near scale {options.near_scale} is not from 0.1 to 0.9")
     if options.input_size is not None and any(side < MULTIPLE or side % MULTIPLE for side in options.input_size):
         raise UsageError(f"input size {options.input_size} is not made of multiples of {MULTIPLE}")
 

@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engines.bundle import Bundle, open_bundle
+from engines.bundle import Bundle
 from engines.errors import ExportError, RuntimeUnavailableError, UsageError
+from export.bundle_folder import new_bundle_folder
 from export.graphs import Arrays
 from export.quantize import quantize_detector
 from export.starter.body import load_body
@@ -148,34 +148,36 @@ def make_detector_bundle(
     if resume and output.exists():
         log.info("the bundle is there: %s", output)
         return
-    if scenes is None:
-        bundle = export_starter_detector(checkpoint, output, options, progress=log.info)
-    else:
-        pictures = _stacked([seen(scene.image, None) for scene in itertools.islice(read_scenes(scenes), _COMPARED)])
-        bundle = export_starter_detector(checkpoint, output, options, pictures=pictures, progress=log.info)
-        bundle = add_integers(bundle, scenes, options.view)
-    log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
+    with new_bundle_folder(output) as work:
+        pictures = None
+        if scenes is not None:
+            some = [seen(scene.image, None) for scene in itertools.islice(read_scenes(scenes), _COMPARED)]
+            pictures = {name: np.concatenate([one[name] for one in some]) for name in some[0]}
+        bundle = export_starter_detector(checkpoint, work / "float", options, pictures=pictures, progress=log.info)
+        if scenes is not None:
+            bundle = with_integers(bundle, scenes, options, work / "integers")
+        size = megabytes(bundle)
+        bundle.path.rename(work / "bundle")
+    log.info("wrote %s, %.1f MB", output, size)
 
 
-def add_integers(bundle: Bundle, scenes: Path, view: tuple[int, int]) -> Bundle:
-    """The bundle with 8-bit integers in its place, or as it is if they lose people.
+def with_integers(bundle: Bundle, scenes: Path, options: BundleOptions, output: Path) -> Bundle:
+    """The bundle with 8-bit integers, in a new folder; or as it is where they lose people.
 
     Args:
         bundle: of a detector.
         scenes: folder of scenes.
-        view: the shorter and the longer side of the pictures that it looks at in pixels.
+        options: that it was made with.
+        output: the new folder.
     """
-    feeds = [functools.partial(seen, scene.image, view) for scene in itertools.islice(read_scenes(scenes), _LOOKED_AT)]
-    output = bundle.path
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as work:
-        try:
-            made = quantize_detector(bundle, feeds, Path(work) / output.name, progress=log.info)
-        except (ExportError, UsageError) as error:
-            log.warning("no 8-bit integers: %s", error)
-            return bundle
-        output.rename(Path(work) / "float")
-        made.path.rename(output)
-    return open_bundle(output)
+    scales = (1.0, options.near_scale) if options.near else (1.0,)
+    chosen = itertools.islice(read_scenes(scenes), _LOOKED_AT)
+    looks = [[functools.partial(seen, scene.image, options.view, scale) for scale in scales] for scene in chosen]
+    try:
+        return quantize_detector(bundle, looks, output, progress=log.info)
+    except (ExportError, UsageError) as error:
+        log.warning("no 8-bit integers: %s", error)
+        return bundle
 
 
 def megabytes(bundle: Bundle) -> float:
@@ -183,26 +185,23 @@ def megabytes(bundle: Bundle) -> float:
     return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / 1e6
 
 
-def seen(picture: npt.NDArray[np.uint8], view: tuple[int, int] | None) -> Arrays:
-    """A picture as the detector takes it.
+def seen(picture: npt.NDArray[np.uint8], view: tuple[int, int] | None, part: float = 1.0) -> Arrays:
+    """A picture as the detector takes it, but for the filter: a run's needs what only runs have.
 
     Args:
         picture: (h,w,3), uint8.
         view: the shorter and the longer side that it is looked at in pixels; None for the picture's own.
+        part: of that size.
     """
     if view is not None:
         height, width = picture.shape[:2]
-        scale = min(view[0] / min(height, width), view[1] / max(height, width))
+        scale = part * min(view[0] / min(height, width), view[1] / max(height, width))
         size = max(1, round(scale * width)), max(1, round(scale * height))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
     height, width = picture.shape[:2]
     image = np.zeros((1, 3, *(-(-side // MULTIPLE) * MULTIPLE for side in (height, width))), np.float32)
     image[0, :, :height, :width] = normalised(picture)
     return {"image": image, "image_size": np.array([[height, width]], np.int64)}
-
-
-def _stacked(feeds: Sequence[Arrays]) -> Arrays:
-    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
 def evaluate_detector(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from stream.detectors.base import Detector
 from stream.detectors.poses import posed_rows, with_poses
 from stream.frame import Frame
 from stream.regions import Regions
-from stream.union import replaced_outlines, united_outline
+from stream.union import with_partners
 
 #: Finds of two detectors that overlap at least so much are one region.
 SAME_IOU = 0.5
@@ -97,15 +96,7 @@ def _united(parts: Sequence[Regions], iou: float) -> Regions:
             united = Regions.concatenate([united, part])
             continue
         mine, theirs = _partners(united, part, iou)
-        boxes, scores = united.boxes.copy(), united.scores.copy()
-        boxes[mine] = geometry.union_box(boxes[mine], part.boxes[theirs])
-        scores[mine] = np.maximum(scores[mine], part.scores[theirs])
-        pairs = zip(mine.tolist(), theirs.tolist(), strict=True)
-        changes = {first: united_outline(united, first, part, second) for first, second in pairs}
-        left = np.ones(len(part), bool)
-        left[theirs] = False
-        grown = replace(united, boxes=boxes, scores=scores, outlines=replaced_outlines(united, changes))
-        united = Regions.concatenate([grown, part[left]])
+        united = with_partners(united, part, list(zip(mine.tolist(), theirs.tolist(), strict=True)))
     return united
 
 

@@ -11,7 +11,7 @@ from stream import geometry
 from stream.compose.matching import match
 from stream.outline import Outline, PixelMask
 from stream.regions import Kind, Regions
-from stream.union import replaced_outlines, united_outline
+from stream.union import replaced_outlines, with_partners
 
 Ints = npt.NDArray[np.intp]
 
@@ -33,51 +33,46 @@ def with_poses(regions: Regions, poses: Regions, iou: float) -> Regions:
         poses: persons with a `BodySurface` each.
         iou: from this overlap of boxes on, a person without a mask and a pose are one.
     """
-    poses = replace(poses, outlines=_with_masks(poses))
+    poses = with_masks(poses)
     pairs = _by_mask(regions, poses)
     free = np.setdiff1d(np.arange(len(poses)), [pose for _, pose in pairs])
     boxed = np.flatnonzero((regions.kinds == Kind.PERSON) & ~_masked(regions))
     pairs += _by_box(regions.boxes[boxed], poses.boxes[free], boxed, free, iou)
-    boxes, scores, changes = regions.boxes.copy(), regions.scores.copy(), dict[int, Outline | None]()
-    for person, pose in pairs:
-        boxes[person] = geometry.union_box(boxes[person], poses.boxes[pose])[0]
-        scores[person] = max(scores[person], poses.scores[pose])
-        changes[person] = united_outline(regions, person, poses, pose)
-    left = np.ones(len(poses), np.bool_)
-    left[[pose for _, pose in pairs]] = False
-    joined = replace(regions, boxes=boxes, scores=scores, outlines=replaced_outlines(regions, changes))
-    return Regions.concatenate([joined, poses[left]])
+    return with_partners(regions, poses, pairs)
 
 
-def _with_masks(poses: Regions) -> npt.NDArray[np.object_] | None:
-    """The poses' outlines, with the mask that each has in the frame."""
+def with_masks(regions: Regions) -> Regions:
+    """The regions, where each dense pose has a mask in the frame as well; it may have one already."""
     changes: dict[int, Outline | None] = {}
-    for index in range(len(poses)):
-        outline = poses.outline(index)
+    for index in range(len(regions)):
+        outline = regions.outline(index)
         if outline is not None and outline.surface is not None:
             own = outline.surface.nearest_mask()
             whole = own if outline.mask is None else own.union(outline.mask)
             # A pose on no body is a person all the same: the region counts as its box.
             changes[index] = Outline(whole if whole.pixels.any() else None, outline.surface)
-    return replaced_outlines(poses, changes)
+    return replace(regions, outlines=replaced_outlines(regions, changes))
 
 
-def _mask(regions: Regions, index: int) -> PixelMask | None:
+def mask_of(regions: Regions, index: int) -> PixelMask | None:
+    """A region's mask, None where it has none."""
     outline = regions.outline(index)
     return None if outline is None else outline.mask
 
 
+def persons_with_masks(regions: Regions) -> list[tuple[int, PixelMask]]:
+    """Rows of persons that have a mask, with it."""
+    rows = np.flatnonzero(regions.kinds == Kind.PERSON).tolist()
+    return [(index, mask) for index in rows if (mask := mask_of(regions, index)) is not None]
+
+
 def _masked(regions: Regions) -> npt.NDArray[np.bool_]:
-    return np.array([_mask(regions, index) is not None for index in range(len(regions))], np.bool_)
+    return np.array([mask_of(regions, index) is not None for index in range(len(regions))], np.bool_)
 
 
 def _by_mask(regions: Regions, poses: Regions) -> list[tuple[int, int]]:
-    persons = [
-        (index, mask)
-        for index in np.flatnonzero(regions.kinds == Kind.PERSON).tolist()
-        if (mask := _mask(regions, index)) is not None
-    ]
-    found = [(index, mask) for index in range(len(poses)) if (mask := _mask(poses, index)) is not None]
+    persons = persons_with_masks(regions)
+    found = [(index, mask) for index in range(len(poses)) if (mask := mask_of(poses, index)) is not None]
     pairs = match([mask for _, mask in persons], [mask for _, mask in found])
     return [(persons[i][0], found[j][0]) for i, j in pairs]
 

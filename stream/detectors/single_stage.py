@@ -78,9 +78,12 @@ class SingleStageDetector:
         """Release the runtime."""
         self._runtime.close()
 
-    def inputs(self, frame: Frame) -> dict[str, Any]:
-        """What the network takes of a frame at its first look."""
-        return self._fed(self._view(frame, self._longest))
+    #: Of the pictures that count everywhere, against the first one; the coarse one is for what is very large alone.
+    scales = (1.0,)
+
+    def inputs(self, frame: Frame, scale: float = 1.0) -> dict[str, Any]:
+        """What the network takes of a frame, with the longer side limited to this part of what it is in a run."""
+        return self._fed(self._view(frame, round(scale * self._longest)))
 
     def _look(self, frame: Frame, longest: int) -> Regions:
         view = self._view(frame, longest)

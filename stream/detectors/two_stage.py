@@ -16,9 +16,9 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, DetectionError
 from engines.runtime import Runtime
 from stream.detectors.base import check_detections
-from stream.detectors.ensemble import unite
 from stream.detectors.masks import pasted
 from stream.detectors.pictures import HostPictures, Pictures
+from stream.detectors.second_look import is_worth_it, longer_sides, with_near
 from stream.detectors.single_stage import fixed_size
 from stream.detectors.view import Shown, shortest_edge, show_full
 from stream.frame import Frame, flat_image
@@ -41,8 +41,7 @@ class TwoStageDetector:
     Persons come with an outline: Mask R-CNN's with a mask, CSE's with a `BodySurface`. Where a mask has no pixel the
     region is its box; nothing that was found is dropped. Of other kinds the box is covered, so that they need none.
 
-    Where its manifest says so (`SecondLook`), a frame with something very near is looked at a second time, at a smaller
-    size. What either look finds counts, and where both found a person, the second one's surface.
+    Where its manifest says so, a frame with something very near is looked at a second time (`second_look`).
 
     `detect` keeps nothing between calls and may be called from several threads at once.
 
@@ -98,18 +97,17 @@ class TwoStageDetector:
             DetectionError: numbers that no working detector gives, or more boxes than the graph can give.
         """
         shown = self._shown(frame)
-        fine = self._look(frame, shown)
-        again = self._second_look
-        if again is None:
-            return fine
-        near = again.from_size / max(shown.scale_x, shown.scale_y)
-        if not _reaches(fine, near).any():
-            return fine
-        coarse = self._look(frame, self._shown(frame, again.scale))
-        return unite([coarse[_reaches(coarse, near)], fine])
-
-    def _look(self, frame: Frame, shown: Shown) -> Regions:
         found = self._find(frame, shown)
+        fine = self._regions(found, frame, shown)
+        again = self._second_look
+        if again is None or not is_worth_it(found["boxes"][0, : int(found["count"][0])], again):
+            return fine
+        small = self._shown(frame, again.scale)
+        coarse = self._regions(self._find(frame, small), frame, small)
+        near = again.from_size / max(shown.scale_x, shown.scale_y)
+        return with_near(fine, coarse[longer_sides(coarse.boxes) >= near])
+
+    def _regions(self, found: Arrays, frame: Frame, shown: Shown) -> Regions:
         boxes, scores, classes = self._kept(found)
         in_frame = _clipped(shown.to_frame(boxes), frame.width, frame.height)
         # As published, what is left without area by clipping goes. A NaN stays, for the check that follows.
@@ -130,9 +128,14 @@ class TwoStageDetector:
         regions.kinds[:] = kinds
         return regions
 
-    def inputs(self, frame: Frame) -> Arrays:
-        """What the graph `detector` takes of a frame."""
-        return self._fed(frame, self._shown(frame))
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Of the pictures that it may look at, against the first one."""
+        return (1.0,) if self._second_look is None else (1.0, self._second_look.scale)
+
+    def inputs(self, frame: Frame, scale: float = 1.0) -> Arrays:
+        """What the graph `detector` takes of a frame, at one of `scales`."""
+        return self._fed(frame, self._shown(frame, scale))
 
     def reset(self) -> None:
         """Nothing to forget: every frame is looked at by itself."""
@@ -141,10 +144,8 @@ class TwoStageDetector:
         """Run both graphs on as many flat frames at once as will be under way."""
         frame = Frame(flat_image((height, width, 3)))
 
-        scales = (1.0,) if self._second_look is None else (1.0, self._second_look.scale)
-
         def trial() -> None:
-            for shown in [self._shown(frame, scale) for scale in scales]:
+            for shown in [self._shown(frame, scale) for scale in self.scales]:
                 found = self._find(frame, shown)
                 # Whatever a flat frame shows, the heads get a box: their first run must not fall into the stream.
                 box = np.array([[0, 0, shown.width, shown.height]], np.float32)
@@ -219,11 +220,6 @@ class TwoStageDetector:
         if any(tensor.name == "classes" for tensor in self._heads.inputs):
             feeds["classes"] = classes
         return dict(self._heads.run(feeds))
-
-
-def _reaches(regions: Regions, pixels: float) -> npt.NDArray[np.bool_]:
-    """Which have a longer side of at least so many frame pixels, (N,)."""
-    return np.asarray((regions.boxes[:, 2:] - regions.boxes[:, :2]).max(axis=1) >= pixels, np.bool_)
 
 
 def _clipped(boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from engines.bundle import Bundle, open_bundle, write_bundle
 from engines.detector_tensors import decided_tensors
-from engines.errors import ExportError, UsageError
+from engines.errors import ExportError, SourceError, UsageError
 from engines.manifest import Graph, ManifestDraft, Tensor
 from engines.runtime import open_runtime
-from export.quantize import Limits, between_convolutions, quantize_detector
+from export.quantize import between_convolutions, quantize_detector
+from export.quantize_compare import Limits
 from tests.engines.helpers import tiny_draft
 
 Arrays = dict[str, NDArray[Any]]
@@ -92,7 +94,7 @@ def write(folder: Path, loud: float = 1.0, detector: onnx.ModelProto | None = No
     )
 
 
-def feeds(count: int = 40) -> list[Callable[[], Arrays]]:
+def feeds(count: int = 40) -> list[list[Callable[[], Arrays]]]:
     """Dark pictures with `MOST` bright cells each."""
 
     def picture(seed: int) -> Arrays:
@@ -103,7 +105,7 @@ def feeds(count: int = 40) -> list[Callable[[], Arrays]]:
             image[0, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4] = draw.uniform(0.7, 1.0)
         return {"image": image, "image_size": np.array([[32, 48]], np.int64)}
 
-    return [lambda seed=seed: picture(seed) for seed in range(count)]  # type: ignore[misc]  # a default, not a question
+    return [[partial(picture, seed)] for seed in range(count)]
 
 
 def found(bundle: Bundle, graph: str, feed: Arrays) -> Arrays:
@@ -121,7 +123,7 @@ def test_a_bundle_gets_a_graph_in_integers_that_finds_the_same(tmp_path: Path) -
     assert made.graph("detector_int8").inputs == bundle.graph("detector").inputs
     # What was there stays as it was.
     assert made.manifest.files["detector.onnx"] == bundle.manifest.files["detector.onnx"]
-    feed = feeds()[1]()
+    feed = feeds()[1][0]()
     exact, rounded = (found(made, name, feed) for name in ("detector", "detector_int8"))
     assert {tuple(box) for box in rounded["boxes"][0]} == {tuple(box) for box in exact["boxes"][0]}
     assert 0 < np.abs(rounded["scores"] - exact["scores"]).max() < 0.02
@@ -193,14 +195,34 @@ def test_too_few_regions_are_no_ground_to_judge_by(tmp_path: Path) -> None:
 
 
 def test_a_picture_alone_is_too_little(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="1 pictures; expected some dozens"):
+    with pytest.raises(UsageError, match="1 pictures; expected a hundred"):
         quantize_detector(write(tmp_path / "float"), feeds(1), tmp_path / "made")
 
 
-def test_what_has_integers_already_is_refused(tmp_path: Path) -> None:
+def test_what_has_integers_already_gets_them_anew(tmp_path: Path) -> None:
     made = quantize_detector(write(tmp_path / "float"), feeds(), tmp_path / "made")
-    with pytest.raises(UsageError, match="bright has detector_int8 already"):
-        quantize_detector(made, feeds(), tmp_path / "again")
+    again = quantize_detector(made, feeds(60), tmp_path / "again")
+    assert again.manifest.quantized["detector_int8"].pictures == 30
+    assert again.manifest.files["detector.onnx"] == made.manifest.files["detector.onnx"]
+
+
+def test_a_picture_that_cannot_be_read_is_no_fault_of_the_graph(tmp_path: Path) -> None:
+    def unreadable() -> Arrays:
+        raise SourceError("a.jpg cannot be read as an image")
+
+    with pytest.raises(SourceError, match=r"a\.jpg cannot be read"):
+        quantize_detector(write(tmp_path / "float"), [[unreadable], *feeds()], tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_every_look_at_a_picture_counts(tmp_path: Path) -> None:
+    twice = [[*one, *other] for one, other in zip(feeds(), feeds()[::-1], strict=True)]
+    measured = quantize_detector(write(tmp_path / "float"), twice, tmp_path / "made").manifest.quantized[
+        "detector_int8"
+    ]
+    assert (measured.pictures, measured.regions) == (20, 160)
+    # This detector gives none.
+    assert measured.masks is None
 
 
 def test_a_generator_is_refused(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_a_detector_is_quantized_and_runs_take_it(
     assert (ended.code, ended.out.strip()) == (0, str(made))
     assert "measuring ranges on 20 pictures" in ended.err
     assert "100.00 % of" in ended.err
+    assert "of their masks" in ended.err
     shown = standin("engines", "inspect", made).out
     assert "detector_int8 against detector" in shown
     reports = []
@@ -51,6 +52,8 @@ def test_a_detector_is_quantized_and_runs_take_it(
         assert ended.code == 0, ended.err
         reports.append([json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()])
     assert len(reports[0]) == len(reports[1]) > 5
+    # They see nearly, but not quite, the same.
+    assert reports[0] != reports[1]
 
 
 def test_too_few_regions_are_no_ground_to_judge_by(
@@ -81,5 +84,22 @@ def test_a_file_that_is_no_picture_is_named(detector: Bundle, tmp_path: Path, st
     ended = standin("engines", "quantize", detector.path, "--pictures", folder, "--output", tmp_path / "made")
     assert ended.code != 0
     assert "a.png" in ended.err
+    assert "cannot be quantized" not in ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "made").exists()
+
+
+def test_a_generator_is_no_detector(tmp_path: Path, pictures: Path, standin: Standin) -> None:
+    ended = standin("engines", "quantize", "starter-generator", "--pictures", pictures, "--output", tmp_path / "made")
+    assert ended.code == 2
+    assert "starter-generator is for generation; only detectors are quantized" in ended.err
+
+
+@pytest.mark.parametrize("option", [("--threshold", "1.6"), ("--sure", "nan"), ("--most-lost", "1")])
+def test_limits_that_cannot_be_are_refused(
+    option: tuple[str, str], detector: Bundle, pictures: Path, tmp_path: Path, standin: Standin
+) -> None:
+    made = tmp_path / "made"
+    ended = standin("engines", "quantize", detector.path, "--pictures", pictures, "--output", made, *option)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err

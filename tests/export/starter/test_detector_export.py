@@ -300,7 +300,7 @@ def test_a_graph_that_differs_is_not_written(
         (BundleOptions(body_probability=0), "not between 0 and 1"),
         (BundleOptions(input_size=(60, 96)), "multiples of 32"),
         (BundleOptions(near=-1), "near is -1"),
-        (BundleOptions(near_scale=1.0), "near scale 1.0 is not between 0 and 1"),
+        (BundleOptions(near_scale=1.0), "near scale 1.0 is not from 0.1 to 0.9"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

@@ -7,9 +7,11 @@ import av
 import numpy as np
 import pytest
 
-from engines.bundle import open_bundle
+from engines.bundle import Bundle, open_bundle
+from export.starter import stages_detector
+from export.starter.detector_export import BundleOptions
 from export.starter.samples import Scene, write_scenes
-from export.starter.stages_detector import add_integers, seen
+from export.starter.stages_detector import make_detector_bundle, seen, with_integers
 from tests.detector_bundles import without_integers
 
 CLIP = Path("stream/media/walkers.mp4")
@@ -42,13 +44,21 @@ def test_a_picture_is_looked_at_as_large_as_both_sides_allow() -> None:
     assert seen(wide, (120, 240))["image_size"].tolist() == [[48, 240]]
 
 
-def test_a_bundle_gets_integers_in_its_place(tmp_path: Path) -> None:
+def test_a_second_look_is_at_a_part_of_the_size() -> None:
+    assert seen(np.zeros((60, 300, 3), np.uint8), (120, 240), 0.5)["image_size"].tolist() == [[24, 120]]
+
+
+OPTIONS = BundleOptions(view=(288, 512))
+
+
+def test_a_bundle_gets_integers(tmp_path: Path) -> None:
     write_frames(tmp_path / "scenes", 40)
-    bundle = without_integers(tmp_path / "bundle")
-    made = add_integers(bundle, tmp_path / "scenes", (288, 512))
-    assert made.path == bundle.path
-    assert open_bundle(bundle.path).manifest.quantized["detector_int8"].found >= 0.99
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    made = with_integers(without_integers(tmp_path / "bundle"), tmp_path / "scenes", OPTIONS, tmp_path / "made")
+    measured = open_bundle(tmp_path / "made").manifest.quantized["detector_int8"]
+    assert made.path == tmp_path / "made"
+    assert measured.found >= 0.99
+    assert measured.masks is not None
+    assert measured.masks > 0.95
 
 
 def test_integers_that_cannot_be_judged_leave_the_bundle_as_it_was(
@@ -57,7 +67,30 @@ def test_integers_that_cannot_be_judged_leave_the_bundle_as_it_was(
     write_frames(tmp_path / "scenes", 4)
     bundle = without_integers(tmp_path / "bundle")
     with caplog.at_level(logging.WARNING):
-        made = add_integers(bundle, tmp_path / "scenes", (288, 512))
+        made = with_integers(bundle, tmp_path / "scenes", OPTIONS, tmp_path / "made")
     assert "no 8-bit integers: only" in caplog.text
-    assert made.digest == open_bundle(bundle.path).digest == bundle.digest
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert made is bundle
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_bundle_comes_to_its_place_when_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, there = tmp_path / "out", list[bool]()
+
+    def exported(_: Path, folder: Path, *__: object, **___: object) -> Bundle:
+        return without_integers(folder)
+
+    def interrupted(*_: object) -> Bundle:
+        there.append(output.exists())
+        raise KeyboardInterrupt
+
+    write_frames(tmp_path / "scenes", 4)
+    monkeypatch.setattr(stages_detector, "export_starter_detector", exported)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages_detector, "with_integers", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_detector_bundle(tmp_path / "none.pt", output, OPTIONS, scenes=tmp_path / "scenes")
+    assert there == [False]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scenes"]
+    make_detector_bundle(tmp_path / "none.pt", output, OPTIONS, scenes=tmp_path / "scenes", resume=True)
+    assert "detector_int8" not in open_bundle(output).manifest.graphs
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scenes"]

@@ -264,10 +264,10 @@ class BySize(Runtime):
 def open_by_size(tmp_path: Path) -> Callable[..., TwoStageDetector]:
     """A detector that finds some places at first, and others at its second look, of `FRAME` at 96 x 64 and 48 x 32."""
 
-    def made(first: tuple[Place, ...], second: tuple[Place, ...], architecture: str = "cse") -> TwoStageDetector:
+    def made(first: tuple[Place, ...], second: tuple[Place, ...], **changes: Any) -> TwoStageDetector:
         again = SecondLook(from_size=50, scale=0.5)
-        large = write_two_stage(tmp_path / "large", architecture, first, second_look=again)
-        small = write_two_stage(tmp_path / "small", architecture, second)
+        large = write_two_stage(tmp_path / "large", "cse", first, second_look=again)
+        small = write_two_stage(tmp_path / "small", "cse", second, **changes)
         return TwoStageDetector(large, BySize(large, small, 96), Watched(large, "heads"), threshold=0.2)
 
     return made
@@ -307,6 +307,52 @@ def test_both_looks_at_a_near_person_count(open_by_size: Callable[..., TwoStageD
     # The surface is that of the look which saw the person whole.
     assert outline.surface.box[1:4:2] == (10, 99)
     assert outline.mask.box[1] < 10
+
+
+def test_somebody_of_whom_the_first_look_found_a_part_is_one_person(
+    open_by_size: Callable[..., TwoStageDetector],
+) -> None:
+    # Less than half in common, by boxes and by masks; the part is shorter than what counts as near.
+    part, whole = (0.15, 0.1, 0.4, 0.65), (0.1, 0.15, 0.45, 0.99)
+    regions = open_by_size((part, FAR), (whole,)).detect(FRAME)
+    united = np.array([0.1, 0.1, 0.45, 0.99])
+    np.testing.assert_allclose(regions.boxes, np.array([united, FAR]) * (150, 100, 150, 100), atol=1e-3)
+    outline = regions.outline(0)
+    assert outline is not None
+    assert outline.surface is not None
+    assert outline.surface.box[1:4:2] == (15, 99)
+
+
+def test_two_people_whom_the_second_look_takes_for_one_stay_two(open_by_size: Callable[..., TwoStageDetector]) -> None:
+    one, other = (0.1, 0.1, 0.3, 0.9), (0.3, 0.1, 0.5, 0.9)
+    regions = open_by_size((one, other), ((0.1, 0.1, 0.5, 0.9),)).detect(FRAME)
+    # That one stays as well, where it is nobody's: it covers what it covers.
+    assert len(regions) >= 2
+    covered = np.zeros((100, 150), np.bool_)
+    for index in range(len(regions)):
+        x0, y0, x1, y1 = regions.boxes[index].astype(int)
+        covered[y0:y1, x0:x1] = True
+    assert covered[10:90, 15:75].all()
+
+
+@pytest.mark.parametrize(("threshold", "looks"), [(0.2, 2), (0.95, 2)])
+def test_what_is_too_unlikely_to_count_is_worth_a_second_look(
+    open_desk: Callable[..., Desk], threshold: float, looks: int
+) -> None:
+    desk = open_desk(places=(NEAR,), second_look=SecondLook(from_size=50, scale=0.5), threshold=threshold)
+    desk.look.detect(FRAME)
+    assert desk.detector.runs == looks
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"floor": 0.3}, "more than the 4 boxes"), ({"scores": (float("nan"),)}, "not finite|finite")],
+)
+def test_a_second_look_that_cannot_be_trusted_fails_the_frame(
+    open_by_size: Callable[..., TwoStageDetector], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DetectionError, match=message):
+        open_by_size((NEAR,), (NEAR,), **changes).detect(FRAME)
 
 
 def test_a_second_look_adds_whom_it_alone_finds_if_they_are_near(

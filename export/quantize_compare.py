@@ -1,0 +1,200 @@
+"""A detector's graph in integers against the float graph that it was made of: what it loses of people and of masks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from engines.bundle import Bundle
+from engines.errors import ExportError
+from engines.manifest import Quantized
+from engines.runtime_onnx import OnnxRuntime
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[Any]]
+    #: Makes inputs when they are needed: those of all would not fit into memory.
+    Feed = Callable[[], Arrays]
+    #: Inputs of one picture: some detectors look at it at several sizes.
+    Looks = Sequence[Feed]
+
+#: The graph in floating point, and what looks closer at its boxes, where the bundle has that.
+SOURCE: Final = "detector"
+_HEADS: Final = "heads"
+#: Half in common: the same find.
+_SAME: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When integers are good enough.
+
+    Attributes:
+        sure: What the float graph finds with this score or a higher one must be found again,
+        threshold: with this score or a higher one; no lower than runs ask for;
+        most_lost: but for this part of it.
+        least_kept: Of their masks, so much must be left in the mean, where the bundle gives masks.
+        fewest: Regions that a judgement takes.
+        calibrated: Pictures at most that ranges are taken from.
+    """
+
+    sure: float = 0.5
+    threshold: float = 0.3
+    most_lost: float = 0.01
+    least_kept: float = 0.95
+    fewest: int = 50
+    calibrated: int = 100
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was found in all pictures together.
+
+    Attributes:
+        pictures: that were looked at.
+        regions: that the float graph was sure of.
+        found: of these, those that the other graph found again.
+        lost: the others, by class.
+        masks: the part that is left of each mask of those that were found again; None where there are no masks.
+    """
+
+    pictures: int = 0
+    regions: int = 0
+    found: int = 0
+    lost: Counter[int] = field(default_factory=Counter)
+    masks: list[float] | None = None
+
+
+def compare(bundle: Bundle, made: Path, pictures: Sequence[Looks], limits: Limits) -> Tally:
+    """Looks at pictures with the float graph and with the one in integers.
+
+    Args:
+        bundle: of the float graph.
+        made: the file of the other one.
+        pictures: for each, what makes that which the graph takes at every look at it.
+        limits: see there.
+    """
+    declared = bundle.graph(SOURCE)
+    tally = Tally(pictures=len(pictures))
+    with contextlib.ExitStack() as stack:
+        exact = stack.enter_context(OnnxRuntime(bundle.file(declared.file), declared, device="cpu"))
+        rounded = stack.enter_context(OnnxRuntime(made, declared, device="cpu"))
+        heads = None
+        if _HEADS in bundle.manifest.graphs:
+            graph = bundle.graph(_HEADS)
+            heads = stack.enter_context(OnnxRuntime(bundle.file(graph.file), graph, device="cpu"))
+        for feed in (feed for looks in pictures for feed in looks):
+            feeds = feed()
+            _add(tally, exact.run(feeds), rounded.run(feeds), heads, limits)
+    return tally
+
+
+def _add(tally: Tally, there: Arrays, here: Arrays, heads: OnnxRuntime | None, limits: Limits) -> None:
+    scores, classes = (there[name][0, : int(there["count"][0])] for name in ("scores", "classes"))
+    sure = np.flatnonzero(scores >= limits.sure)
+    partners = found_again(there, here, sure, limits.threshold)
+    again = partners >= 0
+    tally.regions += len(sure)
+    tally.found += int(again.sum())
+    tally.lost.update(classes[sure[~again]].tolist())
+    # In the same boxes, so that it is masks that are compared.
+    boxes = {name: np.ascontiguousarray(there[name][0, sure[again]]) for name in ("boxes", "classes")}
+    kept = masks_of(there, sure[again], boxes, heads), masks_of(here, partners[again], boxes, heads)
+    if kept[0] is None or kept[1] is None:
+        return
+    tally.masks = tally.masks or []
+    for before, after in zip(kept[0], kept[1], strict=True):
+        if before.any():
+            tally.masks.append(float((before & after).sum() / before.sum()))
+
+
+def judged(tally: Tally, limits: Limits) -> Quantized:
+    """What was measured, for the manifest.
+
+    Raises:
+        ExportError: there is too little to judge by, or too much is lost.
+    """
+    if tally.regions < limits.fewest:
+        raise ExportError(
+            f"only {tally.regions} regions with a score of {limits.sure} or more in {tally.pictures} pictures, "
+            f"expected {limits.fewest}; nothing was written; give more pictures, of what the detector will see"
+        )
+    lost = tally.regions - tally.found
+    if lost > limits.most_lost * tally.regions:
+        worst = ", ".join(f"{count} of class {label}" for label, count in sorted(tally.lost.items()))
+        raise ExportError(
+            f"integers lose {lost} of {tally.regions} regions ({worst}), more than the part of "
+            f"{limits.most_lost:g} that may be; nothing was written"
+        )
+    masks = None if tally.masks is None else float(np.mean(tally.masks)) if tally.masks else 0.0
+    if masks is not None and masks < limits.least_kept:
+        raise ExportError(
+            f"integers keep {100 * masks:.1f} % of masks, less than the part of {limits.least_kept:g} that must be "
+            "left; nothing was written"
+        )
+    return Quantized(
+        source=SOURCE,
+        pictures=tally.pictures,
+        sure=limits.sure,
+        threshold=limits.threshold,
+        regions=tally.regions,
+        found=tally.found / tally.regions,
+        masks=masks,
+    )
+
+
+def found_again(there: Arrays, here: Arrays, which: NDArray[np.intp], threshold: float) -> NDArray[np.intp]:
+    """The partner of each of some regions, -1 for none: of its class, with half in common and a high enough score.
+
+    Nobody is the partner of two: people who were told apart must be told apart again.
+
+    Args:
+        there: an answer of the graph `detector`, for one picture.
+        here: another graph's for it.
+        which: (n,), rows of `there`.
+        threshold: see above.
+    """
+    count, others = len(which), int(here["count"][0])
+    boxes, classes = (there[name][0, which] for name in ("boxes", "classes"))
+    low = np.maximum(boxes[:, None, :2], here["boxes"][:1, :others, :2])
+    high = np.minimum(boxes[:, None, 2:], here["boxes"][:1, :others, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=2)
+    mine, theirs = ((group[:, 2:] - group[:, :2]).prod(axis=1) for group in (boxes, here["boxes"][0, :others]))
+    iou = shared / np.maximum(mine[:, None] + theirs[None] - shared, 1e-9)
+    fits = (iou >= _SAME) & (classes[:, None] == here["classes"][:1, :others])
+    value = np.where(fits & (here["scores"][:1, :others] >= threshold), iou, 0)
+    partners = np.full(count, -1, np.intp)
+    rows, columns = linear_sum_assignment(value, maximize=True)
+    paired = value[rows, columns] > 0
+    partners[rows[paired]] = columns[paired]
+    return partners
+
+
+def masks_of(
+    answer: Arrays, rows: NDArray[np.intp], boxes: Arrays, heads: OnnxRuntime | None
+) -> list[NDArray[np.bool_]] | None:
+    """What some regions of an answer cover, in the bundle's own grid; None where it gives no masks.
+
+    Args:
+        answer: of the graph `detector`, for one picture.
+        rows: (n,), of its boxes.
+        boxes: where heads look for them: `boxes` (n,4) and `classes` (n,).
+        heads: of a detector in two graphs.
+    """
+    if heads is None:
+        # Bytes: 255 times the probability.
+        return list(answer["masks"][0, rows] >= 128) if "masks" in answer else None
+    if not len(rows):
+        return []
+    feeds = {"index": np.zeros(len(rows), np.int64), **boxes}
+    taken = {tensor.name: feeds.get(tensor.name, answer.get(tensor.name)) for tensor in heads.inputs}
+    out = heads.run({name: array for name, array in taken.items() if array is not None})
+    return list(out["masks"] >= 0.5 if "masks" in out else out["coarse_segm"].argmax(axis=1) > 0)

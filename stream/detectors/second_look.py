@@ -1,0 +1,69 @@
+"""A second look at what is near, at a smaller size: when it is worth one, and what both looks found together.
+
+The features of a network reach over so many pixels of its picture. Of a person who is larger, it finds a part: the head
+and the shoulders, or a trunk without them. In a smaller picture it finds the whole.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.manifest import SecondLook
+from stream.detectors.ensemble import unite
+from stream.detectors.poses import persons_with_masks, with_masks
+from stream.outline import PixelMask, overlap
+from stream.regions import Regions
+from stream.union import with_partners
+
+#: Of somebody who is near a part is found. A box of this share of the size is worth a look.
+_WORTH: Final = 2 / 3
+#: Masks of the two looks are the same person's if they share this part of the smaller one.
+_SAME: Final = 0.5
+
+
+def is_worth_it(boxes: npt.NDArray[np.float32], again: SecondLook) -> bool:
+    """Whether the first look found something that may be near.
+
+    Args:
+        boxes: (N, 4) in the pixels of the first picture, however unlikely: the second look may be surer.
+        again: as declared.
+    """
+    return bool((longer_sides(boxes) >= _WORTH * again.from_size).any())
+
+
+def longer_sides(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of boxes (N, 4), in their pixels."""
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0), np.float32)
+
+
+def with_near(fine: Regions, near: Regions) -> Regions:
+    """What both looks found: nothing that either found gets smaller.
+
+    A person of the second look takes the one of the first who shares most of the smaller mask, if there is one alone:
+    the region has both masks, and the second look's surface. If there are several, the second look took them for one,
+    and they stay as many as they are. For all else `stream.detectors.ensemble.unite` says what is the same.
+
+    Args:
+        fine: of the first look.
+        near: of the second, as far as it counts.
+    """
+    fine, near = with_masks(fine), with_masks(near)
+    theirs = dict(persons_with_masks(fine))
+    pairs: list[tuple[int, int]] = []
+    for row, mask in persons_with_masks(near):
+        same = [other for other, found in theirs.items() if _shared(mask, found) >= _SAME]
+        if len(same) == 1:
+            pairs.append((row, same[0]))
+            del theirs[same[0]]
+    taken = np.array([other for _, other in pairs], np.intp)
+    whole = with_partners(near, fine[taken], [(row, place) for place, (row, _) in enumerate(pairs)])
+    return unite([whole, fine[np.setdiff1d(np.arange(len(fine)), taken)]])
+
+
+def _shared(one: PixelMask, other: PixelMask) -> float:
+    """The part of the smaller mask that both share."""
+    iou = overlap(one, other)
+    return iou / (1 + iou) * (one.area + other.area) / max(1, min(one.area, other.area))
