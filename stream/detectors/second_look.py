@@ -20,8 +20,10 @@ from stream.union import with_partners
 
 #: Of somebody who is near a part is found. A box of this share of the size is worth a look.
 _WORTH: Final = 2 / 3
-#: Masks of the two looks are the same person's if they share this part of the smaller one.
+#: Masks of the two looks are the same person's if they share this part of the smaller one,
 _SAME: Final = 0.5
+#: and if the first look's box has this part of the other's longer side: a child before somebody is not a part of them.
+_LONG_ENOUGH: Final = 0.5
 
 
 def is_worth_it(boxes: npt.NDArray[np.float32], again: SecondLook) -> bool:
@@ -42,19 +44,23 @@ def longer_sides(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def with_near(fine: Regions, near: Regions) -> Regions:
     """What both looks found: nothing that either found gets smaller.
 
-    A person of the second look takes the one of the first who shares most of the smaller mask, if there is one alone:
-    the region has both masks, and the second look's surface. If there are several, the second look took them for one,
-    and they stay as many as they are. For all else `stream.detectors.ensemble.unite` says what is the same.
+    A person of the second look takes the one of the first who shares most of the smaller mask and is not much shorter,
+    if there is one alone: the region has both masks, and the second look's surface. If there are several, the second
+    look took them for one, and they stay as many as they are. For all else `stream.detectors.ensemble.unite` says what
+    is the same.
 
     Args:
         fine: of the first look.
         near: of the second, as far as it counts.
     """
     fine, near = with_masks(fine), with_masks(near)
-    theirs = dict(persons_with_masks(fine))
+    theirs, sides = dict(persons_with_masks(fine)), longer_sides(fine.boxes)
+    least = _LONG_ENOUGH * longer_sides(near.boxes)
     pairs: list[tuple[int, int]] = []
     for row, mask in persons_with_masks(near):
-        same = [other for other, found in theirs.items() if _shared(mask, found) >= _SAME]
+        same = [
+            other for other, found in theirs.items() if sides[other] >= least[row] and _shared(mask, found) >= _SAME
+        ]
         if len(same) == 1:
             pairs.append((row, same[0]))
             del theirs[same[0]]

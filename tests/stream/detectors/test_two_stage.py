@@ -323,6 +323,12 @@ def test_somebody_of_whom_the_first_look_found_a_part_is_one_person(
     assert outline.surface.box[1:4:2] == (15, 99)
 
 
+def test_a_child_before_somebody_who_is_near_stays_somebody(open_by_size: Callable[..., TwoStageDetector]) -> None:
+    child = (0.2, 0.5, 0.32, 0.8)
+    regions = open_by_size((NEAR, child), (NEAR,)).detect(FRAME)
+    np.testing.assert_allclose(regions.boxes, np.array([NEAR, child]) * (150, 100, 150, 100), atol=1e-3)
+
+
 def test_two_people_whom_the_second_look_takes_for_one_stay_two(open_by_size: Callable[..., TwoStageDetector]) -> None:
     one, other = (0.1, 0.1, 0.3, 0.9), (0.3, 0.1, 0.5, 0.9)
     regions = open_by_size((one, other), ((0.1, 0.1, 0.5, 0.9),)).detect(FRAME)
