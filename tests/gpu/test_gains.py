@@ -32,6 +32,13 @@ def test_stages_side_by_side_are_faster_than_one_after_the_other(gpu: Device) ->
     assert row["gain"] > 1.2
 
 
+def test_persons_of_several_frames_are_faster_in_one_run(gpu: Device) -> None:
+    row = gpu_gains.frames_in_one_run(gpu, 200)
+    print(row)
+    assert row["rows_per_run"] > gpu_gains.PERSONS
+    assert row["gain"] > 1
+
+
 def test_joint_runs_of_several_clients_are_faster_than_single_ones(gpu: Device) -> None:
     row = gpu_gains.sharing(gpu, 200)
     print(row)
