@@ -3,7 +3,7 @@
 - CUDA graphs: TensorRT plans of the starter set, recorded and not, in milliseconds a run.
 - The GPU's encoder: frames per second of 1080p that it encodes, and the processor's; colours are converted before.
 - Stages side by side: frames per second of a run, and of the same stages one after the other.
-- Frames in one run: persons per second of frames that are painted side by side, in runs that they share and one by one.
+- Frames in one run: persons per second of frames that are painted side by side, in runs that they share and not.
 - Sharing: pictures per second of four clients of an engine process, in joint runs and one by one.
 
     python benchmarks/gpu_gains.py --device tensorrt [--rounds 200]
@@ -71,7 +71,7 @@ FULL_HD = (1080, 1920)
 #: Turns of what takes seconds.
 TURNS = 3
 #: Pictures and persons that plans take at once, tracks that they know, and sizes of pictures from a second look's on.
-ROWS, TRACKS = Range(1, 2, CLIENTS), Range(1, 2, 8)
+ROWS, TRACKS = Range(1, 2, MOST_CROPS), Range(1, 2, 8)
 SIZES = (Range(224, 384, 384), Range(384, 640, 640))
 BUNDLES = ("starter-detector", "starter-generator")
 #: The graphs that run in every frame, with what their inputs' free sides are.
@@ -223,7 +223,7 @@ def _in_turn(clip: Path, settings: RunSettings) -> float:
 
 
 def frames_in_one_run(device: Device, runs: int) -> Row:
-    """Persons of frames that are painted side by side, in runs that they share, and frame by frame.
+    """Persons of frames that are painted side by side: in runs that they share, frame by frame, and frames at once.
 
     Args:
         device: of the generator.
@@ -232,34 +232,39 @@ def frames_in_one_run(device: Device, runs: int) -> Row:
     bundle = Store(home()).find("starter-generator")
     graph = bundle.graph("generator")
     in_rows = row_inputs(graph.inputs, graph.outputs)
-    rates: dict[int, list[float]] = {MOST_CROPS: [], 1: []}
-    rows = 0.0
+    rates: dict[str, list[float]] = {"joint": [], "single": [], "at_once": []}
+    rows: list[float] = []
     with open_runtime(bundle, "generator", device=device) as inner:
-        # Tables stay where the generator runs, and all frames look into the same ones.
-        feeds: Feeds = {
-            name: array if name in in_rows else inner.hold(array)
-            for name, array in example_feeds(graph, {"N": PERSONS, "S": PERSONS}).items()
-        }
-        for turn in range(TURNS + 1):
-            for most, values in rates.items():
-                runtime = JoinedRuntime(inner, most)
+
+        def feeds_of(count: int) -> Feeds:
+            made = example_feeds(graph, {"N": count, "S": PERSONS})
+            # Tables stay where the generator runs, and all frames look into the same ones.
+            return {name: array if name in in_rows else tables[name] for name, array in made.items()}
+
+        example = example_feeds(graph, {"N": PERSONS, "S": PERSONS})
+        tables = {name: inner.hold(array) for name, array in example.items() if name not in in_rows}
+        for count in range(PERSONS, MOST_CROPS + 1, PERSONS):
+            # What comes for the first time is prepared for, and recorded when it comes again.
+            _again(inner, feeds_of(count), 3)
+        feeds = feeds_of(PERSONS)
+        for _ in range(TURNS):
+            for way, values in rates.items():
+                runtime = inner if way == "at_once" else JoinedRuntime(inner, MOST_CROPS if way == "joint" else 1)
                 began = time.perf_counter()
                 with ThreadPoolExecutor(MOST_PARALLEL) as pool:
                     for done in [pool.submit(_again, runtime, feeds, runs) for _ in range(MOST_PARALLEL)]:
                         done.result()
-                # The first turn is when runs of each number of rows are prepared for.
-                if turn:
-                    values.append(MOST_PARALLEL * runs * PERSONS / (time.perf_counter() - began))
-                rows = max(rows, runtime.counts.rows / runtime.counts.runs)
-    joint, single = (statistics.median(values) for values in rates.values())
+                values.append(MOST_PARALLEL * runs * PERSONS / (time.perf_counter() - began))
+                if way == "joint" and isinstance(runtime, JoinedRuntime):
+                    rows.append(runtime.counts.rows / runtime.counts.runs)
+    medians = {way: round(statistics.median(values), 1) for way, values in rates.items()}
     return {
         "what": "frames in one run",
         "frames": MOST_PARALLEL,
         "persons": PERSONS,
-        "rows_per_run": round(rows, 2),
-        "joint_per_second": round(joint, 1),
-        "single_per_second": round(single, 1),
-        "gain": _ratio(joint, single),
+        "rows_per_run": round(statistics.median(rows), 2),
+        **{f"{way}_per_second": rate for way, rate in medians.items()},
+        "gain": _ratio(medians["joint"], max(medians["single"], medians["at_once"])),
     }
 
 

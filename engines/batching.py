@@ -100,8 +100,9 @@ class _Request:
 
     def joins(self, other: _Request) -> bool:
         """Whether both may be rows of one run."""
-        same = all(mine is theirs for mine, theirs in zip(self.common, other.common, strict=True))
-        return self.key is not None and self.key == other.key and same
+        if self.key is None or self.key != other.key:
+            return False
+        return all(mine is theirs for mine, theirs in zip(self.common, other.common, strict=True))
 
     def answer(self) -> dict[str, Array]:
         error, self.error = self.error, None
@@ -254,18 +255,22 @@ class Batcher:
     def _take(self, own: _Request) -> list[_Request]:
         """The own request and those that fit, from the oldest on."""
         batch: list[_Request] = []
+        gone: list[_Request] = []
         rows = 0
         joins = self._shape_of_answer(own) is not None
-        for other in tuple(self._waiting):
-            fits = other is own or (joins and own.joins(other) and rows + other.rows <= self._limits.most_rows)
-            if not fits:
+        for other in self._waiting:
+            if other is not own and not (joins and own.joins(other) and rows + other.rows <= self._limits.most_rows):
                 continue
-            self._waiting.remove(other)
             if other.is_wanted():
                 batch.append(other)
                 rows += other.rows
             else:
-                other.done = True
+                gone.append(other)
+        # Not before all is decided: whoever is neither waiting nor in a run would wait for ever.
+        for other in (*batch, *gone):
+            self._waiting.remove(other)
+        for other in gone:
+            other.done = True
         self._changed.notify_all()
         if batch:
             self._runs += 1

@@ -188,8 +188,8 @@ class Quantized(_Part):
         threshold: with this score or a higher one.
         regions: How many these were.
         found: The part of them that were: of the same class, with half in common (IoU) at least.
-        masks: Of the masks of these, the part that is left in the mean; None where the graph says nothing of masks, or
-            they were not compared.
+        masks: Of what persons among these cover, the part that is covered again in the mean; None where the graph says
+            nothing of masks, or they were not compared.
     """
 
     source: str

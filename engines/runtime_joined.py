@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class JoinedRuntime(Runtime):
     """Runs the graph once at a time, each time for as many as have asked meanwhile and fit together.
 
-    Nobody waits for others, so that no answer comes later for it. What has no rows, such as tables that are held where
-    the graph runs, must be the very same array; see `engines.batching`. Runs that keep outputs are not shared.
+    Nobody waits for others to ask: who comes while a run is under way shares the next one. A run that hangs holds up
+    all that follow, as a GPU that hangs does; their frames are withheld. What has no rows, such as tables that are held
+    where the graph runs, must be the very same array; see `engines.batching`. Runs that keep outputs are not shared.
 
     Args:
         inner: Runs it; closed together with this one.

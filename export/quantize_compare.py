@@ -31,6 +31,10 @@ SOURCE: Final = "detector"
 _HEADS: Final = "heads"
 #: Half in common: the same find.
 _SAME: Final = 0.5
+#: The kind whose masks count.
+_PERSON: Final = "person"
+#: Boxes that heads get in one run, as in `stream`: each takes tens of megabytes.
+_MOST_BOXES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +67,15 @@ class Tally:
         regions: that the float graph was sure of.
         found: of these, those that the other graph found again.
         lost: the others, by class.
-        masks: the part that is left of each mask of those that were found again; None where there are no masks.
+        masks: the part that is covered again of what each person covers who was found again; empty where there are no
+            masks.
     """
 
     pictures: int = 0
     regions: int = 0
     found: int = 0
     lost: Counter[int] = field(default_factory=Counter)
-    masks: list[float] | None = None
+    masks: list[float] = field(default_factory=list)
 
 
 def compare(bundle: Bundle, made: Path, pictures: Sequence[Looks], limits: Limits) -> Tally:
@@ -91,29 +96,44 @@ def compare(bundle: Bundle, made: Path, pictures: Sequence[Looks], limits: Limit
         if _HEADS in bundle.manifest.graphs:
             graph = bundle.graph(_HEADS)
             heads = stack.enter_context(OnnxRuntime(bundle.file(graph.file), graph, device="cpu"))
-        for feed in (feed for looks in pictures for feed in looks):
-            feeds = feed()
-            _add(tally, exact.run(feeds), rounded.run(feeds), heads, limits)
+        persons = [label for label, kind in enumerate(bundle.manifest.kinds) if kind == _PERSON]
+        for looks in pictures:
+            for number, feed in enumerate(looks):
+                feeds = feed()
+                answers = exact.run(feeds), rounded.run(feeds)
+                _add(tally, *answers, persons, heads, limits, _least_size(bundle) if number else 0.0)
     return tally
 
 
-def _add(tally: Tally, there: Arrays, here: Arrays, heads: OnnxRuntime | None, limits: Limits) -> None:
-    scores, classes = (there[name][0, : int(there["count"][0])] for name in ("scores", "classes"))
-    sure = np.flatnonzero(scores >= limits.sure)
+def _least_size(bundle: Bundle) -> float:
+    """Pixels of a second look's picture below which a run does not count what it finds."""
+    again = bundle.manifest.detection and bundle.manifest.detection.second_look
+    return again.from_size * again.scale if again else 0.0
+
+
+def _add(
+    tally: Tally,
+    there: Arrays,
+    here: Arrays,
+    persons: Sequence[int],
+    heads: OnnxRuntime | None,
+    limits: Limits,
+    least: float,
+) -> None:
+    count = int(there["count"][0])
+    boxes, scores, classes = (there[name][0, :count] for name in ("boxes", "scores", "classes"))
+    sure = np.flatnonzero((scores >= limits.sure) & ((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= least))
     partners = found_again(there, here, sure, limits.threshold)
     again = partners >= 0
     tally.regions += len(sure)
     tally.found += int(again.sum())
     tally.lost.update(classes[sure[~again]].tolist())
-    # In the same boxes, so that it is masks that are compared.
-    boxes = {name: np.ascontiguousarray(there[name][0, sure[again]]) for name in ("boxes", "classes")}
-    kept = masks_of(there, sure[again], boxes, heads), masks_of(here, partners[again], boxes, heads)
-    if kept[0] is None or kept[1] is None:
+    # Of others the whole box is covered, whatever a mask says.
+    rows = np.flatnonzero(again & np.isin(classes[sure], persons))
+    before, after = covered(there, sure[rows], heads), covered(here, partners[rows], heads)
+    if before is None or after is None:
         return
-    tally.masks = tally.masks or []
-    for before, after in zip(kept[0], kept[1], strict=True):
-        if before.any():
-            tally.masks.append(float((before & after).sum() / before.sum()))
+    tally.masks += [left(*pair) for pair in zip(before, after, strict=True)]
 
 
 def judged(tally: Tally, limits: Limits) -> Quantized:
@@ -134,7 +154,7 @@ def judged(tally: Tally, limits: Limits) -> Quantized:
             f"integers lose {lost} of {tally.regions} regions ({worst}), more than the part of "
             f"{limits.most_lost:g} that may be; nothing was written"
         )
-    masks = None if tally.masks is None else float(np.mean(tally.masks)) if tally.masks else 0.0
+    masks = float(np.mean(tally.masks)) if tally.masks else None
     if masks is not None and masks < limits.least_kept:
         raise ExportError(
             f"integers keep {100 * masks:.1f} % of masks, less than the part of {limits.least_kept:g} that must be "
@@ -178,23 +198,66 @@ def found_again(there: Arrays, here: Arrays, which: NDArray[np.intp], threshold:
     return partners
 
 
-def masks_of(
-    answer: Arrays, rows: NDArray[np.intp], boxes: Arrays, heads: OnnxRuntime | None
-) -> list[NDArray[np.bool_]] | None:
-    """What some regions of an answer cover, in the bundle's own grid; None where it gives no masks.
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What a region covers of the network's picture.
+
+    Attributes:
+        x: of the left pixel.
+        y: of the upper one.
+        pixels: bool (h,w).
+    """
+
+    x: int
+    y: int
+    pixels: NDArray[np.bool_]
+
+
+def left(before: Covered, after: Covered) -> float:
+    """The part of what was covered that is covered again."""
+    x, y = max(before.x, after.x), max(before.y, after.y)
+    right = min(one.x + one.pixels.shape[1] for one in (before, after))
+    bottom = min(one.y + one.pixels.shape[0] for one in (before, after))
+    if right <= x or bottom <= y:
+        return 0.0
+    parts = [one.pixels[y - one.y : bottom - one.y, x - one.x : right - one.x] for one in (before, after)]
+    return float((parts[0] & parts[1]).sum() / before.pixels.sum())
+
+
+def covered(answer: Arrays, rows: NDArray[np.intp], heads: OnnxRuntime | None) -> list[Covered] | None:
+    """What some persons of an answer cover; their boxes where masks are empty, as in a run. None where there are none.
 
     Args:
         answer: of the graph `detector`, for one picture.
         rows: (n,), of its boxes.
-        boxes: where heads look for them: `boxes` (n,4) and `classes` (n,).
         heads: of a detector in two graphs.
     """
     if heads is None:
-        # Bytes: 255 times the probability.
-        return list(answer["masks"][0, rows] >= 128) if "masks" in answer else None
-    if not len(rows):
-        return []
-    feeds = {"index": np.zeros(len(rows), np.int64), **boxes}
-    taken = {tensor.name: feeds.get(tensor.name, answer.get(tensor.name)) for tensor in heads.inputs}
-    out = heads.run({name: array for name, array in taken.items() if array is not None})
-    return list(out["masks"] >= 0.5 if "masks" in out else out["coarse_segm"].argmax(axis=1) > 0)
+        if "masks" not in answer:
+            return None
+        # Bytes over the whole picture, smaller than it: 255 times the probability.
+        shown = [mask >= 128 for mask in answer["masks"][0, rows]]
+        return [Covered(0, 0, mask if mask.any() else np.ones_like(mask)) for mask in shown]
+    made: list[Covered] = []
+    for start in range(0, len(rows), _MOST_BOXES):
+        part = rows[start : start + _MOST_BOXES]
+        feeds = {
+            "index": np.zeros(len(part), np.int64),
+            **{name: np.ascontiguousarray(answer[name][0, part]) for name in ("boxes", "classes")},
+        }
+        taken = {tensor.name: feeds.get(tensor.name, answer.get(tensor.name)) for tensor in heads.inputs}
+        out = heads.run({name: array for name, array in taken.items() if array is not None})
+        masks = out["masks"] >= 0.5 if "masks" in out else out["coarse_segm"].argmax(axis=1) > 0
+        made += [_on_its_box(mask, box) for mask, box in zip(masks, feeds["boxes"], strict=True)]
+    return made
+
+
+def _on_its_box(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> Covered:
+    """A mask's grid on the pixels of its box, each of which shows the nearest place."""
+    x0, y0, x1, y1 = (int(edge) for edge in np.rint(box))
+    width, height = max(1, x1 - x0), max(1, y1 - y0)
+    if not mask.any():
+        return Covered(x0, y0, np.ones((height, width), np.bool_))
+    rows, columns = (np.arange(side) * of // side for side, of in zip((height, width), mask.shape, strict=True))
+    pixels = mask[rows[:, None], columns]
+    return Covered(x0, y0, pixels if pixels.any() else np.ones_like(pixels))

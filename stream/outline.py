@@ -127,9 +127,19 @@ class PixelMask:
 
 def overlap(first: PixelMask, second: PixelMask) -> float:
     """Intersection over union of two masks; 0 where both are empty."""
-    shared = int(np.count_nonzero(first.within(second.box).pixels & second.within(first.box).pixels))
-    total = first.area + second.area - shared
-    return shared / total if total else 0.0
+    both = _intersection(first, second)
+    total = first.area + second.area - both
+    return both / total if total else 0.0
+
+
+def shared(first: PixelMask, second: PixelMask) -> float:
+    """The part of the smaller mask that the other one has, too; 0 where one is empty."""
+    smaller = min(first.area, second.area)
+    return _intersection(first, second) / smaller if smaller else 0.0
+
+
+def _intersection(first: PixelMask, second: PixelMask) -> int:
+    return int(np.count_nonzero(first.within(second.box).pixels & second.within(first.box).pixels))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,8 +49,13 @@ def with_partners(one: Regions, other: Regions, pairs: Sequence[tuple[int, int]]
     Args:
         one: regions that come first.
         other: what has no partner follows.
-        pairs: row in `one` and row in `other`; a row of `other` in one pair at most.
+        pairs: row in `one` and row in `other`, each in one pair at most.
+
+    Raises:
+        ValueError: a row is in two pairs: one of its partners would be covered by nothing.
     """
+    if any(len(set(rows)) < len(pairs) for rows in zip(*pairs, strict=True)):
+        raise ValueError(f"a region has one partner at most, got {list(pairs)}")
     boxes, scores, changes = one.boxes.copy(), one.scores.copy(), dict[int, Outline | None]()
     left = np.ones(len(other), np.bool_)
     for first, second in pairs:

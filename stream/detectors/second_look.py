@@ -14,7 +14,7 @@ import numpy.typing as npt
 from engines.manifest import SecondLook
 from stream.detectors.ensemble import unite
 from stream.detectors.poses import persons_with_masks, with_masks
-from stream.outline import PixelMask, overlap
+from stream.outline import shared
 from stream.regions import Regions
 from stream.union import with_partners
 
@@ -46,30 +46,35 @@ def with_near(fine: Regions, near: Regions) -> Regions:
 
     A person of the second look takes the one of the first who shares most of the smaller mask and is not much shorter,
     if there is one alone: the region has both masks, and the second look's surface. If there are several, the second
-    look took them for one, and they stay as many as they are. For all else `stream.detectors.ensemble.unite` says what
-    is the same.
+    look took them for one, and they stay as many as they are. Nobody is taken twice: whoever shares more comes first.
+    For all who are left `stream.detectors.ensemble.unite` says what is the same.
 
     Args:
         fine: of the first look.
         near: of the second, as far as it counts.
     """
     fine, near = with_masks(fine), with_masks(near)
-    theirs, sides = dict(persons_with_masks(fine)), longer_sides(fine.boxes)
-    least = _LONG_ENOUGH * longer_sides(near.boxes)
-    pairs: list[tuple[int, int]] = []
+    pairs = _pairs(fine, near)
+    rows, others = (np.array([pair[side] for pair in pairs], np.intp) for side in (0, 1))
+    whole = with_partners(near[rows], fine[others], [(place, place) for place in range(len(pairs))])
+    left = near[np.setdiff1d(np.arange(len(near)), rows)], fine[np.setdiff1d(np.arange(len(fine)), others)]
+    return Regions.concatenate([whole, unite(left)])
+
+
+def _pairs(fine: Regions, near: Regions) -> list[tuple[int, int]]:
+    """Rows of the second look with the row of the first that each takes."""
+    sides, least = longer_sides(fine.boxes), _LONG_ENOUGH * longer_sides(near.boxes)
+    theirs = persons_with_masks(fine)
+    found: list[tuple[float, int, int]] = []
     for row, mask in persons_with_masks(near):
-        same = [
-            other for other, found in theirs.items() if sides[other] >= least[row] and _shared(mask, found) >= _SAME
-        ]
+        shares = [(shared(mask, other), row, place) for place, other in theirs if sides[place] >= least[row]]
+        same = [share for share in shares if share[0] >= _SAME]
         if len(same) == 1:
-            pairs.append((row, same[0]))
-            del theirs[same[0]]
-    taken = np.array([other for _, other in pairs], np.intp)
-    whole = with_partners(near, fine[taken], [(row, place) for place, (row, _) in enumerate(pairs)])
-    return unite([whole, fine[np.setdiff1d(np.arange(len(fine)), taken)]])
-
-
-def _shared(one: PixelMask, other: PixelMask) -> float:
-    """The part of the smaller mask that both share."""
-    iou = overlap(one, other)
-    return iou / (1 + iou) * (one.area + other.area) / max(1, min(one.area, other.area))
+            found += same
+    pairs: list[tuple[int, int]] = []
+    taken: set[int] = set()
+    for _, row, place in sorted(found, reverse=True):
+        if place not in taken:
+            pairs.append((row, place))
+            taken.add(place)
+    return pairs

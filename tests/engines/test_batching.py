@@ -311,6 +311,32 @@ def test_who_brings_something_for_all_rows_waits_for_nobody() -> None:
     assert time.monotonic() - began < 0.9
 
 
+def test_who_may_share_a_run_and_who_may_not_wait_side_by_side() -> None:
+    inputs = (tensor("x", "N", 1), tensor("table", "S", 1))
+    graph = Graph(file="detector.onnx", inputs=inputs, outputs=(tensor("y", "N", 1),))
+    gate = Gate(lambda given: {"y": given["x"] + given["table"][0]})
+    runtime = Scripted(gate, graph)
+    batcher = Batcher(runtime, Limits(most_rows=8, wait=0))
+    table = np.full((1, 1), 10, np.float32)
+
+    def ask(value: float, rows: int = 1) -> dict[str, Any]:
+        return {"x": np.full((rows, 1), value, np.float32), "table": table}
+
+    batcher.run(ask(0))
+    elsewhere: dict[str, Any] = {"x": HostArray(np.full((1, 1), 3, np.float32)), "table": table}
+    with ThreadPoolExecutor(4) as pool:
+        held_up = pool.submit(batcher.run, ask(-1, 2))
+        assert gate.entered.wait(10)
+        asked = []
+        for one in (ask(1), ask(2), elsewhere):
+            asked.append(pool.submit(batcher.run, one))
+            wait_for_requests(batcher, 2 + len(asked))
+        gate.opened.set()
+        held_up.result(10)
+        assert [one.result(10)["y"].tolist() for one in asked] == [[[11]], [[12]], [[13]]]
+    assert runtime.rows == [1, 2, 2, 1]
+
+
 def test_rows_that_lie_elsewhere_are_not_joined() -> None:
     gate = Gate()
     runtime = Scripted(gate)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.outline import BodySurface, Outline, PixelMask, intersection, is_empty, overlap
+from stream.outline import BodySurface, Outline, PixelMask, intersection, is_empty, overlap, shared
 
 FRAME = (0, 0, 30, 20)
 
@@ -158,3 +158,11 @@ def test_a_dense_pose_without_a_mask_is_kept_with_its_own_pixels_and_nothing_is_
     assert Outline(nothing).kept() is None
     assert Outline(nothing, body).kept() is None
     assert Outline(None, surface(segmentation=np.zeros((112, 112), np.bool_))).kept() is None
+
+
+def test_what_is_shared_counts_against_the_smaller_mask() -> None:
+    small, large, beside = (PixelMask.filled(box) for box in ((0, 0, 4, 4), (2, 0, 12, 10), (20, 0, 24, 4)))
+    assert shared(small, large) == shared(large, small) == 0.5
+    assert shared(small, small) == 1
+    assert shared(small, beside) == 0
+    assert shared(small, PixelMask(0, 0, np.zeros((4, 4), np.bool_))) == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from stream.detectors.ensemble import unite
 from stream.outline import BodySurface, Outline, PixelMask
 from stream.regions import NO_TRACK, Kind, Origin, Regions
-from stream.union import one_for_each_track, replaced_outlines, united_outline
+from stream.union import one_for_each_track, replaced_outlines, united_outline, with_partners
 from tests.stream.outlines import person, pixels_of
 
 
@@ -84,3 +85,22 @@ def test_regions_without_a_track_stay_by_themselves() -> None:
     regions = Regions.concatenate([_track(NO_TRACK, (0, 0, 10, 20)), _track(NO_TRACK, (0, 0, 12, 20))])
     assert one_for_each_track(regions) is regions
     assert len(one_for_each_track(Regions.empty())) == 0
+
+
+def test_partners_are_one_region_in_the_place_of_the_first_and_others_follow() -> None:
+    one = Regions.concatenate([person((0, 0, 10, 10), (2, 2, 6, 6)), person((20, 0, 30, 10), (21, 1, 29, 9))])
+    other = Regions.concatenate([person((40, 0, 50, 10), (41, 1, 49, 9)), person((1, 0, 11, 12), (4, 4, 9, 12))])
+    united = with_partners(one, other, [(0, 1)])
+    assert united.boxes.tolist() == [[0, 0, 11, 12], [20, 0, 30, 10], [40, 0, 50, 10]]
+    found = pixels_of(united.outline(0), 12, 12)
+    assert found.sum() == 4 * 4 + 5 * 8 - 2 * 2
+    assert with_partners(one, other, []).boxes.tolist() == [*one.boxes.tolist(), *other.boxes.tolist()]
+    assert len(with_partners(Regions.empty(), other, [])) == 2
+    assert len(with_partners(one, Regions.empty(), [])) == 2
+
+
+@pytest.mark.parametrize("pairs", [[(0, 0), (0, 1)], [(0, 0), (1, 0)]])
+def test_nobody_has_two_partners(pairs: list[tuple[int, int]]) -> None:
+    two = Regions.concatenate([person((0, 0, 10, 10), (2, 2, 6, 6)), person((1, 0, 11, 10), (4, 4, 9, 9))])
+    with pytest.raises(ValueError, match="one partner at most"):
+        with_partners(two, two, pairs)
