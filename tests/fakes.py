@@ -90,6 +90,11 @@ def covered_share(image: Image, box: Box) -> float:
     return float((whole(image, box) == 0).all(axis=2).mean())
 
 
+def shows_nothing(image: Image, box: Box) -> bool:
+    """Whether a box is black, or the whole picture flat: a frame that was withheld, as on a machine that is busy."""
+    return covered_share(image, box) == 1 or bool((np.ptp(image.reshape(-1, 3), axis=0) <= 4).all())
+
+
 def finishes_within(seconds: float, function: Callable[[], T]) -> T:
     """The function's result; a failure if it takes longer, so that a dead-lock is a red test and not a hanging one."""
     results: list[T] = []
