@@ -2,8 +2,9 @@
 
 A detector's input made of a frame (1080p to 800 by 1333 pixels at most, as Mask R-CNN and CSE take it), a crop of
 five eighths of the frame's height for a generator and its answer back (288x160 pixels), and the nearest vertices of a
-person's pixels on a surface of SMPL's 27,554 vertices. Of the graph, times are from arrays on the host to what is
-needed next: the input stays on the device, everything else comes back.
+person's pixels on a surface of SMPL's 27,554 vertices, and what of the inputs of DeepPrivacy2's generator with dense
+poses and of SG-GAN's shows a crop. Of the graph, times are from arrays on the host to what is
+needed next: inputs of networks stay on the device, everything else comes back.
 
     python benchmarks/beside_networks.py --device cuda [--rounds 20]
 
@@ -16,7 +17,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,12 @@ from stream.compose.resampler import HOST, DeviceResampler, levels_graph
 from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
 from stream.detectors.view import shortest_edge, show_full
 from stream.frame import Frame
+from stream.generators.base import Crops
+from stream.generators.inputs import HostInputs, RawInputs, crops_graph
 from stream.surface import Surface
 from stream.surface_search import search_graph
 
+_HALVES = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
 _NORMAL = Normalisation(colour="rgb", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), multiple=32)
 #: Of a person's crop.
 _BODY = 0.35
@@ -58,6 +62,8 @@ def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = 
         _crop(device, rounds, height),
         _answer(device, rounds, height),
         _search(device, rounds, vertices),
+        _inputs(device, rounds, "DeepPrivacy2", ("image", "mask", "embedding", "embedding_mask"), vertices),
+        _inputs(device, rounds, "SG-GAN", ("image", "mask", "embedding", "vertices"), vertices),
     ]
 
 
@@ -118,6 +124,30 @@ def _search(device: Device, rounds: int, vertices: int) -> dict[str, Any]:
         **times,
         "same_vertex": round(float(same.mean()), 6),
     }
+
+
+def _inputs(device: Device, rounds: int, whose: str, names: Sequence[str], vertices: int) -> dict[str, Any]:
+    draw = np.random.default_rng(4)
+    plane = (1, HEIGHT, WIDTH)
+    body = np.zeros(plane, np.bool_)
+    body[:, HEIGHT // 8 : -HEIGHT // 8, WIDTH // 4 : -WIDTH // 4] = True
+    crop = Crops(
+        images=draw.integers(0, 256, (*plane, 3), np.uint8),
+        known=~body,
+        track_ids=np.zeros(1, np.int64),
+        body=body,
+        vertices=draw.integers(0, vertices, plane),
+    )
+    embeddings = smooth_surface(vertices, 0)
+    host, raw = HostInputs(names, _HALVES, embeddings), RawInputs(vertices)
+    there = crops_graph(names, (HEIGHT, WIDTH), _HALVES, embeddings).open(device)
+    made = there.run(raw.of(crop), names)
+    apart = [np.abs(array - as_numpy(made[name])).ravel() for name, array in host.of(crop).items()]
+    times = _alternately(lambda: host.of(crop), lambda: there.run(raw.of(crop), names), rounds)
+    there.close()
+    # In the image's levels: the network takes -1 to 1.
+    same = float((np.concatenate(apart) * 127.5 <= 2).mean())
+    return {"operation": f"what {whose} is shown of a crop", **times, "within_2_levels": round(same, 6)}
 
 
 def _alternately(host: Callable[[], object], there: Callable[[], object], rounds: int) -> dict[str, float]:

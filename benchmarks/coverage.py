@@ -129,7 +129,7 @@ class FlatGenerator(AlwaysReady):
 
     def generate(self, crops: Crops) -> Generated:
         """The colour, as a network gives it."""
-        check_crops(crops, self.size, surface=False)
+        check_crops(crops, self.size, None)
         colour = np.array(COLOUR, np.float32).reshape(1, 3, 1, 1) / np.float32(127.5) - 1
         output = np.broadcast_to(colour, (len(crops), 3, *self.size)).copy()
         return Generated(output, np.ones(len(crops), np.bool_))

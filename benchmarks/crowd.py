@@ -121,8 +121,8 @@ def measure(
     """One case, in this process."""
     bundle = open_bundle(folder)
     role, style = CASES[name]
-    generator = open_generator(bundle, device=device, threads=threads, most=batch)
     vertices = smooth_surface(VERTICES, 0) if role == "person-cse" else None
+    generator = open_generator(bundle, device=device, threads=threads, most=batch, embeddings=vertices)
     fills = dict.fromkeys(Kind, classical.blur(0.25))
     surface = None if vertices is None else Surface(vertices)
     stand_ins = StandIns(Painters({role: generator}, fills, surface, style=style), patience=600)

@@ -46,7 +46,7 @@ from stream.compose.composer import compose
 from stream.compose.parts import Painters
 from stream.detectors import ensemble
 from stream.frame import Image
-from stream.generators import classical
+from stream.generators import classical, inputs
 from stream.generators.base import Generator
 from stream.generators.open import open_generator
 from stream.generators.unet import UnetGenerator
@@ -71,7 +71,7 @@ STEPS: Mapping[str, Sequence[Callable[..., object]]] = {
     "masks": (parts._pixels, masks.cut, masks.touched, masks.dilate_person, masks.covers),
     "embeddings into crops": (surfaces.place_whole,),
     "vertex search": (Surface.nearest,),
-    "vertex embeddings": (Surface.embeddings,),
+    "generators' inputs": (inputs.HostInputs.of,),
     "hidden pixels": (composer._Canvas._hidden,),
     "crops": (crops.cut_image,),
     "generators": (UnetGenerator.generate,),
@@ -126,7 +126,8 @@ def open_generators(folder: Path, *, device: Device, threads: int, small: bool) 
         checkpoint = folder / f"{name}.ckpt"
         torch.save({"EMA_generator": network.state_dict()}, checkpoint)
         bundle = export_generator(name, checkpoint, folder / name, precision="fp32", config=name)
-        made[role] = open_generator(bundle, device=device, threads=threads, latents=latents)
+        embeddings = smooth_surface(VERTICES, 0) if role == "person-cse" else None
+        made[role] = open_generator(bundle, device=device, threads=threads, latents=latents, embeddings=embeddings)
     return made
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from benchmarks.vertex_search import smooth_map, smooth_surface
 from engines.bundle import Bundle
+from engines.manifest import Graph
 from engines.runtime import Runtime
 from export.models.surface import SurfaceSpec, SurfaceUnet
 from export.models.unet import StyleUnet, UnetSpec
-from stream.generators.base import Crops, Generator, to_network
-from stream.generators.surface import graph_vertices
+from stream.generators.base import Crops, Generator
+from stream.generators.inputs import HostInputs, shown_by
 from stream.latents import Latents
 from stream.surface import Surface
 
@@ -50,19 +51,23 @@ def random_crops(spec: Spec, count: int, seed: int = 0) -> Crops:
     tracks = np.arange(count, dtype=np.int64)
     if not spec.embedding_channels:
         return Crops(images, known, tracks)
-    embeddings = smooth_surface(spec.vertices if isinstance(spec, SurfaceSpec) else VERTICES, seed)
+    embeddings = surface_of(spec, seed)
     regressed = smooth_map(0.01, seed)[:, :height, :width].reshape(spec.embedding_channels, -1).T
     nearest = Surface(embeddings).nearest(np.ascontiguousarray(regressed)).reshape(1, height, width)
     vertices = np.where(body, nearest, 0).astype(np.int64)
-    embedding = np.ascontiguousarray((embeddings[vertices] * body[..., None]).transpose(0, 3, 1, 2), np.float32)
-    return Crops(images, known, tracks, embedding, body, vertices)
+    return Crops(images, known, tracks, body, vertices)
+
+
+def surface_of(spec: Spec, seed: int = 0) -> Floats:
+    """The embeddings of the vertices of `random_crops`, which random networks do not come with."""
+    return smooth_surface(spec.vertices if isinstance(spec, SurfaceSpec) else VERTICES, seed)
 
 
 def published_way(network: Network, crops: Crops, bundle: Bundle, latents: Latents) -> Way:
     """Everything from z, for every frame, all persons in one run."""
-    image, mask = map(torch.from_numpy, to_network(crops, bundle.manifest.normalisation))
+    shown = {name: torch.from_numpy(array) for name, array in _shown(bundle.graph("generator"), crops, bundle).items()}
+    image, mask, embedding = shown["image"], shown["mask"], shown.get("embedding")
     z = torch.from_numpy(np.stack([latents.of(int(track)).z for track in crops.track_ids]))
-    embedding = None if crops.embedding is None else torch.from_numpy(crops.embedding)
     body = None if crops.body is None else torch.from_numpy(crops.body[:, None].astype(np.float32))
 
     @torch.no_grad()
@@ -112,18 +117,20 @@ def our_ways(generator: Generator, crops: Crops) -> dict[str, Way]:
 
 def engine_feeds(runtime: Runtime, mapping: Runtime, crops: Crops, bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
     """Inputs of the bare graph for all crops; everybody looks alike, which costs the same."""
-    image, mask = to_network(crops, bundle.manifest.normalisation)
-    feeds: dict[str, npt.NDArray[Any]] = {"image": image, "mask": mask, "w": np.zeros((len(crops), LATENT), np.float32)}
-    if crops.embedding is not None and crops.body is not None:
-        feeds |= {"embedding": crops.embedding, "embedding_mask": crops.body[:, None].astype(np.float32)}
-    if any(tensor.name == "vertices" for tensor in runtime.inputs):
-        assert crops.vertices is not None
-        assert crops.body is not None
+    feeds = _shown(runtime.graph, crops, bundle) | {"w": np.zeros((len(crops), LATENT), np.float32)}
+    if "vertices" in feeds:
         tables = mapping.run({"z": np.ones((1, LATENT), np.float32), "truncation": np.ones(1, np.float32)})
         feeds |= {name: np.repeat(table[None], len(crops), axis=0) for name, table in tables.items()}
-        vertices = graph_vertices(crops.vertices, crops.known, crops.body, len(tables["table_0"]) - 2)
-        feeds |= {"vertices": vertices, "slot": np.arange(len(crops), dtype=np.int64)}
+        feeds |= {"slot": np.arange(len(crops), dtype=np.int64)}
     return {tensor.name: feeds[tensor.name] for tensor in runtime.inputs}
+
+
+def _shown(graph: Graph, crops: Crops, bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
+    """What of a graph's inputs shows the crops."""
+    generation = bundle.manifest.generation
+    vertices = VERTICES if generation is None or not generation.vertices else generation.vertices
+    embeddings = None if crops.vertices is None else smooth_surface(vertices, 0)
+    return HostInputs(shown_by(graph), bundle.manifest.normalisation, embeddings).of(crops)
 
 
 def engine_way(runtime: Runtime, feeds: Mapping[str, npt.NDArray[Any]], batch: int) -> Way:

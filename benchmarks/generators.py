@@ -50,6 +50,7 @@ from benchmarks.generator_ways import (
     our_ways,
     published_way,
     random_crops,
+    surface_of,
 )
 from engines.bundle import Bundle
 from engines.errors import RuntimeUnavailableError
@@ -189,13 +190,16 @@ def _export(name: str, network: Network, folder: Path) -> Bundle:
 def _opened(network: Network, bundle: Bundle, settings: Settings) -> Iterator[dict[int, dict[str, Way]]]:
     """All ways by batch and name; those of a device begin with its name."""
     crops, latents = random_crops(network.spec, max(settings.batches)), Latents(seed=0)
+    known: dict[str, Any] = {"latents": latents, "truncation": TRUNCATION, "multi_modal": False}
+    if network.spec.embedding_channels:
+        known["embeddings"] = surface_of(network.spec)
     with contextlib.ExitStack() as opened:
         ways = {
             batch: {"published": published_way(network, crops[:batch], bundle, latents)} for batch in settings.batches
         }
         for device in settings.devices:
             place: dict[str, Any] = {"device": device, "threads": settings.threads}
-            generator = open_generator(bundle, **place, latents=latents, truncation=TRUNCATION, multi_modal=False)
+            generator = open_generator(bundle, **place, **known)
             opened.callback(generator.close)
             runtime = opened.enter_context(open_runtime(bundle, "generator", **place))
             with open_runtime(bundle, "mapping", **place) as mapping:

@@ -109,16 +109,14 @@ def on_bundle(bundle: Bundle, canonical: Floats, batch: Batch) -> Batch:
     return batch._replace(vertices=torch.from_numpy(nearest)[batch.vertices])
 
 
-def as_crops(batch: Batch, embeddings: Floats, tracks: Sequence[int]) -> Crops:
+def as_crops(batch: Batch, tracks: Sequence[int]) -> Crops:
     """A batch of `on_bundle` as a run gives it to a generator."""
     body = batch.body[:, 0].numpy() > 0
     vertices = np.where(body, batch.vertices.numpy(), 0)
-    embedding = embeddings[vertices].transpose(0, 3, 1, 2) * body[:, None]
     return Crops(
         images=pixels(batch.image.numpy()),
         known=batch.mask[:, 0].numpy() > 0,
         track_ids=np.array(tracks, np.int64),
-        embedding=np.ascontiguousarray(embedding, np.float32),
         body=body,
         vertices=vertices,
     )
@@ -145,7 +143,6 @@ def generate(
     Raises:
         GenerationError: the tables of a track could not be built.
     """
-    embeddings = np.asarray(bundle.array("vertex_embeddings"), np.float32)
     latents = GivenLatents(dict(enumerate(z)), z.shape[1])
     generator = open_generator(bundle, latents=latents, truncation=truncation, threads=threads)
     made = []
@@ -157,7 +154,7 @@ def generate(
             if not generator.wait(tracks).all():
                 raise GenerationError(f"{bundle.manifest.name}: {generator.failure(int(tracks[0]))}")
             part = Batch(*(values[first : first + len(tracks)] for values in batch))
-            made.append(generator.generate(as_crops(part, embeddings, tracks.tolist())).images)
+            made.append(generator.generate(as_crops(part, tracks.tolist())).images)
             for track in tracks.tolist():
                 generator.forget(track)
     finally:
@@ -238,11 +235,10 @@ def frechet(first: Doubles, second: Doubles) -> float:
 
 def latency(bundle: Bundle, batch: Batch, threads: int, *, rounds: int = _ROUNDS) -> Row:
     """Milliseconds of one person: until the tables are there, and for each frame from then on."""
-    embeddings = np.asarray(bundle.array("vertex_embeddings"), np.float32)
     generator = open_generator(bundle, latents=_drawn(bundle), threads=threads)
     try:
         generator.prepare()
-        crop = as_crops(Batch(*(values[:1] for values in batch)), embeddings, [0])
+        crop = as_crops(Batch(*(values[:1] for values in batch)), [0])
         start = time.perf_counter()
         generator.request([0])
         generator.wait([0])

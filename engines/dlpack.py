@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +56,7 @@ _keep = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", _api))
 _let_go = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("Py_DecRef", _api))
 
 
+@runtime_checkable
 class SupportsDlpack(Protocol):
     """An array of any library that can hand over its memory."""
 
@@ -155,12 +156,17 @@ def take(array: SupportsDlpack, *, stream: int | None = None, kinds: tuple[int, 
         kinds: of memory that will do.
 
     Raises:
-        TensorError: It lies elsewhere, has gaps, or elements of a type that is not known.
+        TensorError: It lies elsewhere, has gaps, or elements of a type that is not known, or the library does not hand
+            it over.
     """
-    device = (int(array.__dlpack_device__()[0]), int(array.__dlpack_device__()[1]))
-    if device[0] not in kinds or device[1] != 0:
-        raise TensorError(f"an array lies on the device {device}; expected the first one of the kinds {kinds}")
-    capsule = array.__dlpack__(stream=stream)
+    try:
+        kind, number = array.__dlpack_device__()
+        device = (int(kind), int(number))
+        if device[0] not in kinds or device[1] != 0:
+            raise TensorError(f"an array lies on the device {device}; expected the first one of the kinds {kinds}")
+        capsule = array.__dlpack__(stream=stream)
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        raise TensorError(f"an array is not handed over: {' '.join(str(error).split())}") from error
     address = id(capsule)
     if not _is_named(address, _NAME):
         raise TensorError("an array was handed over as something that DLPack does not know; convert it")

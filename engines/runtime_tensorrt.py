@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from engines.cuda import Cuda
-from engines.dlpack import take
+from engines.dlpack import SupportsDlpack, take
 from engines.errors import OutOfMemoryError, RuntimeFailedError, RuntimeUnavailableError, TensorError
 from engines.resident import as_numpy
 from engines.runtime import Runtime, require_names
@@ -23,10 +23,9 @@ from engines.tensorrt_library import Sayings, import_tensorrt, make_logger, star
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from engines.dlpack import SupportsDlpack
     from engines.manifest import Graph
     from engines.plans import Plan
-    from engines.resident import Feeds
+    from engines.resident import Feeds, Resident
     from engines.runtime import Array
     from engines.tensorrt_buffers import Shape
 
@@ -242,8 +241,7 @@ class TensorrtRuntime(Runtime):
         with self._lock:
             if self._engine is None:
                 raise self._closed()
-            there = take(array, stream=self._stream.handle)
-            return GpuArray(there.address, there.shape, there.dtype, there.device, there.owner, self._cuda)
+            return self._taken(array)
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self._run_there(feeds, ())
@@ -278,12 +276,26 @@ class TensorrtRuntime(Runtime):
                 return self._lending.copy(self._stream, buffer, shape)
             return buffer.fetch(self._stream, shape)
 
-        given = {name: a if isinstance(a, GpuArray) else as_numpy(a) for name, a in feeds.items()}
+        given = {name: self._near(array) for name, array in feeds.items()}
         found = self._once(given, receive)
         return {
             name: array if isinstance(array, GpuArray) else self._buffers[name].own(array)
             for name, array in found.items()
         }
+
+    def _near(self, array: Array | Resident) -> Array | GpuArray:
+        """An input where it is copied from: on the GPU whoever holds it, else on the host."""
+        if isinstance(array, np.ndarray | GpuArray):
+            return array
+        if isinstance(array, SupportsDlpack):
+            # Not every build of ONNX Runtime hands over what it keeps.
+            with contextlib.suppress(TensorError):
+                return self._taken(array)
+        return as_numpy(array)
+
+    def _taken(self, array: SupportsDlpack) -> GpuArray:
+        there = take(array, stream=self._stream.handle)
+        return GpuArray(there.address, there.shape, there.dtype, there.device, there.owner, self._cuda)
 
     def _once(
         self, feeds: Mapping[str, Array | GpuArray], receive: Callable[[str, Shape], Array | GpuArray]

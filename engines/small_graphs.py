@@ -66,17 +66,16 @@ def small_graph(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], 
     return SmallGraph(declared, model.SerializeToString())
 
 
-def open_small(make: Callable[[], SmallGraph], device: Device, *, returns: bool = False) -> Runtime | None:
+def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None:
     """Opens a graph beside the networks of a device.
 
     Args:
         make: makes the graph; not called where none is opened.
         device: of the networks.
-        returns: whether what it computes comes back to the host, and is of use whoever runs the networks.
 
     Returns:
-        None where nothing is gained by it: on the processor there are better ways, and beside TensorRT's plans, which
-        run without ONNX Runtime, arrays of its that stay on the GPU are of no use, nor is it always there.
+        None where there are better ways (on the processor), or no ONNX Runtime with CUDA beside TensorRT's plans. What
+        is kept of its runs, plans take where it lies.
 
     Raises:
         RuntimeUnavailableError: the device is not usable here.
@@ -84,7 +83,7 @@ def open_small(make: Callable[[], SmallGraph], device: Device, *, returns: bool 
     if device in ("cpu", "openvino"):
         return None
     if device == "tensorrt" and tensorrt_policy() is not None:
-        return _if_it_is_there(make()) if returns else None
+        return _if_it_is_there(make())
     # With TensorRT's provider, too: it would build an engine for every new shape.
     return make().open("cuda")
 

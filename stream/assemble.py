@@ -312,7 +312,7 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
                 body.array("vertex_embeddings"),
                 # The starter set's bundles name the few vertices of the body's mesh that their surface has.
                 sparse="body_vertices" in body.manifest.arrays,
-                runtime=open_small(search_graph, _memory_of(settings), returns=True),
+                runtime=open_small(search_graph, _memory_of(settings)),
             )
             stack.callback(surface.close)
         for role, bundle in bundles.generators.items():

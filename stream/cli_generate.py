@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engines.bundle import Bundle
-from engines.errors import BundleError, GenerationError, SinkError, SourceError, UsageError
-from engines.manifest import Generation
+from engines.errors import GenerationError, SinkError, SourceError, UsageError
 from engines.runtime import Device
 from engines.store import Store, home
 from stream.frame import Image
@@ -24,7 +23,7 @@ from stream.generators.base import Crops, Generator
 from stream.generators.open import Precision, open_generator
 from stream.latents import Latents
 from stream.regions import Kind
-from stream.samples import Floats, Ints, Region, cut_out, filled, masked, render_sheet
+from stream.samples import Ints, Region, cut_out, filled, masked, render_sheet
 from stream.sinks.target import Target, check_target
 from stream.sources.images import ImageSource
 
@@ -119,24 +118,22 @@ def _crop(bundle: Bundle, generator: Generator, image: Path, mask: Path, vertice
     Raises:
         UsageError: the files do not fit each other or the bundle.
         SourceError: one cannot be read.
-        BundleError: the bundle lacks what its surface needs.
     """
     photo = _read_image(image)
     unknown = _read_mask(mask, photo.shape[:2])
-    embeddings = _embeddings(bundle) if generator.needs_surface else None
-    if embeddings is None and vertices is not None:
-        raise UsageError(f"bundle {bundle.manifest.name!r} knows no surface; leave --vertices away")
-    if embeddings is not None and vertices is None:
+    given = None
+    if vertices is None and generator.needs_surface:
         raise UsageError(
             f"bundle {bundle.manifest.name!r} needs the vertex of each pixel; give --vertices FILE "
             "(.npy, integers, of the photo's size, -1 outside the body)"
         )
-    given = None
-    if vertices is not None and embeddings is not None:
-        given = _read_vertices(vertices, photo.shape[:2], len(embeddings))
+    if vertices is not None:
+        if not generator.needs_surface:
+            raise UsageError(f"bundle {bundle.manifest.name!r} knows no surface; leave --vertices away")
+        given = _read_vertices(vertices, photo.shape[:2], len(bundle.array("vertex_embeddings")))
     kind = Kind.of(bundle.manifest.kinds[0])
     try:
-        return cut_out(Region(photo, unknown, given), generator.size, kind, embeddings)
+        return cut_out(Region(photo, unknown, given), generator.size, kind)
     except ValueError as error:
         raise UsageError(f"{mask}: {error}") from error
 
@@ -184,29 +181,6 @@ def _read_vertices(path: Path, size: tuple[int, ...], count: int) -> Ints:
             "and -1 stands for none"
         )
     return np.asarray(values, np.int64)
-
-
-def _embeddings(bundle: Bundle) -> Floats:
-    """The embedding of each vertex, float32 (K, C)."""
-    manifest = bundle.manifest
-    if "vertex_embeddings" not in manifest.arrays:
-        raise BundleError(
-            f"bundle {manifest.name!r} has no vertex_embeddings; export it again with --surface CSE_CHECKPOINT"
-        )
-    values = bundle.array("vertex_embeddings")
-    generation = manifest.generation
-    if generation is None or values.dtype != np.float32 or not _fits(values.shape, generation):
-        raise BundleError(
-            f"vertex_embeddings of bundle {manifest.name!r} is {values.dtype} {values.shape}, which does not fit "
-            "its generator; build the bundle again"
-        )
-    return np.asarray(values, np.float32)
-
-
-def _fits(shape: tuple[int, ...], generation: Generation) -> bool:
-    if len(shape) != 2 or shape[0] < 1 or shape[1] != generation.embedding_channels:
-        return False
-    return generation.vertices in (0, shape[0])
 
 
 def _generate(

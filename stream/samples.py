@@ -82,7 +82,7 @@ def _place(centre: float, length: int, limit: int) -> int:
     return min(max(0, round(centre - length / 2)), limit - length)
 
 
-def cut_out(region: Region, size: tuple[int, int], kind: Kind, embeddings: Floats | None = None) -> Crops:
+def cut_out(region: Region, size: tuple[int, int], kind: Kind) -> Crops:
     """The region as one crop for a generator, of track 0.
 
     Where the box reaches outside the photo, the pixels at its edge are repeated, and unknown ones stay unknown. Colours
@@ -92,7 +92,6 @@ def cut_out(region: Region, size: tuple[int, int], kind: Kind, embeddings: Float
         region: of the photo.
         size: height and width of the crop.
         kind: of region.
-        embeddings: float32 (K, C), one for each vertex; needed where the region has vertices.
 
     Raises:
         ValueError: no unknown pixel is left at the crop's size, or no body pixel where there are vertices.
@@ -106,14 +105,13 @@ def cut_out(region: Region, size: tuple[int, int], kind: Kind, embeddings: Float
     if kept.all():
         raise ValueError("the mask is too thin: nothing of it is left at the size of the generator's crops")
     plain = Crops(image[None], kept[None], np.zeros(1, np.int64))
-    if region.vertices is None or embeddings is None:
+    if region.vertices is None:
         return plain
     vertices = np.where(inside, region.vertices[np.ix_(rows, columns)], -1)[near]
     body = (vertices >= 0) & ~kept
     if not body.any():
         raise ValueError("no pixel under the mask has a vertex")
-    embedding = np.where(body, embeddings[vertices.clip(0)].transpose(2, 0, 1), np.float32(0))
-    return replace(plain, embedding=embedding[None], body=body[None], vertices=vertices[None])
+    return replace(plain, body=body[None], vertices=vertices[None])
 
 
 def _inside(box: Box, height: int, width: int) -> tuple[Ints, Ints, Bools]:

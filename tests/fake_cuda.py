@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import inspect
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -49,6 +50,13 @@ class FakeGpu:
     def used(self) -> int:
         """Bytes that are allocated now."""
         return sum(len(block) for block in self.allocated.values())
+
+    def take_in(self, values: Any) -> int:
+        """An array of the host as one of another library on the GPU, for as long as somebody refers to it."""
+        address = int(values.ctypes.data)
+        self.allocated[address] = bytes(values.nbytes)
+        weakref.finalize(values, self.allocated.pop, address, None)
+        return address
 
     def has(self, address: int, size: int) -> bool:
         """Whether bytes lie in one block of the GPU's memory."""

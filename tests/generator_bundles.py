@@ -22,6 +22,7 @@ from engines.manifest import ArrayFile, Generation, Graph, ManifestDraft, Normal
 from engines.resident import HostArray
 from engines.runtime import Runtime, open_runtime
 from stream.generators.base import Crops
+from stream.generators.inputs import HostInputs, shown_by
 
 Array = npt.NDArray[Any]
 Fault = Literal["", "sees everything", "not finite", "half overflows"]
@@ -271,15 +272,20 @@ def crops(*track_ids: int, seed: int = 0, surface: bool = True) -> Crops:
     body = np.zeros_like(known)
     body[:, 6:-6, 5:-5] = True
     vertices = np.where(body, rng.integers(0, VERTICES, known.shape), -1).astype(np.int64)
-    embedding = vertex_embeddings()[vertices].transpose(0, 3, 1, 2) * body[:, None]
     return Crops(
         images=rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8),
         known=known,
         track_ids=np.array(track_ids, np.int64),
-        embedding=np.asarray(embedding, np.float32) if surface else None,
         body=body if surface else None,
         vertices=vertices if surface else None,
     )
+
+
+def inputs_of(bundle: Bundle) -> HostInputs:
+    """What makes the inputs of its generator that show crops."""
+    graph = next(graph for name, graph in bundle.manifest.graphs.items() if name.startswith("generator"))
+    names = shown_by(graph)
+    return HostInputs(names, bundle.manifest.normalisation, vertex_embeddings() if "embedding" in names else None)
 
 
 class Watched(Runtime):

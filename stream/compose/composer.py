@@ -18,7 +18,6 @@ from stream.outline import Box, PixelMask, intersection, is_empty
 from stream.regions import Kind, Regions
 from stream.roles import Context, Role
 from stream.stitch import cover, paste
-from stream.surface import Surface
 
 #: Crops that are held in memory at once; further ones of a wave follow.
 _AT_ONCE = 8
@@ -131,8 +130,7 @@ class _Canvas:
             for part in parts
             if part.crop is not None
         ]
-        crops = _batch(cut, self._painters.surface)
-        made = self._painters.generators[role].generate(crops)
+        made = self._painters.generators[role].generate(_batch(cut))
         levels = (made.output.transpose(0, 2, 3, 1).clip(-1, 1) + 1) * np.float32(127.5)
         return [values if done else None for values, done in zip(levels, made.done, strict=True)]
 
@@ -196,17 +194,15 @@ class _Canvas:
         cover(self._out, part.covered, pixels, self._painters.fills[part.kind], part.shape)
 
 
-def _batch(cut: Sequence[tuple[int, Crop, Image, Bools]], surface: Surface | None) -> Crops:
+def _batch(cut: Sequence[tuple[int, Crop, Image, Bools]]) -> Crops:
     """Crops as a generator takes them."""
     vertices = [crop.vertices for _, crop, _, _ in cut if crop.vertices is not None]
     bodies = [crop.body for _, crop, _, _ in cut if crop.body is not None]
-    posed = surface is not None and len(vertices) == len(bodies) == len(cut)
-    found = np.stack(vertices) if posed else None
+    posed = len(vertices) == len(bodies) == len(cut)
     return Crops(
         images=np.stack([image for _, _, image, _ in cut]),
         known=np.stack([known for _, _, _, known in cut]),
         track_ids=np.array([track for track, _, _, _ in cut], np.int64),
-        embedding=surface.embeddings(found) if surface is not None and found is not None else None,
         body=np.stack(bodies) if posed else None,
-        vertices=found,
+        vertices=np.stack(vertices) if posed else None,
     )

@@ -91,7 +91,7 @@ def open_resampler(device: Device) -> Resampler:
     opened: dict[str, Runtime] = {}
     with contextlib.ExitStack() as stack:
         for dtype in _DTYPES:
-            runtime = open_small(partial(levels_graph, dtype), device, returns=True)
+            runtime = open_small(partial(levels_graph, dtype), device)
             if runtime is None:
                 return HOST
             stack.callback(runtime.close)

@@ -178,12 +178,9 @@ class People:
         size = crop.unknown.shape[0], crop.unknown.shape[1]
         real, _ = cut_image(image, crop.box, size, crop.cutting, None)
         plain = Crops(real[None], ~crop.unknown[None], np.array([_TRACK], np.int64))
-        surface = self._planned.surface
-        if crop.vertices is None or crop.body is None or surface is None:
+        if crop.vertices is None or crop.body is None:
             return Cut(real, plain, crop.role)
-        vertices = crop.vertices[None]
-        posed = replace(plain, embedding=surface.embeddings(vertices), body=crop.body[None], vertices=vertices)
-        return Cut(real, posed, crop.role)
+        return Cut(real, replace(plain, body=crop.body[None], vertices=crop.vertices[None]), crop.role)
 
 
 def _channels(bundle: Bundle) -> int:

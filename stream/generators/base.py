@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import GenerationError
-from engines.manifest import Normalisation
 from engines.resident import Resident
 from engines.runtime import Device, Runtime
 from stream.regions import Kind
@@ -43,17 +42,16 @@ class Crops:
         images: uint8 RGB (N, H, W, 3). What it shows at unknown pixels never reaches a network.
         known: bool (N, H, W), True where the pixel stays, False where it is generated (the papers' M).
         track_ids: int64 (N,), `NO_TRACK` where there is no track.
-        embedding: float32 (N, 16, H, W), the embedding of each pixel's vertex, 0 outside the body.
         body: bool (N, H, W), True where the pixel belongs to the body and has a vertex (the papers' E_mask).
         vertices: int64 (N, H, W), the index of the vertex, 0 to K - 1; outside the body it is not looked at.
 
-    Embedding and body come together or not at all, vertices only with them.
+    Body and vertices come together or not at all. There is no place for an embedding as it was regressed, which would
+    show who somebody is: generators look up that of the vertex.
     """
 
     images: npt.NDArray[np.uint8]
     known: Bools
     track_ids: Ints
-    embedding: Floats | None = None
     body: Bools | None = None
     vertices: Ints | None = None
 
@@ -65,12 +63,10 @@ class Crops:
         plane = (count, height, width)
         _require("known", self.known, np.bool_, plane)
         _require("track_ids", self.track_ids, np.int64, (count,))
-        if (self.embedding is None) != (self.body is None) or (self.vertices is not None and self.body is None):
-            raise ValueError("Crops.embedding and body come together, vertices only with them: give what is missing")
-        if self.embedding is not None:
-            _require("embedding", self.embedding, np.float32, (count, None, height, width))
+        if (self.body is None) != (self.vertices is None):
+            raise ValueError("Crops.body and vertices come together; give what is missing")
+        if self.body is not None:
             _require("body", self.body, np.bool_, plane)
-        if self.vertices is not None:
             _require("vertices", self.vertices, np.int64, plane)
 
     def __len__(self) -> int:
@@ -149,7 +145,7 @@ class Generator(Protocol):
 
     @property
     def needs_surface(self) -> bool:
-        """Whether crops must come with embedding, body and vertices."""
+        """Whether crops must come with body and vertices."""
 
     @property
     def capacity(self) -> int | None:
@@ -224,31 +220,32 @@ class AlwaysReady:
         return None
 
 
-def check_crops(crops: Crops, size: tuple[int, int], *, surface: bool) -> None:
+def check_crops(crops: Crops, size: tuple[int, int], vertices: int | None) -> None:
     """See that crops are what a generator was made for.
 
+    Args:
+        crops: that it is given.
+        size: height and width that it takes.
+        vertices: K, of its surface, None if it takes none.
+
     Raises:
-        GenerationError: they have another size, or come without the surface.
+        GenerationError: they have another size, or come without the surface, or a body pixel has no vertex of it. The
+            graph would look up another one, or beyond them.
     """
     if crops.size != size:
         raise GenerationError(
             f"crops are {crops.size[0]}x{crops.size[1]} (height x width), the generator takes {size[0]}x{size[1]}"
         )
-    if surface and crops.body is None:
-        raise GenerationError("the generator needs the surface (embedding, body, vertices), the crops have none")
-
-
-def to_network(crops: Crops, normal: Normalisation) -> tuple[Floats, Floats]:
-    """Image and mask as graphs take them: (N, 3, H, W) in about [-1, 1] and (N, 1, H, W), 1 where known.
-
-    Unknown pixels are blanked here although every graph multiplies by the mask once more: a graph that was exported
-    wrongly must not see them either.
-    """
-    mean, std = np.array(normal.mean, np.float32), np.array(normal.std, np.float32)
-    scaled = (crops.images.astype(np.float32) - mean) / std
-    known = crops.known[:, None]
-    image = np.where(known, scaled.transpose(0, 3, 1, 2), np.float32(0))
-    return np.ascontiguousarray(image, np.float32), known.astype(np.float32)
+    if vertices is None:
+        return
+    if crops.body is None or crops.vertices is None:
+        raise GenerationError("the generator needs the surface (body, vertices), the crops have none")
+    used = crops.vertices[crops.body]
+    if used.size and (used.min() < 0 or used.max() >= vertices):
+        raise GenerationError(
+            f"body pixels have vertices from {used.min()} to {used.max()}, the surface has 0 to {vertices - 1}; "
+            "give the vertices of the surface that the bundle was made for"
+        )
 
 
 def open_pool(at_once: int) -> ThreadPoolExecutor | None:

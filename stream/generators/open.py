@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -13,9 +14,12 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, UsageError
 from engines.manifest import Generation
 from engines.runtime import Device, Runtime, open_runtime
+from engines.runtime_chained import ChainedRuntime
 from engines.runtime_joined import JoinedRuntime
+from engines.small_graphs import open_small
 from stream.cores import share_cores_of_crops
 from stream.generators.base import Floats, Generator, most_crops
+from stream.generators.inputs import HostInputs, Inputs, RawInputs, crops_graph, shown_by
 from stream.generators.surface import SurfaceGenerator
 from stream.generators.tables import DEFAULT_BUDGET, LINGER
 from stream.generators.unet import UnetGenerator
@@ -52,6 +56,7 @@ def open_generator(
     budget: int = DEFAULT_BUDGET,
     linger: int = LINGER,
     most: int | None = None,
+    embeddings: Floats | None = None,
     server: Path | None = None,
     timeout: float = 10.0,
 ) -> Generator:
@@ -68,6 +73,7 @@ def open_generator(
         budget: bytes for the tables of all tracks, where the architecture has tables.
         linger: frames after which a track that is not requested may lose its tables to another.
         most: crops in one run of the graph, None for what suits the device (`most_crops`).
+        embeddings: float32 (K, C), the embedding of each vertex, in place of the bundle's own.
         server: socket of the engine process that runs the graphs, None for this process.
         timeout: seconds that a run over there may take.
 
@@ -86,6 +92,8 @@ def open_generator(
     graph, halved = _find_graph(bundle, precision), precision == "bf16"
     surface = generation.architecture == "v-sam"
     _check_inputs(bundle, graph, generation)
+    posed = surface or bool(generation.embedding_channels)
+    embeddings = _embeddings(bundle, generation, embeddings) if posed else None
     average = None if surface else _average(bundle)
     centres = None if average is None else _centres(bundle, len(average))
     chosen = choose_truncation(truncation, multi_modal, centres=0 if centres is None else len(centres))
@@ -95,7 +103,6 @@ def open_generator(
             f"bundle {bundle.manifest.name!r} takes latents of {generation.z_channels} channels, those given have "
             f"{latents.channels}; give it latents of its own"
         )
-    normalisation = bundle.manifest.normalisation
     at_once, each = share_cores_of_crops(device, threads, generation.image_size)
     with contextlib.ExitStack() as opened:
 
@@ -107,7 +114,10 @@ def open_generator(
             )
 
         drawing = enter(graph, bfloat16=halved)
+        on_host = HostInputs(shown_by(drawing.graph), bundle.manifest.normalisation, embeddings)
+        inputs: Inputs = on_host
         if server is None and device not in ("cpu", "openvino"):
+            drawing, inputs = _beside(drawing, on_host, generation.image_size, embeddings)
             # An engine process joins by itself, and on processors a stand-in would depend on who else is there.
             drawing = JoinedRuntime(drawing, most)
         generator: Generator
@@ -117,8 +127,7 @@ def open_generator(
                 drawing,
                 kind=kind,
                 size=generation.image_size,
-                normalisation=normalisation,
-                vertices=generation.vertices,
+                inputs=inputs,
                 truncation=chosen,
                 latents=latents,
                 budget=budget,
@@ -132,7 +141,7 @@ def open_generator(
                 drawing,
                 kind=kind,
                 size=generation.image_size,
-                normalisation=normalisation,
+                inputs=inputs,
                 truncation=chosen,
                 average=average,
                 centres=centres,
@@ -143,6 +152,17 @@ def open_generator(
         # From here on the generator closes them.
         opened.pop_all()
         return generator
+
+
+def _beside(
+    drawing: Runtime, inputs: HostInputs, size: tuple[int, int], embeddings: Floats | None
+) -> tuple[Runtime, Inputs]:
+    """A generator's graph whose inputs are made where it runs, if they can be."""
+    make = partial(crops_graph, inputs.names, size, inputs.normalisation, embeddings)
+    there = open_small(make, drawing.device)
+    if there is None:
+        return drawing, inputs
+    return ChainedRuntime(there, drawing), RawInputs(None if embeddings is None else len(embeddings))
 
 
 def _declared(bundle: Bundle) -> tuple[Generation, Kind]:
@@ -201,6 +221,20 @@ def _check_inputs(bundle: Bundle, graph: str, generation: Generation) -> None:
             f"{bundle.graph(graph).file} of bundle {bundle.manifest.name!r} takes tables of {sorted(map(str, rows))} "
             f"rows, a surface of {generation.vertices} vertices needs {generation.vertices + 2}; build the bundle again"
         )
+
+
+def _embeddings(bundle: Bundle, generation: Generation, given: Floats | None) -> Floats:
+    name, channels = bundle.manifest.name, generation.embedding_channels
+    if given is None and "vertex_embeddings" not in bundle.manifest.arrays:
+        raise BundleError(f"bundle {name!r} has no vertex_embeddings; export it again with --surface CSE_CHECKPOINT")
+    found = bundle.array("vertex_embeddings") if given is None else given
+    fits = found.ndim == 2 and found.dtype == np.float32 and len(found) > 0 and found.shape[1] == channels
+    if not fits or generation.vertices not in (0, len(found)) or not np.isfinite(found).all():
+        raise BundleError(
+            f"vertex_embeddings of bundle {name!r} is {found.dtype} {found.shape}, expected finite float32 "
+            f"({generation.vertices or 'K'}, {channels}); build the bundle again"
+        )
+    return np.asarray(found, np.float32)
 
 
 def _average(bundle: Bundle) -> Floats:

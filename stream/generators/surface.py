@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.errors import GenerationError
-from engines.manifest import Normalisation
 from engines.resident import Resident
 from engines.runtime import Runtime
 from stream.generators.base import (
@@ -21,38 +20,14 @@ from stream.generators.base import (
     close_pool,
     open_pool,
     run_chosen,
-    to_network,
 )
+from stream.generators.inputs import Inputs
 from stream.generators.tables import DEFAULT_BUDGET, LINGER, TableCache
 from stream.latents import Latents, Truncation
 from stream.regions import Kind
 
 #: The track of the trial run; no tracker counts so far.
 _TRIAL = 2**62
-
-
-def graph_vertices(vertices: Ints, known: Bools, body: Bools, count: int) -> Ints:
-    """The row of the tables that each pixel takes: its vertex, K for known pixels, K + 1 for border pixels.
-
-    The three indicator planes of V-SAM (known, border, body) are one-hot, so that each pixel is one of K + 2 cases. A
-    pixel that is both known and body counts as body.
-
-    Args:
-        vertices: int64 (..., H, W), 0 to K - 1 on the body; elsewhere it is not looked at.
-        known: bool, same shape.
-        body: bool, same shape.
-        count: K, the vertices of the surface.
-
-    Raises:
-        GenerationError: a body pixel has no vertex of the surface. The graph would read another row, or beyond them.
-    """
-    used = vertices[body]
-    if used.size and (used.min() < 0 or used.max() >= count):
-        raise GenerationError(
-            f"body pixels have vertices from {used.min()} to {used.max()}, the surface has 0 to {count - 1}; "
-            "give the vertices of the surface that the bundle was made for"
-        )
-    return np.asarray(np.where(body, vertices, np.where(known, count, count + 1)), np.int64)
 
 
 class SurfaceGenerator:
@@ -65,8 +40,7 @@ class SurfaceGenerator:
         generator: graph of the U-Net; the dtype of its tables is the one that they are kept in.
         kind: what it was made for.
         size: height and width of a crop in pixels.
-        normalisation: of the image.
-        vertices: K.
+        inputs: make what shows the crops.
         truncation: plain; multi-modal is not known for surfaces.
         latents: of the tracks.
         budget: bytes for the tables of all tracks; there is room for one in any case.
@@ -85,8 +59,7 @@ class SurfaceGenerator:
         *,
         kind: Kind,
         size: tuple[int, int],
-        normalisation: Normalisation,
-        vertices: int,
+        inputs: Inputs,
         truncation: Truncation,
         latents: Latents,
         budget: int = DEFAULT_BUDGET,
@@ -100,8 +73,7 @@ class SurfaceGenerator:
         self._mapping = mapping
         self._generator = generator
         self._pool = open_pool(at_once)
-        self._normalisation = normalisation
-        self._vertices = vertices
+        self._inputs = inputs
         self._latents = latents
         self._most = most
         tables = [tensor for tensor in generator.inputs if tensor.name.startswith("table_")]
@@ -126,12 +98,10 @@ class SurfaceGenerator:
         """
         height, width = self.size
         plane = (1, height, width)
-        channels = next(int(t.shape[1]) for t in self._generator.inputs if t.name == "embedding")
         blank = Crops(
             images=np.zeros((*plane, 3), np.uint8),
             known=np.zeros(plane, np.bool_),
             track_ids=np.array([_TRIAL], np.int64),
-            embedding=np.zeros((1, channels, height, width), np.float32),
             body=np.zeros(plane, np.bool_),
             vertices=np.zeros(plane, np.int64),
         )
@@ -168,15 +138,14 @@ class SurfaceGenerator:
         """Generate the crops of tracks that have their tables.
 
         Raises:
-            GenerationError: the crops do not fit, a vertex is none of the surface's, or the output is not finite.
+            GenerationError: the crops do not fit, or the output is not finite.
             StandinError: the graph could not be run.
         """
-        check_crops(crops, self.size, surface=True)
-        rows = _rows(crops, self._vertices)
+        check_crops(crops, self.size, self._inputs.vertices)
         with self._tables.lend(crops.track_ids) as slots:
 
             def feeds(places: Ints, part: Crops) -> Mapping[str, Array | Resident]:
-                return self._feeds(part, rows[places], slots[places])
+                return self._feeds(part, slots[places])
 
             return run_chosen(self._generator, crops, np.asarray(slots >= 0), feeds, self._most, self._pool)
 
@@ -201,19 +170,9 @@ class SurfaceGenerator:
         self._mapping.close()
         self._generator.close()
 
-    def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array | Resident]:
-        image, mask = to_network(crops, self._normalisation)
+    def _feeds(self, crops: Crops, slots: Ints) -> dict[str, Array | Resident]:
         # ONNX Runtime's TensorRT provider plans for shapes; the whole never changes its own. Elsewhere, TensorRT plans
         # included, tables that nobody needs stay where they are: that saves a device the way, and OpenVINO, which
         # converts halves of all that it is given, the conversion.
         first, tables = self._tables.arrays(slots, whole=self._generator.plans_for_shapes)
-        feeds: dict[str, Array | Resident] = {"image": image, "mask": mask, "vertices": vertices, "slot": slots - first}
-        if crops.embedding is not None:
-            feeds["embedding"] = np.ascontiguousarray(crops.embedding)
-        return {**feeds, **tables}
-
-
-def _rows(crops: Crops, count: int) -> Ints:
-    if crops.vertices is None or crops.body is None:
-        raise GenerationError("the generator needs the vertices of the surface, the crops have none")
-    return graph_vertices(crops.vertices, crops.known, crops.body, count)
+        return {**self._inputs.of(crops), "slot": slots - first, **tables}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.errors import GenerationError
-from engines.manifest import Normalisation
 from engines.runtime import Runtime
 from stream.generators.base import (
     MOST_CROPS,
@@ -23,8 +22,8 @@ from stream.generators.base import (
     close_pool,
     open_pool,
     run_chosen,
-    to_network,
 )
+from stream.generators.inputs import Inputs
 from stream.latents import Latent, Latents, Truncation, truncate_latent
 from stream.regions import NO_TRACK, Kind
 
@@ -46,7 +45,7 @@ class UnetGenerator(AlwaysReady):
         generator: graph of the U-Net.
         kind: what it was made for.
         size: height and width of a crop in pixels.
-        normalisation: of the image.
+        inputs: make what shows the crops.
         truncation: of w; multi-modal only with centres.
         average: w_avg, float32 (C,).
         centres: w_centers, float32 (M, C), None where the bundle has none.
@@ -62,7 +61,7 @@ class UnetGenerator(AlwaysReady):
         *,
         kind: Kind,
         size: tuple[int, int],
-        normalisation: Normalisation,
+        inputs: Inputs,
         truncation: Truncation,
         average: Floats,
         centres: Floats | None,
@@ -72,11 +71,11 @@ class UnetGenerator(AlwaysReady):
     ) -> None:
         self.kind = kind
         self.size = size
-        self.needs_surface = any(tensor.name == "embedding" for tensor in generator.inputs)
+        self.needs_surface = inputs.vertices is not None
         self._mapping = mapping
         self._generator = generator
         self._pool = open_pool(at_once)
-        self._normalisation = normalisation
+        self._inputs = inputs
         self._truncation = truncation
         self._average = average
         self._centres = centres
@@ -98,8 +97,8 @@ class UnetGenerator(AlwaysReady):
             images=np.zeros((*plane, 3), np.uint8),
             known=np.zeros(plane, np.bool_),
             track_ids=np.array([NO_TRACK], np.int64),
-            embedding=np.zeros((1, self._embedding_channels(), height, width), np.float32),
             body=np.zeros(plane, np.bool_),
+            vertices=np.zeros(plane, np.int64),
         )
         w = self._map(np.ones(self._latents.channels, np.float32))
         run_chosen(self._generator, blank, np.ones(1, np.bool_), lambda _, part: self._feeds(part, w[None]), 1)
@@ -111,7 +110,7 @@ class UnetGenerator(AlwaysReady):
             GenerationError: the crops do not fit, or w or the output is not finite.
             StandinError: a graph could not be run.
         """
-        check_crops(crops, self.size, surface=self.needs_surface)
+        check_crops(crops, self.size, self._inputs.vertices)
 
         def feeds(_: Ints, part: Crops) -> Mapping[str, Array]:
             return self._feeds(part, np.stack([self._w_of(int(track_id)) for track_id in part.track_ids]))
@@ -143,12 +142,7 @@ class UnetGenerator(AlwaysReady):
         self._generator.close()
 
     def _feeds(self, crops: Crops, w: Floats) -> dict[str, Array]:
-        image, mask = to_network(crops, self._normalisation)
-        feeds: dict[str, Array] = {"image": image, "mask": mask, "w": w}
-        if self.needs_surface and crops.embedding is not None and crops.body is not None:
-            feeds["embedding"] = np.ascontiguousarray(crops.embedding)
-            feeds["embedding_mask"] = crops.body[:, None].astype(np.float32)
-        return feeds
+        return {**self._inputs.of(crops), "w": w}
 
     def _w_of(self, track_id: int) -> Floats:
         with self._lock:
@@ -174,7 +168,3 @@ class UnetGenerator(AlwaysReady):
                 f"the mapping gave {w.dtype} {w.shape}, expected finite float32 (1, {len(self._average)})"
             )
         return np.asarray(w[0], np.float32)
-
-    def _embedding_channels(self) -> int:
-        sides = [tensor.shape[1] for tensor in self._generator.inputs if tensor.name == "embedding"]
-        return int(sides[0]) if sides else 1

@@ -14,6 +14,9 @@ from unittest.mock import create_autospec
 import numpy as np
 import onnxruntime
 
+from engines import dlpack
+from tests.fake_cuda import FakeGpu
+
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 #: Gives a graph's outputs in order from its inputs, or raises.
@@ -33,6 +36,27 @@ def assigned(provider: str, *operators: str) -> Any:
     return part
 
 
+class OnFakeGpu:
+    """What a session kept on a GPU whose memory is the host's: other libraries take it there."""
+
+    def __init__(self, gpu: FakeGpu, values: Any) -> None:
+        self._values = np.ascontiguousarray(values)
+        self._address = gpu.take_in(self._values)
+        self._ort = onnxruntime.OrtValue.ortvalue_from_numpy(self._values)
+        self.shape, self.element_type = self._ort.shape, self._ort.element_type
+
+    def numpy(self) -> Any:
+        return self._values
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, 0
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any:
+        del stream
+        there = dlpack.DeviceArray(self._address, self._values.shape, self._values.dtype, (dlpack.CUDA, 0), self)
+        return there.__dlpack__()
+
+
 class FakeOnnxRuntime:
     """A module `onnxruntime` with the providers of a GPU.
 
@@ -42,6 +66,7 @@ class FakeOnnxRuntime:
         active: a session's providers after it was made; None for those that were asked for.
         parts: the assignment of nodes, None for a build that keeps none.
         version: what it says it is.
+        gpu: on which what is kept lies; without one, it lies on the host.
     """
 
     def __init__(
@@ -52,9 +77,10 @@ class FakeOnnxRuntime:
         active: Sequence[str] | None = None,
         parts: Sequence[Any] | None = (),
         version: str = "1.31.1",
+        gpu: FakeGpu | None = None,
     ) -> None:
         self._compute, self._most, self._active, self._parts = compute, most, active, parts
-        self._version = version
+        self._version, self._gpu = version, gpu
         #: Arguments of each session, by name.
         self.made: list[dict[str, Any]] = []
         #: Rows of each run.
@@ -122,7 +148,12 @@ class FakeOnnxRuntime:
         if self._most is not None and rows > self._most:
             raise RuntimeError("[ONNXRuntimeError] : 6 : CUDA failure 2: out of memory")
         values = compute(binding.feeds)
+        kept = []
         for name, value, device in zip(outputs, values, binding.there, strict=False):
             if device == "cpu":
                 self.returned.append((name, np.shape(value)))
-        binding.get_outputs.return_value = [onnxruntime.OrtValue.ortvalue_from_numpy(np.array(v)) for v in values]
+            if device == "cpu" or self._gpu is None:
+                kept.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.array(value)))
+            else:
+                kept.append(OnFakeGpu(self._gpu, value))
+        binding.get_outputs.return_value = kept

@@ -81,6 +81,26 @@ def test_what_cannot_be_taken_is_an_error_that_says_why(array: Any, kinds: tuple
         take(array, kinds=kinds)
 
 
+class Without:
+    """An array of a library that hands nothing over."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CPU, 0
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not\nbuilt in"), BufferError("no"), AttributeError("__dlpack__")])
+def test_a_library_that_hands_nothing_over_is_an_error_in_one_line(error: Exception) -> None:
+    with pytest.raises(TensorError, match="is not handed over") as caught:
+        take(Without(error), kinds=(CPU,))
+    assert "\n" not in str(caught.value)
+
+
 def test_it_is_never_copied() -> None:
     with pytest.raises(BufferError, match="without a copy"):
         handed_over(None).__dlpack__(copy=True)

@@ -322,6 +322,42 @@ def test_arrays_on_the_gpu_go_in_and_come_out_without_travelling(machine: FakeMa
             np.testing.assert_array_equal(found.numpy(), expected(given))
 
 
+class KeptElsewhere(OnGpu):
+    """What another runtime kept of a run, on the GPU or not."""
+
+    def __init__(self, machine: FakeMachine, values: Any, problem: str = "") -> None:
+        super().__init__(machine, values)
+        self.values, self.problem = values, problem
+        self.shape, self.dtype = values.shape, values.dtype
+        self.asked = 0
+
+    def numpy(self) -> Any:
+        self.asked += 1
+        return self.values
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (CPU, 0) if self.problem == "on the host" else super().__dlpack_device__()
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any:
+        if self.problem == "not in this build":
+            raise RuntimeError("DLPack is not there")
+        return super().__dlpack__(stream=stream)
+
+
+@pytest.mark.parametrize("problem", ["", "on the host", "not in this build"])
+def test_what_another_runtime_kept_is_taken_where_it_lies_or_comes_over_the_host(
+    machine: FakeMachine, problem: str
+) -> None:
+    with machine.runtime() as runtime:
+        given = feeds(2)
+        x = KeptElsewhere(machine, given["x"], problem)
+        machine.gpu.copies.clear()
+        np.testing.assert_array_equal(runtime.run(given | {"x": x})["y"], expected(given))
+        assert machine.gpu.copies["cudaMemcpyHostToDevice"] == (2 if problem else 1)
+        assert machine.gpu.copies.get("cudaMemcpyDeviceToDevice", 0) == (0 if problem else 1)
+        assert x.asked == (1 if problem else 0)
+
+
 def test_what_is_held_goes_to_the_gpu_once(machine: FakeMachine) -> None:
     with machine.runtime() as runtime:
         given = feeds(2)

@@ -46,11 +46,9 @@ def test_the_processor_has_better_ways(device: Device) -> None:
     assert open_small(never, device) is None
 
 
-@pytest.mark.parametrize(
-    ("device", "policy", "opened"), [("cuda", None, True), ("tensorrt", None, True), ("tensorrt", Policy(), False)]
-)
-def test_beside_networks_of_onnx_runtime_on_a_gpu_it_runs_there_and_beside_plans_not(
-    device: Device, policy: Policy | None, opened: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("device", "policy"), [("cuda", None), ("tensorrt", None), ("tensorrt", Policy())])
+def test_beside_networks_on_a_gpu_it_runs_there(
+    device: Device, policy: Policy | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -61,13 +59,13 @@ def test_beside_networks_of_onnx_runtime_on_a_gpu_it_runs_there_and_beside_plans
     monkeypatch.setattr(small_graphs, "OnnxRuntime", Noted)
     monkeypatch.setattr(small_graphs, "tensorrt_policy", lambda: policy)
     graph = sums()
-    assert (open_small(lambda: graph, device) is not None) is opened
+    assert open_small(lambda: graph, device) is not None
     # Never TensorRT's provider, which would build an engine for every new size.
-    assert asked == ([{"device": "cuda", "model": graph.model}] if opened else [])
+    assert asked == [{"device": "cuda", "model": graph.model}]
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_comes_back_is_of_use_beside_plans_as_well_where_onnx_runtime_has_the_gpu(
+def test_beside_plans_it_runs_where_onnx_runtime_has_the_gpu(
     there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Cuda:
@@ -80,12 +78,12 @@ def test_what_comes_back_is_of_use_beside_plans_as_well_where_onnx_runtime_has_t
     monkeypatch.setattr(small_graphs, "OnnxRuntime", Cuda)
     monkeypatch.setattr(small_graphs, "tensorrt_policy", Policy)
     caplog.set_level("INFO")
-    assert (open_small(sums, "tensorrt", returns=True) is not None) is there
+    assert (open_small(sums, "tensorrt") is not None) is there
     assert ("sums.onnx is computed on the processor" in caplog.text) is not there
     # With `cuda` it was asked for, and nothing falls back.
     if not there:
         with pytest.raises(RuntimeUnavailableError):
-            open_small(sums, "cuda", returns=True)
+            open_small(sums, "cuda")
 
 
 def test_runs_on_the_processor_do_without_the_package_that_makes_graphs() -> None:

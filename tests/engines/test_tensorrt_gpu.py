@@ -17,11 +17,13 @@ from engines.plan_open import open_plan
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range, dimension_ranges, input_shapes
 from engines.runtime import open_runtime
+from engines.runtime_chained import ChainedRuntime
 from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store
 from engines.tensorrt_policy import Policy
+from stream.generators.inputs import RawInputs, crops_graph
 from tests.engines.tensorrt_machines import RANGES
-from tests.generator_bundles import write_surface
+from tests.generator_bundles import HEIGHT, VERTICES, WIDTH, crops, inputs_of, vertex_embeddings, write_surface
 
 # A plan takes a minute and more to build.
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
@@ -82,6 +84,26 @@ def test_the_starter_generator_computes_as_on_the_cpu(
     with open_runtime(bundle, graph) as cpu:
         for name, wanted in cpu.run(feeds).items():
             np.testing.assert_allclose(found[name], wanted, atol=1e-3)
+
+
+def test_a_plan_takes_what_onnx_runtime_kept_where_it_lies(builder: PlanBuilder, tmp_path: Path) -> None:
+    bundle, crop = write_surface(tmp_path / "b"), crops(1, 2)
+    made, graph = inputs_of(bundle), bundle.graph("generator")
+    small = crops_graph(made.names, (HEIGHT, WIDTH), made.normalisation, vertex_embeddings())
+    others = {n: a for n, a in drawn(bundle, "generator", {"N": 2, "S": 2}).items() if n not in made.names}
+    try:
+        beside = small.open("cuda")
+    except RuntimeUnavailableError as error:
+        pytest.skip(str(error))
+    with beside, planned(bundle, "generator", builder, tmp_path / "plans", S=Range(1, 2, 4)) as plan:
+        kept = beside.run(RawInputs(VERTICES).of(crop), made.names)
+        assert plan.adopt(kept["image"]).device == (CUDA, 0)
+        both = ChainedRuntime(beside, plan)
+        wanted = plan.run({**made.of(crop), **others})["output"]
+        for _ in range(3):
+            found = both.run({**RawInputs(VERTICES).of(crop), **others})["output"]
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert graph.outputs == both.outputs
 
 
 def test_the_starter_detector_finds_what_it_finds_on_the_cpu(builder: PlanBuilder, tmp_path: Path) -> None:

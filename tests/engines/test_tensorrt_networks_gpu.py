@@ -14,22 +14,26 @@ from benchmarks import gpu_gains
 from engines.bundle import Bundle
 from engines.cuda import Cuda, Stream
 from engines.errors import OutOfMemoryError
+from engines.importers.reference import drawn_picture
 from engines.plan_build import PlanBuilder
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range
 from engines.runtime import open_runtime
 from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store
+from export.dsfd import export_dsfd
+from export.models.dsfd import MEAN
 from stream.anonymizer import Anonymizer
 from stream.config import AnonymizerSettings, make_settings
 from stream.demo import WALKERS
 from stream.sources.video import VideoSource
 from tests.engines.test_tensorrt_gpu import FULL, builder, planned
 from tests.export.detector_cases import all_cases
+from tests.export.models.test_dsfd import DSFD, load
 from tests.export.networks import assert_near, assert_near_in_half
 from tests.export.test_detectors_parity import Exporter, assert_same_boxes, exported, feeds_of, heads_feeds_of
-from tests.export.test_generators import CASES, GRAPHS, export_case
-from tests.parity import ParityCase
+from tests.export.test_generators import GRAPHS, export_case
+from tests.parity import STYLE_UNET, SURFACE_UNET, ParityCase, parity_cases
 
 # A plan of a full-size detector takes many minutes to build.
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -37,6 +41,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(3600)]
 __all__ = ["builder", "exported"]
 
 Feeds = dict[str, Any]
+#: Those of full size, too, which take a processor minutes.
+ALL_CASES = parity_cases(STYLE_UNET) + parity_cases(SURFACE_UNET)
+#: Height and width of DSFD's pictures.
+FACES = (288, 512)
 
 
 def planned_for(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, feeds: Feeds) -> TensorrtRuntime:
@@ -51,7 +59,7 @@ def planned_for(bundle: Bundle, graph: str, builder: PlanBuilder, folder: Path, 
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.name)
 def test_generators_give_what_they_give_on_the_processor(
     case: ParityCase, graph: str, builder: PlanBuilder, tmp_path: Path
 ) -> None:
@@ -81,6 +89,22 @@ def test_detectors_find_what_the_published_code_finds(
         looked, wanted = heads.run(given), on_processor.run(given)
     for name, values in wanted.items():
         assert_near(torch.from_numpy(looked[name]), torch.from_numpy(values))
+
+
+@pytest.mark.parametrize("case", parity_cases(DSFD), ids=lambda case: case.name)
+def test_faces_of_the_full_network_are_those_that_it_finds_on_the_processor(
+    case: ParityCase, builder: PlanBuilder, tmp_path: Path
+) -> None:
+    torch.save(load(case).state_dict(), tmp_path / "dsfd.pth")
+    bundle = export_dsfd(tmp_path / "dsfd.pth", tmp_path / "dsfd", input_size=FACES)
+    pictures = drawn_picture(*FACES, seed=5) - np.array(MEAN, np.float32).reshape(1, 3, 1, 1)
+    feeds: Feeds = {"image": pictures.astype(np.float32), "image_size": np.array([FACES], np.int64)}
+    with planned_for(bundle, "detector", builder, tmp_path / "plans", feeds) as runtime, open_runtime(bundle) as cpu:
+        found, wanted = runtime.run(feeds), cpu.run(feeds)
+    best = min(5, int(wanted["count"][0]))
+    assert best
+    np.testing.assert_allclose(found["scores"][0, :best], wanted["scores"][0, :best], atol=1e-3)
+    np.testing.assert_allclose(found["boxes"][0, :best], wanted["boxes"][0, :best], atol=0.5)
 
 
 def test_without_memory_a_plan_is_refused_and_opens_once_there_is_some(builder: PlanBuilder, tmp_path: Path) -> None:
@@ -127,5 +151,6 @@ def test_no_copy_from_the_gpu_is_a_frame_or_a_picture_of_one(
     assert sum(item.generated for item in made) > 10
     height, width = made[0].image.shape[:2]
     assert sizes
-    for plane in (height * width, 3 * 288 * 512):
+    # What the detector is shown of it is padded to multiples of 32.
+    for plane in (height * width, 3 * 384 * 640):
         assert not any(size % plane == 0 for size in sizes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from engines.bundle import Bundle
@@ -29,12 +30,23 @@ def crops_of(generation: Generation, tracks: Sequence[int], looks: Sequence[int]
     draws = [np.random.default_rng(look) for look in looks]
     images = np.stack([draw.integers(0, 256, (height, width, 3), np.uint8) for draw in draws])
     ids = np.array(tracks, np.int64)
-    channels = generation.embedding_channels
-    if not channels:
+    if not generation.embedding_channels:
         return Crops(images, known, ids)
-    embedding = np.stack([draw.standard_normal((channels, height, width)).astype(np.float32) for draw in draws])
-    vertices = np.stack([draw.integers(0, max(1, generation.vertices), (height, width)) for draw in draws])
-    return Crops(images, known, ids, embedding * body[:, None], body, vertices.astype(np.int64))
+    vertices = np.stack([draw.integers(0, vertices_of(generation), (height, width)) for draw in draws])
+    return Crops(images, known, ids, body, vertices.astype(np.int64))
+
+
+def vertices_of(generation: Generation) -> int:
+    """How many vertices the surface of `crops_of` has."""
+    return generation.vertices or 50
+
+
+def embeddings_of(generation: Generation) -> npt.NDArray[np.float32] | None:
+    """The embeddings of these vertices, (K, C), which bundles of random weights do not come with."""
+    if not generation.embedding_channels:
+        return None
+    draw = np.random.default_rng(0)
+    return draw.standard_normal((vertices_of(generation), generation.embedding_channels)).astype(np.float32)
 
 
 def write_without_the_guard(bundle: Bundle, graph: str, path: Path) -> None:

@@ -19,7 +19,7 @@ from export.configs import configs
 from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents
-from tests.export.bundles import crops_of, refused_by_tensorrt
+from tests.export.bundles import crops_of, embeddings_of, refused_by_tensorrt
 
 NAMES = (pytest.param("dp2-face", marks=pytest.mark.thorough), "sg-gan")
 #: What a workstation with 8 GB can spare.
@@ -70,7 +70,7 @@ def test_its_stand_ins_fill_what_is_unknown_and_nothing_else(exported: tuple[Bun
     generation = bundle.manifest.generation
     assert generation is not None
     crops = crops_of(generation, tracks=(1, 2), looks=(1, 1))
-    generator = open_generator(bundle, latents=Latents(seed=0))
+    generator = open_generator(bundle, latents=Latents(seed=0), embeddings=embeddings_of(generation))
     try:
         generator.request(crops.track_ids)
         assert generator.wait(crops.track_ids, timeout=120).all()

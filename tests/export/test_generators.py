@@ -25,7 +25,7 @@ from export.generators import export_generator
 from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents, truncate
-from tests.export.bundles import crops_of, refused_by_tensorrt, write_without_the_guard
+from tests.export.bundles import crops_of, embeddings_of, refused_by_tensorrt, write_without_the_guard
 from tests.export.helpers import config_of, weights
 from tests.export.networks import (
     IMAGE,
@@ -176,7 +176,8 @@ def test_a_tracks_stand_in_does_not_depend_on_who_else_is_there(
     alone = crops_of(exported.generation, tracks=(7,), looks=(7,))
     crowd = crops_of(exported.generation, tracks=(3, 7, 5), looks=(1, 7, 7))
     latents = Latents(seed=1, channels=exported.generation.z_channels)
-    generator = open_generator(exported.bundle, device=device, precision=precision, latents=latents)
+    given = embeddings_of(exported.generation)
+    generator = open_generator(exported.bundle, device=device, precision=precision, latents=latents, embeddings=given)
     try:
         outputs = []
         for crops in (alone, crowd, alone):

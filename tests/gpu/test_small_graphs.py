@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
+from engines.bundle import Bundle
 from engines.manifest import Normalisation
 from engines.resident import as_numpy
 from engines.runtime import Device
@@ -16,16 +19,31 @@ from stream.compose.resampler import HOST, DeviceResampler, levels_graph
 from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
 from stream.detectors.view import shortest_edge, show_full
 from stream.frame import Frame
+from stream.generators.inputs import HostInputs, RawInputs, crops_graph
+from stream.generators.open import open_generator
+from stream.latents import Latents
 from stream.surface import Surface
 from stream.surface_search import search_graph
+from tests.generator_bundles import HEIGHT, VERTICES, WIDTH, crops, vertex_embeddings, write_surface, write_unet
 
 pytestmark = pytest.mark.gpu
+
+HALVES = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
+DENSE = ("image", "mask", "embedding", "embedding_mask")
+GUIDED = ("image", "mask", "embedding", "vertices")
 
 
 @pytest.mark.parametrize(
     "graph",
-    [pictures_graph(), search_graph(), levels_graph("uint8"), levels_graph("float32")],
-    ids=["pictures", "search", "crops", "answers"],
+    [
+        pictures_graph(),
+        search_graph(),
+        levels_graph("uint8"),
+        levels_graph("float32"),
+        crops_graph(DENSE, (HEIGHT, WIDTH), HALVES, vertex_embeddings()),
+        crops_graph(GUIDED, (HEIGHT, WIDTH), HALVES, vertex_embeddings()),
+    ],
+    ids=["pictures", "search", "crops", "answers", "dense inputs", "guided inputs"],
 )
 def test_no_node_is_left_to_the_processor(graph: SmallGraph, gpu: Device) -> None:
     with graph.open(gpu) as runtime:
@@ -56,6 +74,32 @@ def test_crops_and_answers_are_the_hosts(dtype: Literal["uint8", "float32"], dev
         apart = HOST.levels(image, rows, columns).astype(int) - there.levels(image, rows, columns)
         assert (np.abs(apart) <= 2).mean() >= 0.999
     there.close()
+
+
+@pytest.mark.parametrize("names", [DENSE, GUIDED], ids=["dense", "guided"])
+def test_what_generators_are_shown_is_the_hosts(names: tuple[str, ...], device: Device) -> None:
+    crop = crops(1, 2, 3)
+    expected = HostInputs(names, HALVES, vertex_embeddings()).of(crop)
+    with crops_graph(names, (HEIGHT, WIDTH), HALVES, vertex_embeddings()).open(device) as there:
+        found = there.run(RawInputs(VERTICES).of(crop), names)
+        for name, values in expected.items():
+            np.testing.assert_allclose(as_numpy(found[name]), values, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("write", [lambda p: write_unet(p, surface=True), write_surface], ids=["dense", "guided"])
+def test_generators_whose_inputs_are_made_there_give_what_the_processor_gives(
+    write: Callable[[Path], Bundle], tmp_path: Path, device: Device
+) -> None:
+    bundle, crop = write(tmp_path / "b"), crops(1, 2, 3)
+    made = []
+    places: tuple[Device, ...] = ("cpu", device)
+    for place in places:
+        generator = open_generator(bundle, device=place, latents=Latents(1))
+        generator.request(crop.track_ids)
+        assert generator.wait(crop.track_ids, 60).all()
+        made.append(generator.generate(crop).output)
+        generator.close()
+    np.testing.assert_allclose(made[1], made[0], atol=1e-3)
 
 
 def test_nearest_vertices_are_as_near_as_the_hosts(device: Device) -> None:

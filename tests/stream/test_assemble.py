@@ -254,7 +254,7 @@ def test_pictures_crops_and_nearest_vertices_are_made_where_the_networks_run(
 ) -> None:
     asked: list[tuple[str, Device]] = []
 
-    def open_here(make: Callable[[], SmallGraph], device: Device, **_: bool) -> Runtime:
+    def open_here(make: Callable[[], SmallGraph], device: Device) -> Runtime:
         asked.append((make().declared.file, device))
         return open_on_cpu(make())
 

@@ -16,7 +16,7 @@ from stream.samples import Region, cut_out
 from tests.command import Standin
 from tests.engines.helpers import doubler, tiny_draft
 from tests.fakes import noise
-from tests.generator_bundles import HEIGHT, VERTICES, WIDTH, Fault, vertex_embeddings, write_surface, write_unet
+from tests.generator_bundles import HEIGHT, VERTICES, WIDTH, Fault, write_surface, write_unet
 
 PHOTO_HEIGHT, PHOTO_WIDTH = 90, 70
 HOLE = np.s_[20:60, 25:45]
@@ -96,7 +96,7 @@ def test_a_bundle_with_a_surface_takes_vertices(desk: Desk, surface: Bundle, sta
     ended = standin("generate", surface.path, *options)
     assert (ended.code, ended.err) == (0, "")
     region = Region(desk.image, desk.unknown, desk.of_pixels.astype(np.int64))
-    crop = cut_out(region, (HEIGHT, WIDTH), Kind.PERSON, vertex_embeddings())
+    crop = cut_out(region, (HEIGHT, WIDTH), Kind.PERSON)
     assert np.array_equal(desk.cell(2, 2)[crop.known[0]], crop.images[0][crop.known[0]])
     assert np.array_equal(desk.cell(0, 1), desk.cell(0, 2))
     assert len({desk.cell(row, 1).tobytes() for row in range(3)}) == 3

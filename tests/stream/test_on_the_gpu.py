@@ -14,6 +14,7 @@ from engines.store import Store
 from stream.bench.engines import opened_engines
 from stream.config import AnonymizerSettings, make_settings
 from stream.frame import Frame
+from tests import generator_bundles as generators
 from tests.detector_bundles import install_presets
 from tests.engines.onnx_fakes import FakeOnnxRuntime
 from tests.fake_cuda import FakeGpu, fake_cudart
@@ -25,6 +26,8 @@ FRAMES, PERSONS = 3, 3
 WIDTH, HEIGHT = 131, 97
 #: Height and width of what the detectors of persons and of faces are shown of it.
 SHOWN = ((64, 96), (128, 160))
+#: What generators are given and nothing else makes.
+MADE = ("image", "mask", "embedding_mask")
 #: What detectors say, and their second graphs of each box.
 ANSWERS = ("boxes", "scores", "classes", "count", "floor", "masks", "coarse_segm", "embedding")
 #: The tiny detector of faces is in one stage, and gives these all the same.
@@ -32,8 +35,9 @@ FEATURES_OF_FACES = ("p2", "p3", "p4", "p5")
 
 
 @pytest.fixture
-def onnxruntime(monkeypatch: pytest.MonkeyPatch) -> FakeOnnxRuntime:
-    fake = FakeOnnxRuntime()
+def onnxruntime(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeOnnxRuntime:
+    """ONNX Runtime with CUDA, on the same GPU."""
+    fake = FakeOnnxRuntime(gpu=gpu)
     monkeypatch.setattr("engines.runtime_onnx.import_module", lambda name: fake.module)
     return fake
 
@@ -69,8 +73,11 @@ def test_of_a_frame_its_bytes_alone_go_to_the_gpu_and_none_of_it_comes_back(
     tmp_path: Path, onnxruntime: FakeOnnxRuntime
 ) -> None:
     anonymize(tmp_path, "cuda")
-    # Pictures for both detectors in two stages stay there, as their features do; vertices come back, not scores.
-    assert onnxruntime.bound.count(("image", "cuda")) == onnxruntime.bound.count(("p2", "cuda")) == 2 * FRAMES
+    # Pictures for both detectors in two stages stay there, as their features do, and so do generators' inputs, of which
+    # there are two in each frame besides the first runs; vertices come back, not scores.
+    assert onnxruntime.bound.count(("p2", "cuda")) == 2 * FRAMES
+    assert onnxruntime.bound.count(("image", "cuda")) > 3 * FRAMES
+    assert {device for name, device in onnxruntime.bound if name in MADE} == {"cuda"}
     assert {device for name, device in onnxruntime.bound if name == "vertex"} == {"cpu"}
     # All that comes back: answers of detectors, of mappings and of generators, and pixels of regions.
     returned = {name for name, device in onnxruntime.bound if device == "cpu"}
@@ -89,17 +96,25 @@ def test_with_plans_no_copy_from_the_gpu_is_a_frame_or_a_picture_of_one(
     tmp_path: Path, gpu: FakeGpu, onnxruntime: FakeOnnxRuntime
 ) -> None:
     anonymize(tmp_path, "tensorrt", gpu.moved.clear)
-    down = [size for direction, size in gpu.moved if direction == "DeviceToHost"]
-    up = [size for direction, size in gpu.moved if direction == "HostToDevice"]
+    up, down, there = (
+        [size for direction, size in gpu.moved if direction == wanted]
+        for wanted in ("HostToDevice", "DeviceToHost", "DeviceToDevice")
+    )
     assert len(down) > FRAMES
-    # The pictures that detectors are shown went there, so that the sizes looked for are the right ones;
+    # What detectors in two stages are shown was made there of the frame's bytes, and what the others are shown went
+    # there, so that the sizes looked for are the right ones;
+    shown = [3 * 4 * height * width for height, width in SHOWN]
+    assert there.count(shown[0]) >= 2 * FRAMES
+    assert up.count(shown[0]) == 0
+    assert up.count(shown[1]) >= FRAMES
     for height, width in SHOWN:
-        assert up.count(3 * 4 * height * width) >= FRAMES
         assert not any(size % (3 * height * width) == 0 for size in down)
-    # neither frames nor masks of their size came back, nor left the host at all;
+    # neither frames nor masks of their size came back, nor went to the plans;
     assert not any(size % (HEIGHT * WIDTH) == 0 for size in up + down)
-    # what detectors in two stages keep for their second graph moved within the GPU;
-    assert sum(direction == "DeviceToDevice" for direction, _ in gpu.moved) >= 2 * FRAMES
+    # what detectors in two stages keep for their second graph, and what shows generators their crops, moved within it;
+    crop = 4 * generators.HEIGHT * generators.WIDTH
+    assert {crop, 3 * crop, generators.CHANNELS * crop} <= {size // rows for size in there for rows in (1, 2, 3)}
+    assert not any(size in (crop, 3 * crop, generators.CHANNELS * crop) for size in up)
     # and the small graphs beside the plans gave back pixels of regions alone.
     assert {name for name, _ in onnxruntime.returned} == {"levels", "vertex"}
     assert_no_frame_came_back(onnxruntime)

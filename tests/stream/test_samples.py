@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stream.regions import Kind
 from stream.samples import Bools, Region, cut_out, expanded_box, filled, masked, render_sheet
 from tests.fakes import noise
-from tests.generator_bundles import CHANNELS, HEIGHT, VERTICES, WIDTH, vertex_embeddings
+from tests.generator_bundles import HEIGHT, VERTICES, WIDTH
 
 SIZE = (HEIGHT, WIDTH)
 PERSON, FACE = Kind.PERSON, Kind.FACE
@@ -86,7 +86,7 @@ def test_a_region_of_the_generators_size_is_cut_as_it_is() -> None:
     # 8 x 12 with 20 pixels round it is just what 24 x 16 holds at 30 %.
     shown = region(hole(100, 100, 40, 40, 54, 59), surface=True)
     left, top, right, bottom = expanded_box(shown.unknown, SIZE, PERSON)
-    crop = cut_out(shown, (bottom - top, right - left), PERSON, vertex_embeddings())
+    crop = cut_out(shown, (bottom - top, right - left), PERSON)
     part = np.s_[top:bottom, left:right]
     unknown = shown.unknown[part]
     assert np.array_equal(crop.known[0], ~unknown)
@@ -94,14 +94,8 @@ def test_a_region_of_the_generators_size_is_cut_as_it_is() -> None:
     assert shown.vertices is not None
     assert crop.vertices is not None
     assert crop.body is not None
-    assert crop.embedding is not None
     assert np.array_equal(crop.vertices[0], shown.vertices[part])
     assert np.array_equal(crop.body[0], unknown)
-    assert crop.embedding.shape == (1, CHANNELS, bottom - top, right - left)
-    assert np.array_equal(
-        crop.embedding[0].transpose(1, 2, 0)[unknown], vertex_embeddings()[shown.vertices[part][unknown]]
-    )
-    assert not crop.embedding[0][:, ~unknown].any()
 
 
 PLACES = {
@@ -117,13 +111,13 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_nothing_from_under_the_mask_is_in_the_crop(place: str, kind: Kind) -> None:
     shown = region(PLACES[place], surface=True)
-    before = cut_out(shown, SIZE, kind, vertex_embeddings())
+    before = cut_out(shown, SIZE, kind)
     assert not before.known.all()
     assert before.known.any()
     for level in (0, 255):
         changed = replace(shown, image=np.where(shown.unknown[..., None], np.uint8(level), shown.image))
-        after = cut_out(changed, SIZE, kind, vertex_embeddings())
-        for name in ("images", "known", "body", "vertices", "embedding"):
+        after = cut_out(changed, SIZE, kind)
+        for name in ("images", "known", "body", "vertices"):
             assert np.array_equal(getattr(after, name), getattr(before, name))
     # Control: what stays is there.
     other = cut_out(replace(shown, image=np.where(shown.unknown[..., None], shown.image, 0)), SIZE, kind)
@@ -136,7 +130,7 @@ def test_what_is_unknown_at_the_edge_stays_unknown_beyond_it() -> None:
     _, top, _, bottom = expanded_box(shown.unknown, SIZE, PERSON)
     assert top < 0
     assert bottom > 20
-    crop = cut_out(shown, SIZE, PERSON, vertex_embeddings())
+    crop = cut_out(shown, SIZE, PERSON)
     middle = WIDTH // 2
     assert not crop.known[0, :, middle].any()
     # No body stands there: it is border.
@@ -155,7 +149,7 @@ def test_a_surface_without_body_under_the_mask_is_refused() -> None:
     shown = region(hole(100, 100, 40, 40, 60, 60))
     nobody = replace(shown, vertices=np.where(shown.unknown, -1, 3))
     with pytest.raises(ValueError, match="no pixel under the mask has a vertex"):
-        cut_out(nobody, SIZE, PERSON, vertex_embeddings())
+        cut_out(nobody, SIZE, PERSON)
 
 
 def test_the_masked_crop_is_flat_where_something_is_replaced_and_the_filled_one_shows_that() -> None:

@@ -62,7 +62,6 @@ def test_the_engine_generates_what_the_network_does(bundle: Bundle, trained: Pat
         images=np.ascontiguousarray(pixels),
         known=known,
         track_ids=tracks,
-        embedding=search.embeddings(vertices),
         body=body,
         vertices=vertices,
     )

@@ -49,6 +49,7 @@ def painters(case: ParityCase, regions: Regions, bundles: Bundles, generators_on
             latents=latents,
             truncation=case.spec["truncation"],
             multi_modal=False,
+            embeddings=case.arrays["in/embed_map"],
         )
         for name in roles
     }

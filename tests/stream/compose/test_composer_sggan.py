@@ -37,7 +37,11 @@ def painters(case: ParityCase, bundles: Bundles, generators_on: Device) -> Paint
     z = case.arrays["in/z"]
     name = case.spec["generator"].split()[0]
     generator = open_generator(
-        bundles(name), device=generators_on, latents=GivenLatents(dict(enumerate(z))), truncation=1.0
+        bundles(name),
+        device=generators_on,
+        latents=GivenLatents(dict(enumerate(z))),
+        truncation=1.0,
+        embeddings=case.arrays["in/embed_map"],
     )
     tracks = list(range(len(z)))
     generator.request(tracks)

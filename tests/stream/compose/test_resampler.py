@@ -91,8 +91,7 @@ class Opened:
     def __init__(self) -> None:
         self.open: list[str] = []
 
-    def __call__(self, make: Any, device: Device, *, returns: bool) -> Runtime | None:
-        assert returns
+    def __call__(self, make: Any, device: Device) -> Runtime | None:
         if device in ("cpu", "openvino"):
             return None
         graph = make()

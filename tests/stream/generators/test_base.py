@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 
 from engines.errors import GenerationError
-from engines.manifest import Normalisation
 from engines.runtime import Runtime
-from stream.generators.base import Crops, Generated, check_crops, close_pool, open_pool, run_chosen, to_network
-from tests.generator_bundles import HEIGHT, WIDTH, crops
-
-NORMAL = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), multiple=1)
+from stream.generators.base import Crops, Generated, check_crops, close_pool, open_pool, run_chosen
+from tests.generator_bundles import HEIGHT, VERTICES, WIDTH, crops
 
 
 @pytest.mark.parametrize(
@@ -33,12 +30,9 @@ NORMAL = Normalisation(colour="rgb", mean=(127.5, 127.5, 127.5), std=(127.5, 127
         {"track_ids": np.zeros(2, np.int32)},
         {"track_ids": np.zeros(3, np.int64)},
         {"track_ids": np.zeros((2, 1), np.int64)},
-        {"embedding": np.zeros((2, 16, HEIGHT, WIDTH), np.float64)},
-        {"embedding": np.zeros((2, HEIGHT, WIDTH, 16), np.float32)},
-        {"embedding": None},
         {"body": None},
+        {"vertices": None},
         {"body": np.zeros((2, 1, HEIGHT, WIDTH), np.bool_)},
-        {"embedding": None, "body": None},
         {"vertices": np.zeros((2, HEIGHT, WIDTH), np.int32)},
         {"vertices": np.zeros((2, HEIGHT, WIDTH + 1), np.int64)},
     ],
@@ -50,8 +44,8 @@ def test_crops_that_do_not_agree_are_refused(change: dict[str, Any]) -> None:
         replace(good, **change)
 
 
-def test_crops_may_come_with_the_embedding_alone_or_without_a_surface() -> None:
-    assert replace(crops(1), vertices=None).body is not None
+def test_crops_may_come_without_a_surface() -> None:
+    assert crops(1).body is not None
     assert crops(1, surface=False).body is None
 
 
@@ -73,37 +67,15 @@ def test_there_may_be_no_crop() -> None:
     assert crops().size == (HEIGHT, WIDTH)
 
 
-def test_known_pixels_enter_normalised_and_unknown_ones_blank() -> None:
-    crop = crops(1)
-    image, mask = to_network(crop, NORMAL)
-    known = crop.known[0]
-    assert image.dtype == mask.dtype == np.float32
-    assert image.flags.c_contiguous
-    assert mask.shape == (1, 1, HEIGHT, WIDTH)
-    assert np.array_equal(mask[0, 0], known)
-    expected = (crop.images[0].transpose(2, 0, 1).astype(np.float64) - 127.5) / 127.5
-    assert np.abs(image[0] - expected)[:, known].max() < 1e-6
-    assert not image[0][:, ~known].any()
-    assert -1 <= image.min() < image.max() <= 1
-
-
-def test_what_lies_under_the_mask_does_not_enter() -> None:
-    crop = crops(1)
-    changed = replace(crop, images=np.where(crop.known[..., None], crop.images, 255 - crop.images))
-    assert not np.array_equal(changed.images, crop.images)
-    assert np.array_equal(to_network(changed, NORMAL)[0], to_network(crop, NORMAL)[0])
-    # Control: a known pixel that changes does enter.
-    changed.images[0, 0, 0] ^= 255
-    assert not np.array_equal(to_network(changed, NORMAL)[0], to_network(crop, NORMAL)[0])
-
-
 def test_crops_of_another_size_or_without_a_surface_are_refused() -> None:
-    check_crops(crops(1), (HEIGHT, WIDTH), surface=True)
-    check_crops(crops(1, surface=False), (HEIGHT, WIDTH), surface=False)
+    check_crops(crops(1), (HEIGHT, WIDTH), VERTICES)
+    check_crops(crops(1, surface=False), (HEIGHT, WIDTH), None)
     with pytest.raises(GenerationError, match=f"{HEIGHT}x{WIDTH}"):
-        check_crops(crops(1), (WIDTH, HEIGHT), surface=True)
+        check_crops(crops(1), (WIDTH, HEIGHT), VERTICES)
     with pytest.raises(GenerationError, match="surface"):
-        check_crops(crops(1, surface=False), (HEIGHT, WIDTH), surface=True)
+        check_crops(crops(1, surface=False), (HEIGHT, WIDTH), VERTICES)
+    with pytest.raises(GenerationError, match="vertices from"):
+        check_crops(crops(1), (HEIGHT, WIDTH), VERTICES - 1)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +102,7 @@ def test_pixels_are_clipped_and_rounded() -> None:
 
 def test_crops_hold_fields_in_the_order_of_their_slots() -> None:
     # `__getitem__` relies on it.
-    names = ("images", "known", "track_ids", "embedding", "body", "vertices")
+    names = ("images", "known", "track_ids", "body", "vertices")
     assert Crops.__slots__ == names
 
 

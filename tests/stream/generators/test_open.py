@@ -20,7 +20,7 @@ from stream.generators.surface import SurfaceGenerator
 from stream.generators.unet import UnetGenerator
 from stream.latents import Latents
 from stream.regions import Kind
-from tests.engines.helpers import doubler, tiny_draft
+from tests.engines.helpers import doubler, open_on_cpu, tiny_draft
 from tests.generator_bundles import HEIGHT, WIDTH, Elsewhere, Watched, crops, write_surface, write_unet
 
 Write = Callable[[Path], Bundle]
@@ -180,8 +180,15 @@ class Held(Elsewhere):
         return made
 
 
-def rows_of_frames(bundle: Bundle, device: Device, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of the runs that four frames take, of which three come while a run of the first one is under way."""
+def rows_of_frames(bundle: Bundle, device: Device, beside: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of the runs that four frames take, of which three come while a run of the first one is under way.
+
+    Args:
+        bundle: with the generator.
+        device: on which it is said to run.
+        beside: whether a small graph makes the inputs there.
+        monkeypatch: for what is opened.
+    """
     opened: dict[str, Held] = {}
     joined: list[JoinedRuntime] = []
 
@@ -196,6 +203,7 @@ def rows_of_frames(bundle: Bundle, device: Device, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(opening, "open_runtime", open_held)
     monkeypatch.setattr(opening, "JoinedRuntime", join)
+    monkeypatch.setattr(opening, "open_small", lambda make, _: open_on_cpu(make()) if beside else None)
     generator = open_generator(bundle, device=device, latents=Latents(1))
     generator.request([1, 2])
     generator.wait([1, 2], 20)
@@ -211,7 +219,7 @@ def rows_of_frames(bundle: Bundle, device: Device, monkeypatch: pytest.MonkeyPat
                 time.sleep(0.001)
         runtime.let_go.set()
         made = [one.result().output for one in asked]
-    rows = [len(feeds["image"]) for feeds in runtime.fed]
+    rows = [feeds["image"].shape[0] for feeds in runtime.fed]
     expected = [generator.generate(frame).output for frame in frames]
     for got, alone in zip(made, expected, strict=True):
         np.testing.assert_allclose(got, alone, atol=1e-5)
@@ -219,16 +227,44 @@ def rows_of_frames(bundle: Bundle, device: Device, monkeypatch: pytest.MonkeyPat
     return rows
 
 
+@pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("write", [write_unet, write_surface])
 def test_persons_of_several_frames_share_runs_on_gpus(
+    tmp_path: Path, write: Write, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rows_of_frames(write(tmp_path / "b"), "cuda", beside, monkeypatch) == [1, 1, 5]
+
+
+@pytest.mark.parametrize(
+    "write", [write_unet, lambda p: write_unet(p, surface=True), write_surface], ids=["plain", "dense", "guided"]
+)
+def test_on_gpus_inputs_are_made_where_the_graph_runs(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = write(tmp_path / "b")
-    assert rows_of_frames(bundle, "cuda", monkeypatch) == [1, 1, 5]
+    bundle, opened = write(tmp_path / "b"), []
+
+    def open_here(bundle: Bundle, graph: str, **_: Any) -> Runtime:
+        opened.append(Watched(bundle, graph) if graph == "mapping" else Elsewhere(bundle, graph))
+        return opened[-1]
+
+    expected = output(bundle)
+    monkeypatch.setattr(opening, "open_runtime", open_here)
+    monkeypatch.setattr(opening, "open_small", lambda make, _: open_on_cpu(make()))
+    assert np.array_equal(output(bundle, device="cuda", most=1), expected)
+    assert all(runtime.closed for runtime in opened)
+
+
+@pytest.mark.parametrize("value", [np.zeros((4, 3), np.float32), np.zeros((4, 16)), np.full((4, 16), np.nan, "f4")])
+def test_embeddings_of_another_kind_are_refused(tmp_path: Path, value: Any) -> None:
+    for bundle in (write_unet(tmp_path / "a", surface=True), write_surface(tmp_path / "b")):
+        with pytest.raises(BundleError, match="vertex_embeddings of bundle"):
+            open_generator(bundle, embeddings=value)
+    with pytest.raises(BundleError, match="export it again with --surface"):
+        open_generator(write_surface(tmp_path / "c", embeddings=False))
 
 
 def test_on_processors_no_frame_shares_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rows_of_frames(write_surface(tmp_path / "b"), "openvino", monkeypatch) == [1] * 7
+    assert rows_of_frames(write_surface(tmp_path / "b"), "openvino", True, monkeypatch) == [1] * 7
 
 
 def test_an_engine_process_joins_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engines.bundle import Bundle
 from engines.errors import GenerationError, RuntimeFailedError
 from engines.resident import Resident
 from stream.generators.base import Array, Crops, Ints
-from stream.generators.surface import SurfaceGenerator, graph_vertices
+from stream.generators.inputs import graph_vertices
+from stream.generators.surface import SurfaceGenerator
 from stream.latents import Latents, Truncation
 from stream.regions import NO_TRACK, Kind
 from tests.generator_bundles import (
@@ -28,6 +27,7 @@ from tests.generator_bundles import (
     Gate,
     Watched,
     crops,
+    inputs_of,
     write_surface,
 )
 
@@ -60,8 +60,7 @@ def make(
         unet,
         kind=Kind.PERSON,
         size=(HEIGHT, WIDTH),
-        normalisation=bundle.manifest.normalisation,
-        vertices=VERTICES,
+        inputs=inputs_of(bundle),
         truncation=Truncation(0.7),
         latents=Latents(0) if latents is None else latents,
         budget=slots * BYTES // (2 if half else 1),
@@ -216,24 +215,6 @@ def test_the_output_depends_on_each_pixels_vertex(bundle: Bundle) -> None:
     generator.close()
 
 
-planes = st.integers(0, 2**12 - 1).map(
-    lambda bits: np.array([bits >> i & 1 for i in range(12)], np.bool_).reshape(3, 4)
-)
-
-
-@given(known=planes, body=planes, seed=st.integers(0, 99))
-def test_every_pixel_takes_one_of_the_rows(known: Any, body: Any, seed: int) -> None:
-    vertices = np.random.default_rng(seed).integers(0, VERTICES, known.shape)
-    # What stands outside the body is not looked at.
-    rows = graph_vertices(np.where(body, vertices, -999), known, body, VERTICES)
-    assert rows.dtype == np.int64
-    assert np.array_equal(rows[body], vertices[body])
-    assert (rows[known & ~body] == VERTICES).all()
-    assert (rows[~known & ~body] == VERTICES + 1).all()
-    # Maps that name known and border pixels already stay as they are.
-    assert np.array_equal(graph_vertices(rows, known, body, VERTICES), rows)
-
-
 @pytest.mark.parametrize("vertex", [-1, VERTICES, VERTICES + 1, VERTICES + 2, 2**40, -(2**40)])
 def test_a_body_pixel_without_a_vertex_of_the_surface_is_an_error(bundle: Bundle, vertex: int) -> None:
     generator, _, unet = make(bundle)
@@ -254,10 +235,10 @@ def test_a_body_pixel_without_a_vertex_of_the_surface_is_an_error(bundle: Bundle
 class Unblanked(SurfaceGenerator):
     """Feeds the original pixels, those under the mask included."""
 
-    def _feeds(self, crops: Crops, vertices: Ints, slots: Ints) -> dict[str, Array | Resident]:
+    def _feeds(self, crops: Crops, slots: Ints) -> dict[str, Array | Resident]:
         scaled = (crops.images.astype(np.float32) - 127.5) / 127.5
         image = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
-        return super()._feeds(crops, vertices, slots) | {"image": image}
+        return super()._feeds(crops, slots) | {"image": image}
 
 
 @pytest.mark.parametrize(
@@ -301,9 +282,8 @@ def test_what_is_not_finite_is_an_error(tmp_path: Path) -> None:
 def test_crops_without_the_surface_are_refused(bundle: Bundle) -> None:
     generator, _, _ = make(bundle)
     built(generator, 1)
-    for crop in (crops(1, surface=False), replace(crops(1), vertices=None)):
-        with pytest.raises(GenerationError, match="surface"):
-            generator.generate(crop)
+    with pytest.raises(GenerationError, match="surface"):
+        generator.generate(crops(1, surface=False))
     generator.close()
 
 

@@ -20,7 +20,7 @@ from stream.latents import Latents, Truncation
 from stream.regions import Kind
 from tests.fake_cuda import FakeGpu, fake_cudart
 from tests.fake_tensorrt import FakeTensorrt
-from tests.generator_bundles import HEIGHT, TABLES, VERTICES, WIDTH, Watched, crops, write_surface
+from tests.generator_bundles import HEIGHT, TABLES, VERTICES, WIDTH, Watched, crops, inputs_of, write_surface
 
 BYTES = 4 * (VERTICES + 2) * sum(TABLES)
 SOON = 20.0
@@ -38,8 +38,7 @@ def make(bundle: Bundle, unet: Runtime) -> SurfaceGenerator:
         unet,
         kind=Kind.PERSON,
         size=(HEIGHT, WIDTH),
-        normalisation=bundle.manifest.normalisation,
-        vertices=VERTICES,
+        inputs=inputs_of(bundle),
         truncation=Truncation(0.7),
         latents=Latents(0),
         budget=4 * BYTES,

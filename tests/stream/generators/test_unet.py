@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines.bundle import Bundle
-from engines.errors import GenerationError, RuntimeFailedError, TensorError
+from engines.errors import GenerationError, RuntimeFailedError
 from stream.generators.base import Array, Crops, Floats
 from stream.generators.open import open_generator
 from stream.generators.unet import UnetGenerator
@@ -20,6 +20,7 @@ from tests.fakes import finishes_within
 from tests.generator_bundles import (
     CENTRES,
     HEIGHT,
+    VERTICES,
     W_OFFSET,
     W_SCALE,
     WIDTH,
@@ -27,6 +28,8 @@ from tests.generator_bundles import (
     Gate,
     Watched,
     crops,
+    inputs_of,
+    vertex_embeddings,
     write_unet,
 )
 
@@ -48,7 +51,7 @@ def make(
         unet,
         kind=Kind.PERSON,
         size=(HEIGHT, WIDTH),
-        normalisation=bundle.manifest.normalisation,
+        inputs=inputs_of(bundle),
         truncation=truncation or Truncation(0.7),
         average=bundle.array("w_avg"),
         centres=centres,
@@ -131,12 +134,16 @@ def test_the_graph_gets_each_tracks_truncated_w(with_surface: Bundle) -> None:
             assert np.array_equal(unet.fed[0]["w"][row], expected)
 
 
-def test_the_graph_gets_the_surface_as_it_is_given(with_surface: Bundle) -> None:
+def test_the_graph_gets_the_embedding_of_each_body_pixels_vertex(with_surface: Bundle) -> None:
     generator, _, unet = make(with_surface)
     crop = crops(1, 2)
     generator.generate(crop)
-    assert np.array_equal(unet.fed[0]["embedding"], crop.embedding)  # type: ignore[arg-type]
-    assert np.array_equal(unet.fed[0]["embedding_mask"][:, 0], crop.body)  # type: ignore[arg-type]
+    assert crop.body is not None
+    assert crop.vertices is not None
+    embedding = unet.fed[0]["embedding"].transpose(0, 2, 3, 1)
+    assert np.array_equal(embedding[crop.body], vertex_embeddings()[crop.vertices[crop.body]])
+    assert not embedding[~crop.body].any()
+    assert np.array_equal(unet.fed[0]["embedding_mask"][:, 0], crop.body)
 
 
 def test_each_track_is_mapped_once(plain: Bundle) -> None:
@@ -237,7 +244,7 @@ def test_answers_of_another_kind_are_errors(plain: Bundle, broken: type[Watched]
         broken(plain, "generator") if graph == "generator" else unet,
         kind=Kind.PERSON,
         size=(HEIGHT, WIDTH),
-        normalisation=plain.manifest.normalisation,
+        inputs=inputs_of(plain),
         truncation=Truncation(0.7),
         average=plain.array("w_avg"),
         centres=None,
@@ -252,10 +259,11 @@ def test_crops_that_do_not_fit_are_refused(with_surface: Bundle) -> None:
     generator, _, unet = make(with_surface)
     with pytest.raises(GenerationError, match="surface"):
         generator.generate(crops(1, surface=False))
-    crop = crops(1)
-    narrow = replace(crop, embedding=np.ascontiguousarray(crop.embedding[:, :3]))  # type: ignore[index]
-    with pytest.raises(TensorError, match="embedding"):
-        generator.generate(narrow)
+    strange = crops(1)
+    assert strange.vertices is not None
+    strange.vertices[0, 12, 8] = VERTICES
+    with pytest.raises(GenerationError, match="vertices from"):
+        generator.generate(strange)
     assert unet.runs == 0
 
 
@@ -280,7 +288,7 @@ def test_a_track_that_comes_back_under_the_same_id_looks_different_once_it_was_f
 def test_another_truncation_takes_effect_and_keeps_the_latents(plain: Bundle) -> None:
     generator, _, _ = make(plain, latents=Latents())
     crop = crops(1, 2)
-    same = replace(crop, images=crop.images[[0, 0]], embedding=None, body=None, vertices=None)
+    same = replace(crop, images=crop.images[[0, 0]], body=None, vertices=None)
     first = generator.generate(same).output
     generator.set_truncation(0)
     average = generator.generate(same).output
