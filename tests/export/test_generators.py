@@ -26,7 +26,7 @@ from export.seeded import published_spec, random_network
 from stream.generators.open import open_generator
 from stream.latents import Latents, truncate
 from tests.export.bundles import crops_of, embeddings_of, refused_by_tensorrt, write_without_the_guard
-from tests.export.helpers import config_of, weights
+from tests.export.helpers import config_of
 from tests.export.networks import (
     IMAGE,
     TRUNCATED_IMAGE,
@@ -37,6 +37,7 @@ from tests.export.networks import (
     published,
     vertex_map,
 )
+from tests.export.shared import checkpoint, exported_once
 from tests.parity import STYLE_UNET, SURFACE_UNET, ParityCase, parity_cases
 
 Feeds = dict[str, NDArray[Any]]
@@ -46,12 +47,6 @@ CASES = [case for case in parity_cases(STYLE_UNET) + parity_cases(SURFACE_UNET) 
 GRAPHS = ("generator", "generator_fp16")
 devices = pytest.mark.parametrize("device", ["cpu", "openvino"])
 graphs = pytest.mark.parametrize("graph", GRAPHS)
-
-
-def checkpoint(folder: Path, case: ParityCase | str, name: str = "checkpoint.ckpt") -> Path:
-    path = folder / name
-    torch.save({"EMA_generator": weights(case)}, path)
-    return path
 
 
 @dataclass(frozen=True)
@@ -98,13 +93,14 @@ class Exported:
 
 
 def export_case(case: ParityCase, folder: Path) -> Exported:
-    bundle = export_generator(case.name, checkpoint(folder, case), folder / "bundle", config=config_of(case))
+    bundle = export_generator(case.name, checkpoint(folder, case.name), folder / "bundle", config=config_of(case))
     return Exported(case, inputs_of(case), bundle)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_case(request.param, tmp_path_factory.mktemp(request.param.name))
+    case: ParityCase = request.param
+    return Exported(case, inputs_of(case), exported_once(tmp_path_factory, case.name))
 
 
 def test_tensorrt_takes_every_graph(exported: Exported) -> None:
@@ -205,7 +201,10 @@ def test_only_the_asked_for_precision_is_exported_and_progress_is_told(case: str
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "config"), [("dp2-face", "dp2-face-128"), ("sg-gan", "sg-gan-d")])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("dp2-face", "dp2-face-128"), pytest.param("sg-gan", "sg-gan-d", marks=pytest.mark.thorough)],
+)
 def test_declared_configs_without_a_parity_case_are_exported_too(name: str, config: str, tmp_path: Path) -> None:
     declared = configs()[config]
     network = random_network(published_spec(declared, width=8, widest=16, vertices=200))

@@ -223,7 +223,10 @@ def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: f
     assert "decoder.1.conv0.weight has 3 values that are not finite" in message
 
 
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize(
+    "case",
+    ["dp2_face_small", *(pytest.param(case, marks=pytest.mark.thorough) for case in SMALL if "face" not in case)],
+)
 def test_a_single_value_that_is_not_finite_is_found_in_every_tensor(tmp_path: Path, case: str) -> None:
     path = tmp_path / "model.ckpt"
     needed = list(load(tmp_path, {"EMA_generator": weights(case)}, case).state)

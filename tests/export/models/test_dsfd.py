@@ -75,6 +75,7 @@ def _small() -> Dsfd:
     return Dsfd(DsfdSpec((1, 2, 1, 1))).eval().requires_grad_(requires_grad=False)
 
 
+@pytest.mark.thorough
 def test_a_graph_takes_other_sizes_than_the_one_that_it_is_traced_with(tmp_path: Path) -> None:
     network, image = _small(), np.random.default_rng(0).uniform(-100, 100, (1, 3, 128, 224)).astype(np.float32)
     write_onnx(plan_of(network, image[:, :, :96, :160].copy()), tmp_path / "network.onnx")

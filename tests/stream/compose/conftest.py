@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import pytest
-import torch
 
-from engines.bundle import Bundle
 from engines.runtime import Device
-from export.generators import export_generator
 from tests.compose import Bundles
-from tests.export.helpers import config_of, weights
+from tests.export.shared import exported_once
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +19,5 @@ def generators_on() -> Device:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """Exports the small parity generators, each when it is first asked for."""
-    made: dict[str, Bundle] = {}
-    folder: Path = tmp_path_factory.mktemp("generators")
-
-    def bundle(name: str) -> Bundle:
-        if name not in made:
-            checkpoint = folder / f"{name}.ckpt"
-            torch.save({"EMA_generator": weights(name)}, checkpoint)
-            made[name] = export_generator(name, checkpoint, folder / name, config=config_of(name), precision="fp32")
-        return made[name]
-
-    return bundle
+    """The small parity generators, each exported when it is first asked for."""
+    return partial(exported_once, tmp_path_factory)
