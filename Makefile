@@ -16,13 +16,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m stream.demo $(if $(INPUT),--input "$(INPUT)") $(if $(PRESET),--preset "$(PRESET)") --output demo
 
-# A file's tests stay together: what they share is made once.
+# A file's tests stay together: what they share is made once. In the order in which they are collected: else files of few
+# tests come last, which are those that take minutes, and all but one core wait for them.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # What asks at other sizes what the others ask: some minutes more.
 test-thorough: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m thorough
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m thorough
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

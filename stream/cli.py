@@ -7,37 +7,76 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module, metadata
+from typing import Annotated, Any, Final
 
 import typer
 from rich.logging import RichHandler
+from typer.core import TyperGroup
 
 from engines.errors import StandinError
-from stream import (
-    cli_batch,
-    cli_bench,
-    cli_engines,
-    cli_evaluate,
-    cli_export,
-    cli_generate,
-    cli_gst,
-    cli_run,
-    cli_serve,
-    cli_verify,
-    doctor,
-)
 from stream.terminal import EXIT_FAILED, EXIT_USAGE, error_console, say
+
+#: Modules and what in them is a command, or a group of commands, in the order of the help.
+_COMMANDS: Final = {
+    "run": ("stream.cli_run", "run_command"),
+    "serve": ("stream.cli_serve", "serve_command"),
+    "batch": ("stream.cli_batch", "batch_command"),
+    "verify": ("stream.cli_verify", "verify_command"),
+    "generate": ("stream.cli_generate", "generate_command"),
+    "export": ("stream.cli_export", "export_command"),
+    "gst-path": ("stream.cli_gst", "gst_path_command"),
+    "doctor": ("stream.cli", "doctor_command"),
+    "engines": ("stream.cli_engines", "app"),
+    "bench": ("stream.cli_bench", "app"),
+    "evaluate": ("stream.cli_evaluate", "app"),
+}
+
+
+class _OnDemand(Mapping[str, Any]):
+    """Commands by name, each imported when it is asked for: together they take several times as long."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            module, attribute = _COMMANDS[name]
+            found = getattr(import_module(module), attribute)
+            holder = typer.Typer()
+            # With a callback, or it would be the command itself.
+            holder.callback()(lambda: None)
+            if isinstance(found, typer.Typer):
+                holder.add_typer(found, name=name)
+            else:
+                holder.command(name)(found)
+            self._made[name] = typer.main.get_group(holder).commands[name]
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _Root(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = _OnDemand()
+
 
 app = typer.Typer(
     name="standin",
+    cls=_Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Replaces the people in video with synthetic stand-ins, and fails closed: what could not be looked at "
     "never leaves raw.",
 )
-app.add_typer(cli_engines.app, name="engines")
-app.add_typer(cli_bench.app, name="bench")
-app.add_typer(cli_evaluate.app, name="evaluate")
 
 
 def main() -> None:
@@ -72,9 +111,7 @@ def main() -> None:
 
 def _version(value: bool) -> None:
     if value:
-        from stream.report import versions
-
-        typer.echo(f"standin {versions()['standin']}")
+        typer.echo(f"standin {metadata.version('standin')}")
         raise typer.Exit
 
 
@@ -87,18 +124,10 @@ def _root(
     """Options that stand before the command."""
 
 
-app.command("run")(cli_run.run_command)
-app.command("serve")(cli_serve.serve_command)
-app.command("batch")(cli_batch.batch_command)
-app.command("verify")(cli_verify.verify_command)
-app.command("generate")(cli_generate.generate_command)
-app.command("export")(cli_export.export_command)
-app.command("gst-path")(cli_gst.gst_path_command)
-
-
-@app.command("doctor")
 def doctor_command() -> None:
     """Print what is installed and usable, and what to do about what is not."""
+    from stream import doctor
+
     raise typer.Exit(doctor.doctor_command())
 
 

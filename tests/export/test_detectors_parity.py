@@ -93,8 +93,8 @@ def assert_same_boxes(
 @pytest.mark.parametrize(
     "case",
     [
-        # The deepest network takes minutes; what its layers compute is compared in `models/`.
-        pytest.param(case, id=case.name, marks=[pytest.mark.thorough] if case.name == "cse_r101_fpn_dl" else [])
+        # The deepest networks take minutes; what their layers compute is compared in `models/`.
+        pytest.param(case, id=case.name, marks=[pytest.mark.thorough] if case.name.startswith("cse") else [])
         for case in all_cases("in/image_bgr")
     ],
 )

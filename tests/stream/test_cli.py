@@ -379,3 +379,43 @@ def test_images_and_folders_are_covered(standin: Standin, tmp_path: Path) -> Non
 
 def test_the_environment_of_these_tests_is_not_the_users_own(store: Path) -> None:
     assert os.environ["STANDIN_HOME"] == str(store)
+
+
+def test_a_command_that_runs_no_engines_imports_none() -> None:
+    program = "import sys; from stream.cli import main\ntry:\n    main()\nfinally:\n    print(*sorted(sys.modules))"
+    heavy = {"stream.anonymizer", "stream.batch.batch", "motpy", "scipy", "onnxruntime"}
+    for arguments, imports in ((["--version"], False), (["engines", "list"], False), (["run", "--help"], True)):
+        ended = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+        )
+        loaded = set(ended.stdout.splitlines()[-1].split())
+        assert "stream.cli" in loaded
+        # Control: what runs does need the tracker.
+        assert ("motpy" in loaded) is imports
+        assert imports or not heavy & loaded
+
+
+def test_every_command_is_in_the_help_and_what_is_nearly_one_is_suggested(standin: Standin) -> None:
+    shown = standin("--help").out
+    names = (
+        "run",
+        "serve",
+        "batch",
+        "verify",
+        "generate",
+        "export",
+        "gst-path",
+        "doctor",
+        "engines",
+        "bench",
+        "evaluate",
+    )
+    places = [shown.index(f"\u2502 {name} ") for name in names]
+    assert places == sorted(places)
+    for name in names:
+        ended = standin(name, "--help")
+        assert ended.code == 0
+        assert f"standin {name}" in ended.out
+    ended = standin("runn", "a", "b")
+    assert ended.code == 2
+    assert "No such command 'runn'. Did you mean 'run'?" in ended.err

@@ -96,6 +96,7 @@ def test_the_bundle_has_the_wide_ones_tables_and_a_smaller_graph(
         assert [tensor.name for tensor in runtime.inputs] == [t.name for t in bundle.graph("generator").inputs]
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_where_it_stopped_and_ends_as_one_that_did_not(
     bundle: Bundle, people: CropSet, tmp_path: Path
 ) -> None:
