@@ -21,7 +21,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-# What asks at other sizes what the others ask: some minutes more.
+# What asks at other sizes what the others ask, and takes minutes each: published networks at full size, mostly.
 test-thorough: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m thorough
 
