@@ -273,7 +273,9 @@ class Feed:
         self.source = source
         self._caps = ""
         self._offset: int | None = None
-        self._given: int = 0
+        # Of what was given and what waits, so that nobody sees the one with a piece that the other is without.
+        self._lock = threading.Lock()
+        self._given = 0
         #: Whether it got what all later pieces depend on.
         self.begun = False
 
@@ -285,7 +287,8 @@ class Feed:
     @property
     def taken(self) -> int:
         """Pieces that were taken."""
-        return max(0, self._given - self.waiting)
+        with self._lock:
+            return self._given - self.waiting
 
     def push(self, piece: Piece, room: int) -> bool:
         """Give a piece, if there is room for it and it is of use; whether the pipeline has it now.
@@ -299,10 +302,10 @@ class Feed:
         self.begun &= fits
         if not fits or not (piece.key or self.begun):
             return False
-        # Counted before, so that nobody sees it taken before it was given.
-        self._given += 1
-        self.begun = self.source.push_buffer(self._buffer(piece)) == bindings().gst.FlowReturn.OK
-        self._given -= not self.begun
+        buffer = self._buffer(piece)
+        with self._lock:
+            self.begun = self.source.push_buffer(buffer) == bindings().gst.FlowReturn.OK
+            self._given += self.begun
         return self.begun
 
     def end(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from stream.frame import Image
 from tests.closed import COUNT
 from tests.command import FACE, Ended, Standin
 from tests.fakes import Box, install_bundle, noise, read_pictures, write_lossless
+from tests.stream.sinks.feeding import Feeding
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,14 @@ def store(face: Box, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     install_bundle(home, face)
     return home
+
+
+@pytest.fixture(autouse=True)
+def fed_sinks_end() -> Iterator[None]:
+    """A test that fails before it has ended its sinks must not fail others that count threads."""
+    yield
+    while Feeding.sinks:
+        Feeding.sinks.pop().abort()
 
 
 @pytest.fixture

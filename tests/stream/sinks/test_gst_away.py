@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stream.gst import Running, parse
 from stream.metrics import SinkState
 from stream.pipeline import Pipeline
 from stream.sinks.gst import GstServerSink, GstSink
+from stream.sinks.gst_line import Feed, Piece
 from stream.sinks.network import SinkOptions
 from stream.watch import Watch
 from tests.fakes import FILLS, FixedDetector, MemorySource, flat_settings, frames, noise
@@ -70,6 +72,27 @@ def test_a_server_that_takes_nothing_is_not_there(scheme: str) -> None:
             ever |= sink.there
         assert (ever, sink.last_error) == (False, SILENT)
         assert seen(sink).trouble == f"x is away: {SILENT}"
+        sink.abort()
+
+
+def test_one_that_is_deaf_is_not_there_however_slowly_pieces_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still being made has not been taken. Four pieces get to where the fifth would show that somebody is."""
+    make = Feed._buffer
+
+    def slowly(feed: Feed, piece: Piece) -> object:
+        made = make(feed, piece)
+        time.sleep(0.1)
+        return made
+
+    monkeypatch.setattr(Feed, "_buffer", slowly)
+    with Deaf() as deaf:
+        sink = GstServerSink(address(f"rtmp://127.0.0.1:{deaf.port}/live/x"), INFO, FAST)
+        feeding = Feeding(sink)
+        ever = False
+        for _ in range(12):
+            feeding.run(1, pause=0.0)
+            ever |= sink.there
+        assert not ever
         sink.abort()
 
 
