@@ -155,5 +155,7 @@ def test_a_time_with_kills_of_the_camera_and_of_the_server_lets_nobody_through()
 @pytest.mark.slow
 def test_the_same_yardstick_finds_people_who_were_left_raw() -> None:
     result = measure(0.1, 0, 1, ["--threads", "1"], control=True)
-    assert result["raw"] > 30
     assert result["missed"] == []
+    # How many come in six seconds depends on what else the machine does; that everybody in them is raw does not.
+    assert result["raw"] > 5
+    assert set(result["verdicts"]) <= {"raw", "flat"}, result
