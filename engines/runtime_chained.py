@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engines.runtime import Runtime
+from engines.runtime_delegating import DelegatingRuntime
 from engines.splitting import Splitter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
-    from engines.dlpack import SupportsDlpack
-    from engines.resident import Feeds, Resident
-    from engines.runtime import Array
+    from engines.resident import Feeds
+    from engines.runtime import Runtime
 
 
-class ChainedRuntime(Runtime):
+class ChainedRuntime(DelegatingRuntime):
     """Two graphs as one: what the first gives goes to the second without a way over the host.
 
     It takes what the first takes, and those inputs of the second that the first does not make. Where memory lacks, both
-    run on fewer rows at a time, see `engines.splitting`.
+    run on fewer rows at a time, see `engines.splitting`. Whatever else it says is said of the second.
 
     Args:
         first: Gives nothing but inputs of the second; closed together with this one.
@@ -40,49 +39,18 @@ class ChainedRuntime(Runtime):
         if both := set(self._firsts) & set(self._seconds):
             raise ValueError(f"{first.graph.file} and {second.graph.file} both take {', '.join(sorted(both))}")
         graph = second.graph.model_copy(update={"inputs": (*first.inputs, *others)})
-        super().__init__(graph, second.device)
-        self._first, self._second = first, second
+        super().__init__(second, graph)
+        self._first = first
         self._splitter = Splitter(graph.inputs, graph.outputs, most=second.most_rows)
-
-    @property
-    def provider(self) -> str:
-        """Of the second graph."""
-        return self._second.provider
-
-    @property
-    def most_rows(self) -> int | None:
-        """As the second graph."""
-        return self._second.most_rows
-
-    @property
-    def largest(self) -> Mapping[str, int]:
-        """As the second graph."""
-        return self._second.largest
-
-    @property
-    def has_memory(self) -> bool:
-        """As the second graph."""
-        return self._second.has_memory
-
-    def hold(self, array: Array) -> Resident:
-        """Where the second graph runs."""
-        return self._second.hold(array)
-
-    def adopt(self, array: SupportsDlpack) -> Resident:
-        """Where the second graph runs."""
-        return self._second.adopt(array)
-
-    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return self._splitter.run(self._both, feeds)
 
     def _run_there(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         return self._both(feeds, keep) if keep else self._splitter.run(self._both, feeds)
 
     def _both(self, feeds: Feeds, keep: Collection[str] = ()) -> dict[str, Any]:
         made = self._first.run({name: feeds[name] for name in self._firsts}, self._made)
-        return self._second.run({**{name: feeds[name] for name in self._seconds}, **made}, keep)
+        return self._inner.run({**{name: feeds[name] for name in self._seconds}, **made}, keep)
 
     def close(self) -> None:
         """Frees both graphs; may be called again."""
         self._first.close()
-        self._second.close()
+        super().close()
