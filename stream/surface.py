@@ -20,6 +20,7 @@ import numpy.typing as npt
 from engines.errors import DetectionError, TensorError
 from engines.runtime import Runtime
 from stream.surface_search import DeviceSearch
+from stream.vertex_map import case_embeddings, pixel_embeddings
 
 Embeddings = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -65,8 +66,7 @@ class Surface:
             )
         self.count: int = given.shape[0]
         self.channels: int = given.shape[1]
-        # A column for known and one for border pixels, which have no embedding.
-        self._columns = np.concatenate([given.T, np.zeros((self.channels, 2), np.float32)], axis=1)
+        self._columns = np.ascontiguousarray(case_embeddings(given).T)
         vertices = given.astype(np.float64)
         self._unit = float(np.sqrt(_squares(vertices).max())) or 1.0
         vertices /= self._unit
@@ -148,11 +148,7 @@ class Surface:
         _check("vertices", vertices, np.int64, 3)
         if vertices.size and (vertices.min() < 0 or vertices.max() > self.border):
             raise TensorError(f"vertices span {vertices.min()} .. {vertices.max()}, expected 0 .. {self.border}")
-        out = np.empty((len(vertices), self.channels, *vertices.shape[1:]), np.float32)
-        for plane, index in zip(out, vertices, strict=True):
-            # The range is checked above; "clip" only spares a second buffered check.
-            np.take(self._columns, index, axis=1, out=plane, mode="clip")
-        return out
+        return pixel_embeddings(self._columns, vertices)
 
     def nearest(self, queries: Embeddings) -> Indices:
         """The nearest vertex (Euclidean) of every query; of equally near ones, the lowest where float64 sees the tie.

@@ -85,6 +85,23 @@ class Crops:
         return Crops(*cut)
 
 
+def blank_crop(size: tuple[int, int], track_id: int) -> Crops:
+    """One crop with a surface of which nothing is known, to try a generator with.
+
+    Args:
+        size: height and width of it.
+        track_id: whose it is said to be.
+    """
+    plane = (1, *size)
+    return Crops(
+        images=np.zeros((*plane, 3), np.uint8),
+        known=np.zeros(plane, np.bool_),
+        track_ids=np.array([track_id], np.int64),
+        body=np.zeros(plane, np.bool_),
+        vertices=np.zeros(plane, np.int64),
+    )
+
+
 def _require(name: str, array: object, dtype: type[np.generic], shape: tuple[int | None, ...]) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         found = str(array.dtype) if isinstance(array, np.ndarray) else type(array).__name__

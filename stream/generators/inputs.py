@@ -8,7 +8,8 @@ import numpy as np
 
 from engines.manifest import Graph, Normalisation, Tensor
 from engines.small_graphs import SmallGraph, small_graph
-from stream.generators.base import Array, Bools, Crops, Floats, Ints
+from stream.generators.base import Array, Crops, Floats, Ints
+from stream.vertex_map import case_embeddings, pixel_embeddings, vertex_map
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,21 +51,6 @@ def to_network(crops: Crops, normal: Normalisation) -> tuple[Floats, Floats]:
     return np.ascontiguousarray(image, np.float32), known.astype(np.float32)
 
 
-def graph_vertices(vertices: Ints, known: Bools, body: Bools, count: int) -> Ints:
-    """The row of the tables that each pixel takes: its vertex, K for known pixels, K + 1 for border pixels.
-
-    The three indicator planes of V-SAM (known, border, body) are one-hot, so that each pixel is one of K + 2 cases. A
-    pixel that is both known and body counts as body.
-
-    Args:
-        vertices: int64 (..., H, W), 0 to K - 1 on the body; elsewhere it is not looked at.
-        known: bool, same shape.
-        body: bool, same shape.
-        count: K, the vertices of the surface.
-    """
-    return np.asarray(np.where(body, vertices, np.where(known, count, count + 1)), np.int64)
-
-
 class HostInputs:
     """Makes them on the processor.
 
@@ -78,7 +64,7 @@ class HostInputs:
         self.names = names
         self.normalisation = normalisation
         self.vertices = None if embeddings is None else len(embeddings)
-        self._columns = None if embeddings is None else np.ascontiguousarray(_rows(embeddings).T)
+        self._columns = None if embeddings is None else np.ascontiguousarray(case_embeddings(embeddings).T)
 
     def of(self, crops: Crops) -> dict[str, Array]:
         """See `Inputs`."""
@@ -86,7 +72,7 @@ class HostInputs:
         made: dict[str, Array] = {"image": image, "mask": mask}
         if self._columns is not None and self.vertices is not None:
             made["vertices"] = places = _places(crops, self.vertices)
-            made["embedding"] = _looked_up(self._columns, places)
+            made["embedding"] = pixel_embeddings(self._columns, places)
             made["embedding_mask"] = (places < self.vertices)[:, None].astype(np.float32)
         return {name: made[name] for name in self.names}
 
@@ -142,7 +128,7 @@ def crops_graph(
     shapes: dict[str, tuple[int, ...]] = {"image": (3, *size), "mask": (1, *size)}
     if embeddings is not None:
         inputs.append(Tensor(name="places", dtype="int32", shape=plane, meaning="a vertex, K known, K + 1 border"))
-        rows = nodes.constant(_rows(embeddings), np.float32)
+        rows = nodes.constant(case_embeddings(embeddings), np.float32)
         nodes.named("embedding", "Transpose", nodes.one("Gather", rows, "places", axis=0), perm=[0, 3, 1, 2])
         body = nodes.one("Less", "places", nodes.constant(len(embeddings), np.int32))
         nodes.named("embedding_mask", "Cast", nodes.one("Unsqueeze", body, nodes.integers(1)), to=TensorProto.FLOAT)
@@ -160,21 +146,7 @@ def crops_graph(
     return small_graph("crops.onnx", inputs, outputs, nodes)
 
 
-def _rows(embeddings: Floats) -> Floats:
-    """With a row for known and one for border pixels, which have no embedding: (K + 2, C)."""
-    return np.concatenate([embeddings, np.zeros((2, embeddings.shape[1]), np.float32)])
-
-
 def _places(crops: Crops, count: int) -> Ints:
     if crops.vertices is None or crops.body is None:
         raise ValueError("the crops have no vertices; check_crops says so")
-    return graph_vertices(crops.vertices, crops.known, crops.body, count)
-
-
-def _looked_up(columns: Floats, places: Ints) -> Floats:
-    """The embedding of each pixel's vertex, (N, C, H, W)."""
-    out = np.empty((len(places), len(columns), *places.shape[1:]), np.float32)
-    for plane, index in zip(out, places, strict=True):
-        # All of them are rows; "clip" only spares a second buffered check.
-        np.take(columns, index, axis=1, out=plane, mode="clip")
-    return out
+    return vertex_map(crops.vertices, crops.known, crops.body, count)

@@ -16,6 +16,7 @@ from stream.generators.base import (
     Crops,
     Generated,
     Ints,
+    blank_crop,
     check_crops,
     close_pool,
     open_pool,
@@ -96,15 +97,7 @@ class SurfaceGenerator:
             GenerationError: the tables cannot be built, or the output cannot be trusted.
             StandinError: the graph could not be run.
         """
-        height, width = self.size
-        plane = (1, height, width)
-        blank = Crops(
-            images=np.zeros((*plane, 3), np.uint8),
-            known=np.zeros(plane, np.bool_),
-            track_ids=np.array([_TRIAL], np.int64),
-            body=np.zeros(plane, np.bool_),
-            vertices=np.zeros(plane, np.int64),
-        )
+        blank = blank_crop(self.size, _TRIAL)
         try:
             self.request([_TRIAL])
             self.wait([_TRIAL])

@@ -18,6 +18,7 @@ from stream.generators.base import (
     Floats,
     Generated,
     Ints,
+    blank_crop,
     check_crops,
     close_pool,
     open_pool,
@@ -91,15 +92,7 @@ class UnetGenerator(AlwaysReady):
         Raises:
             StandinError: one of them does not work here.
         """
-        height, width = self.size
-        plane = (1, height, width)
-        blank = Crops(
-            images=np.zeros((*plane, 3), np.uint8),
-            known=np.zeros(plane, np.bool_),
-            track_ids=np.array([NO_TRACK], np.int64),
-            body=np.zeros(plane, np.bool_),
-            vertices=np.zeros(plane, np.int64),
-        )
+        blank = blank_crop(self.size, NO_TRACK)
         w = self._map(np.ones(self._latents.channels, np.float32))
         run_chosen(self._generator, blank, np.ones(1, np.bool_), lambda _, part: self._feeds(part, w[None]), 1)
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engines.manifest import Normalisation
-from stream.generators.inputs import HostInputs, RawInputs, crops_graph, graph_vertices, shown_by, to_network
+from stream.generators.inputs import HostInputs, RawInputs, crops_graph, shown_by, to_network
+from stream.vertex_map import vertex_map
 from tests.generator_bundles import (
     HEIGHT,
     VERTICES,
@@ -54,24 +53,6 @@ def test_what_lies_under_the_mask_does_not_enter() -> None:
     assert not np.array_equal(to_network(changed, NORMAL)[0], to_network(crop, NORMAL)[0])
 
 
-planes = st.integers(0, 2**12 - 1).map(
-    lambda bits: np.array([bits >> i & 1 for i in range(12)], np.bool_).reshape(3, 4)
-)
-
-
-@given(known=planes, body=planes, seed=st.integers(0, 99))
-def test_every_pixel_takes_one_of_the_rows(known: Any, body: Any, seed: int) -> None:
-    vertices = np.random.default_rng(seed).integers(0, VERTICES, known.shape)
-    # What stands outside the body is not looked at.
-    rows = graph_vertices(np.where(body, vertices, -999), known, body, VERTICES)
-    assert rows.dtype == np.int64
-    assert np.array_equal(rows[body], vertices[body])
-    assert (rows[known & ~body] == VERTICES).all()
-    assert (rows[~known & ~body] == VERTICES + 1).all()
-    # Maps that name known and border pixels already stay as they are.
-    assert np.array_equal(graph_vertices(rows, known, body, VERTICES), rows)
-
-
 def test_a_generator_says_what_shows_its_crops(tmp_path: Path) -> None:
     plain, dense = write_unet(tmp_path / "a"), write_unet(tmp_path / "b", surface=True)
     assert shown_by(plain.graph("generator")) == ["image", "mask"]
@@ -94,7 +75,7 @@ def test_a_body_pixel_has_its_vertexs_embedding_and_others_have_none(names: tupl
     if names == DENSE:
         assert np.array_equal(made["embedding_mask"], crop.body[:, None].astype(np.float32))
     else:
-        assert np.array_equal(made["vertices"], graph_vertices(crop.vertices, crop.known, crop.body, VERTICES))
+        assert np.array_equal(made["vertices"], vertex_map(crop.vertices, crop.known, crop.body, VERTICES))
 
 
 @pytest.mark.parametrize("normal", [NORMAL, OTHER], ids=["halves", "others"])

@@ -13,10 +13,10 @@ from engines.bundle import Bundle
 from engines.errors import GenerationError, RuntimeFailedError
 from engines.resident import Resident
 from stream.generators.base import Array, Crops, Ints
-from stream.generators.inputs import graph_vertices
 from stream.generators.surface import SurfaceGenerator
 from stream.latents import Latents, Truncation
 from stream.regions import NO_TRACK, Kind
+from stream.vertex_map import vertex_map
 from tests.generator_bundles import (
     HEIGHT,
     TABLES,
@@ -181,7 +181,7 @@ def test_the_graph_gets_rows_slots_and_no_copies(bundle: Bundle) -> None:
     assert all(np.shares_memory(feeds[f"table_{i}"], unet.fed[1][f"table_{i}"]) for i in range(2))
     assert crop.vertices is not None
     assert crop.body is not None
-    expected = graph_vertices(crop.vertices, crop.known, crop.body, VERTICES)[[0, 2]]
+    expected = vertex_map(crop.vertices, crop.known, crop.body, VERTICES)[[0, 2]]
     assert np.array_equal(feeds["vertices"], expected)
     generator.close()
 
