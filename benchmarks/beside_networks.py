@@ -34,8 +34,8 @@ from engines.resident import as_numpy
 from engines.runtime import Device
 from stream import resample
 from stream.compose.resampler import HOST, DeviceResampler, levels_graph
-from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
-from stream.detectors.view import shortest_edge, show_full
+from stream.detectors.pictures import DevicePictures, Form, HostPictures, pictures_graph
+from stream.detectors.view import Shown, shortest_edge, show_full, show_limited
 from stream.frame import Frame
 from stream.generators.base import Crops
 from stream.generators.inputs import HostInputs, RawInputs, crops_graph
@@ -58,7 +58,8 @@ def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = 
         vertices: of the surface.
     """
     return [
-        _pictures(device, rounds, height),
+        _full_pictures(device, rounds, height),
+        _limited_pictures(device, rounds, height),
         _crop(device, rounds, height),
         _answer(device, rounds, height),
         _search(device, rounds, vertices),
@@ -67,16 +68,29 @@ def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = 
     ]
 
 
-def _pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
-    draw = np.random.default_rng(0)
-    frame = Frame(draw.integers(0, 256, (height, height * 16 // 9, 3), np.uint8))
+def _frame(height: int) -> Frame:
+    return Frame(np.random.default_rng(0).integers(0, 256, (height, height * 16 // 9, 3), np.uint8))
+
+
+def _full_pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
+    frame = _frame(height)
     shown = show_full(frame, lambda high, wide: shortest_edge(high, wide, 800, 1333))
-    host, there = HostPictures(_NORMAL, None), DevicePictures(pictures_graph().open(device), _NORMAL, None)
+    return _pictures(device, rounds, "two stages", frame, shown)
+
+
+def _limited_pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
+    frame = _frame(height)
+    return _pictures(device, rounds, "one stage", frame, show_limited(frame, 1280))
+
+
+def _pictures(device: Device, rounds: int, stages: str, frame: Frame, shown: Shown) -> dict[str, Any]:
+    form = Form(_NORMAL, one_stage=stages == "one stage")
+    host, there = HostPictures(form), DevicePictures(pictures_graph().open(device), form)
     apart = np.abs(host.make(frame, shown) - as_numpy(there.make(frame, shown)))
     times = _alternately(lambda: host.make(frame, shown), lambda: there.make(frame, shown), rounds)
     there.close()
     return {
-        "operation": f"a detector's input of {frame.width}x{frame.height}",
+        "operation": f"the input of a detector in {stages} of {frame.width}x{frame.height}",
         **times,
         "within_2_levels": round(float((apart <= 2).mean()), 6),
     }

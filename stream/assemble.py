@@ -26,8 +26,8 @@ from stream.detectors.base import Detector
 from stream.detectors.cached import CachedDetector
 from stream.detectors.ensemble import Ensemble
 from stream.detectors.graphs import detector_graph
-from stream.detectors.pictures import open_pictures
-from stream.detectors.single_stage import SingleStageDetector, fixed_size
+from stream.detectors.pictures import Form, open_pictures
+from stream.detectors.single_stage import SingleStageDetector
 from stream.detectors.two_stage import TwoStageDetector
 from stream.generators import classical
 from stream.generators.base import Generator
@@ -260,20 +260,16 @@ def open_one(
             open_runtime, device=settings.device, server=settings.engine_server, timeout=settings.deadline
         )
         first, *heads = [stack.enter_context(opened(bundle, name, threads=threads)) for name in names]
+        pictures = open_pictures(Form.of(bundle), _memory_of(settings))
+        stack.callback(pictures.close)
         detector: SingleStageDetector | TwoStageDetector
+        longest, threshold = settings.detect_size, settings.threshold
         if heads:
-            pictures = open_pictures(bundle.manifest.normalisation, fixed_size(bundle), _memory_of(settings))
-            stack.callback(pictures.close)
             detector = TwoStageDetector(
-                bundle,
-                first,
-                heads[0],
-                longest=settings.detect_size,
-                threshold=settings.threshold,
-                pictures=pictures,
+                bundle, first, heads[0], longest=longest, threshold=threshold, pictures=pictures
             )
         else:
-            detector = SingleStageDetector(bundle, first, longest=settings.detect_size, threshold=settings.threshold)
+            detector = SingleStageDetector(bundle, first, longest=longest, threshold=threshold, pictures=pictures)
         # From here on the detector closes them.
         stack.pop_all()
         return detector

@@ -1,4 +1,4 @@
-"""Resampling as two small matrix products: antialiased bicubic and bilinear (as Pillow filters), bilinear, nearest.
+"""Resampling as two small matrix products: antialiased bicubic and bilinear (as Pillow's), bilinear, mean, nearest.
 
 OpenCV has no antialiased bicubic. Every output row is a weighted sum of a few input rows next to each other; rows are
 taken together in blocks, each of which is one small dense product with the input rows that it needs. Pixels outside the
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Filter = Literal["bicubic", "bilinear", "linear"]
+Filter = Literal["bicubic", "bilinear", "linear", "area"]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -97,7 +97,7 @@ class Axis:
 
 @lru_cache(maxsize=128)
 def axis(filter_: Filter, given: int, wanted: int) -> Axis:
-    """The weights for one axis; `bicubic` and `bilinear` are antialiased, `linear` is not.
+    """The weights for one axis; `bicubic` and `bilinear` are antialiased, `linear` is not, `area` means what it covers.
 
     Args:
         filter_: name.
@@ -105,11 +105,16 @@ def axis(filter_: Filter, given: int, wanted: int) -> Axis:
         wanted: length after, at least 1.
 
     Raises:
-        ValueError: a length is below 1.
+        ValueError: a length is below 1, or `area` is to make it longer.
     """
     if given < 1 or wanted < 1:
         raise ValueError(f"cannot resample {given} to {wanted} pixels; expected at least 1")
-    first, taps = _linear(given, wanted) if filter_ == "linear" else _antialiased(filter_, given, wanted)
+    if filter_ == "area":
+        if wanted > given:
+            raise ValueError(f"cannot resample {given} to {wanted} pixels by area; expected at most {given}")
+        first, taps = _area(given, wanted)
+    else:
+        first, taps = _linear(given, wanted) if filter_ == "linear" else _antialiased(filter_, given, wanted)
     return Axis(given, wanted, tuple(_blocks(first, taps, given)))
 
 
@@ -144,6 +149,17 @@ def _linear(given: int, wanted: int) -> tuple[Ints, Floats]:
     first = np.minimum(place.astype(np.int64), given - 1)
     share = (place - first.astype(np.float32)) * (first < given - 1)
     return first, np.stack([1 - share, share], axis=1).astype(np.float32)
+
+
+def _area(given: int, wanted: int) -> tuple[Ints, Floats]:
+    """As `_antialiased`: of each input row as much as the output row covers of it, as OpenCV's INTER_AREA."""
+    scale = given / wanted
+    low = np.arange(wanted) * scale
+    first = np.minimum(low.astype(np.int64), given - 1)
+    steps = first[:, None] + np.arange(int(np.ceil(scale)) + 1)
+    covered = np.minimum(steps + 1, (low + scale)[:, None]) - np.maximum(steps, low[:, None])
+    taps = np.where(steps < given, np.maximum(covered, 0), 0)
+    return first, np.asarray(taps / taps.sum(axis=1, keepdims=True), np.float32)
 
 
 def _blocks(first: Ints, taps: Floats, given: int) -> list[_Block]:

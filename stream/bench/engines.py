@@ -28,8 +28,8 @@ from stream.cores import frames_painted_at_once, share_cores
 from stream.detectors.base import Detector
 from stream.detectors.ensemble import Ensemble
 from stream.detectors.graphs import detector_graph
-from stream.detectors.pictures import open_pictures
-from stream.detectors.single_stage import SingleStageDetector, fixed_size
+from stream.detectors.pictures import Form, open_pictures
+from stream.detectors.single_stage import SingleStageDetector
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.generators.base import Array
@@ -231,12 +231,14 @@ def opened_eyes(
         for bundle in bundles.detectors:
             first = enter(bundle, detector_graph(bundle, settings.device, settings.detector_precision))
             size, threshold = settings.detect_size, settings.threshold
+            pictures = open_pictures(Form.of(bundle), settings.device)
+            stack.callback(pictures.close)
             if bundle.manifest.detection is None:
-                detectors.append(SingleStageDetector(bundle, first, longest=size, threshold=threshold))
+                detectors.append(
+                    SingleStageDetector(bundle, first, longest=size, threshold=threshold, pictures=pictures)
+                )
             else:
                 heads = enter(bundle, "heads")
-                pictures = open_pictures(bundle.manifest.normalisation, fixed_size(bundle), settings.device)
-                stack.callback(pictures.close)
                 detectors.append(
                     TwoStageDetector(bundle, first, heads, longest=size, threshold=threshold, pictures=pictures)
                 )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream import geometry
-from stream.detectors.view import View
+from stream.detectors.view import Shown
 from stream.outline import Outline, PixelMask
 
 #: Of 255: from here on, a pixel is more likely the region's than not.
@@ -17,14 +17,20 @@ _HALF = 128
 
 
 def outlines_of(
-    masks: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32], view: View, width: int, height: int
+    masks: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.float32],
+    shown: Shown,
+    size: tuple[int, int],
+    width: int,
+    height: int,
 ) -> list[Outline | None]:
     """What the `masks` of a detector bundle say about each box.
 
     Args:
-        masks: (N, mh, mw), 255 times the probability, over the whole of the view with its padding.
+        masks: (N, mh, mw), 255 times the probability, over the whole of the picture with its padding.
         boxes: (N, 4) in frame pixels; what is outside the box is not the region's.
-        view: what the detector saw.
+        shown: how large the detector saw the frame.
+        size: height and width of the picture with its padding.
         width: of the frame, in pixels.
         height: of the frame, in pixels.
 
@@ -32,16 +38,16 @@ def outlines_of(
         For each box its pixels; None where the mask has none, so that the box counts.
     """
     pixels = geometry.to_pixels(boxes, width, height)
-    return [_outline(mask, box, view) for mask, box in zip(masks, pixels, strict=True)]
+    scale = shown.scale_y / size[0], shown.scale_x / size[1]
+    return [_outline(mask, box, scale) for mask, box in zip(masks, pixels, strict=True)]
 
 
-def _outline(mask: npt.NDArray[np.uint8], box: npt.NDArray[np.int64], view: View) -> Outline | None:
+def _outline(mask: npt.NDArray[np.uint8], box: npt.NDArray[np.int64], scale: tuple[float, float]) -> Outline | None:
     x0, y0, x1, y1 = (int(v) for v in box)
     if x1 <= x0 or y1 <= y0:
         return None
     # From the centre of a frame pixel to the same place in the mask's cells.
-    across = view.scale_x * mask.shape[1] / view.image.shape[1]
-    down = view.scale_y * mask.shape[0] / view.image.shape[0]
+    down, across = (side * of for side, of in zip(mask.shape, scale, strict=True))
     place = np.array([[across, 0, (x0 + 0.5) * across - 0.5], [0, down, (y0 + 0.5) * down - 0.5]])
     smooth = cv2.warpAffine(
         mask,

@@ -1,22 +1,25 @@
-"""The input of detectors in two stages, made of a frame on the host, or on the device on which they run."""
+"""The input of detectors, made of a frame on the host, or on the device on which they run."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.errors import BundleError
 from engines.manifest import Normalisation, Tensor
 from engines.resident import Resident
 from engines.runtime import Device, Runtime
 from engines.small_graphs import SmallGraph, open_small, small_graph
 from stream import resample
-from stream.detectors.view import Shown, full_picture, normalised, tone_curve
+from stream.detectors.view import Shown, full_picture, limited_picture, normalised, shrinks, tone_curve
 from stream.frame import Frame
 
 if TYPE_CHECKING:
+    from engines.bundle import Bundle
     from engines.resident import Feeds
 
 Floats = npt.NDArray[np.float32]
@@ -25,11 +28,48 @@ Floats = npt.NDArray[np.float32]
 _MOST_SIZES: Final = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What pictures a detector takes.
+
+    Attributes:
+        normalisation: of its bundle.
+        size: height and width of the only ones that it takes; None for any, padded to the next multiples.
+        one_stage: whether frames are resized with OpenCV's filters and padded with black, as networks in one stage are
+            trained; else with an antialiased filter, and padded with 0 after normalising, as detectron2's are.
+    """
+
+    normalisation: Normalisation
+    size: tuple[int, int] | None = None
+    one_stage: bool = False
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """Of a detection bundle.
+
+        Raises:
+            BundleError: it has no graph `detector`, or one without a picture (N, 3, h, w).
+        """
+        image = next((tensor for tensor in bundle.graph("detector").inputs if tensor.name == "image"), None)
+        if image is None or len(image.shape) != 4:
+            raise BundleError(
+                f"the detector of {bundle.manifest.name} takes no image (N,3,h,w); build the bundle again"
+            )
+        height, width = image.shape[2:]
+        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        return cls(bundle.manifest.normalisation, size, bundle.manifest.detection is None)
+
+    def padded(self, shown: Shown) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        step = self.normalisation.multiple
+        return self.size or (-(-shown.height // step) * step, -(-shown.width // step) * step)
+
+
 class Pictures(Protocol):
     """Makes a network's input of a frame."""
 
     def make(self, frame: Frame, shown: Shown) -> Floats | Resident:
-        """Float32 (1, 3, h, w): resized, rounded to levels, toned, normalised, then padded with 0.
+        """Float32 (1, 3, h, w): resized, rounded to levels, toned, normalised and padded.
 
         Args:
             frame: upright, in stored pixels.
@@ -40,43 +80,35 @@ class Pictures(Protocol):
         """Frees what it holds."""
 
 
-def open_pictures(normalisation: Normalisation, size: tuple[int, int] | None, device: Device) -> Pictures:
+def open_pictures(form: Form, device: Device) -> Pictures:
     """What makes the input of a network that runs on a device.
 
     Args:
-        normalisation: of the network's bundle.
-        size: height and width to pad to, None for the next multiples.
+        form: of the input.
         device: of the network; `cpu` where it runs in another process, whose memory is not ours.
 
     Raises:
         RuntimeUnavailableError: the device is not usable here.
     """
     runtime = open_small(pictures_graph, device)
-    return HostPictures(normalisation, size) if runtime is None else DevicePictures(runtime, normalisation, size)
-
-
-def padded_size(shown: Shown, normalisation: Normalisation, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the network's input: `size`, or the next multiples."""
-    step = normalisation.multiple
-    return size or (-(-shown.height // step) * step, -(-shown.width // step) * step)
+    return HostPictures(form) if runtime is None else DevicePictures(runtime, form)
 
 
 class HostPictures:
     """Makes them on the processor.
 
     Args:
-        normalisation: of the bundle.
-        size: height and width to pad to, None for the next multiples.
+        form: of the input.
     """
 
-    def __init__(self, normalisation: Normalisation, size: tuple[int, int] | None) -> None:
-        self._normalisation, self._size = normalisation, size
+    def __init__(self, form: Form) -> None:
+        self._form = form
 
     def make(self, frame: Frame, shown: Shown) -> Floats:
         """See `Pictures`."""
-        normal = self._normalisation
-        size = padded_size(shown, normal, self._size)
-        return normalised(full_picture(frame, shown), normal.mean, normal.std, size)
+        one_stage, normal = self._form.one_stage, self._form.normalisation
+        image = limited_picture(frame, shown) if one_stage else full_picture(frame, shown)
+        return normalised(image, normal.mean, normal.std, self._form.padded(shown), black=one_stage)
 
     def close(self) -> None:
         """There is nothing to free."""
@@ -103,8 +135,8 @@ def pictures_graph() -> SmallGraph:
         Tensor(name="frame", dtype="uint8", shape=("H", "W", 3), meaning="RGB"),
         Tensor(name="rows", dtype="float32", shape=("h", "H"), meaning="weights of rows; 0 in the padding"),
         Tensor(name="columns", dtype="float32", shape=("W", "w"), meaning="weights of columns; 0 in the padding"),
-        Tensor(name="inside_rows", dtype="float32", shape=("h", 1), meaning="1, and 0 in the padding"),
-        Tensor(name="inside_columns", dtype="float32", shape=(1, "w"), meaning="1, and 0 in the padding"),
+        Tensor(name="inside_rows", dtype="float32", shape=("h", 1), meaning="1, and 0 where the input is 0"),
+        Tensor(name="inside_columns", dtype="float32", shape=(1, "w"), meaning="1, and 0 where the input is 0"),
         Tensor(name="tone", dtype="float32", shape=(256,), meaning="the level that counts for each level"),
         Tensor(name="mean", dtype="float32", shape=(3, 1, 1), meaning="of levels, by channel"),
         Tensor(name="std", dtype="float32", shape=(3, 1, 1), meaning="of levels, by channel"),
@@ -120,12 +152,11 @@ class DevicePictures:
 
     Args:
         runtime: of `pictures_graph`, with memory that the detector's runtime shares.
-        normalisation: of the bundle.
-        size: height and width to pad to, None for the next multiples.
+        form: of the input.
     """
 
-    def __init__(self, runtime: Runtime, normalisation: Normalisation, size: tuple[int, int] | None) -> None:
-        self._runtime, self._normalisation, self._size = runtime, normalisation, size
+    def __init__(self, runtime: Runtime, form: Form) -> None:
+        self._runtime, self._form = runtime, form
         self._held: dict[tuple[Any, ...], dict[str, Resident]] = {}
         self._lock = threading.Lock()
 
@@ -150,10 +181,17 @@ class DevicePictures:
             return self._held[key]
 
     def _make(self, frame: Frame, shown: Shown) -> dict[str, Floats]:
-        height, width = padded_size(shown, self._normalisation, self._size)
-        columns, inside_columns = _axis(frame.width, shown.width, width)
-        rows, inside_rows = _axis(frame.height, shown.height, height)
-        normal = self._normalisation
+        form = self._form
+        height, width = form.padded(shown)
+        filter_: resample.Filter = "bilinear"
+        if form.one_stage:
+            filter_ = "area" if shrinks(frame, shown) else "linear"
+        columns, inside_columns = _axis(filter_, frame.width, shown.width, width)
+        rows, inside_rows = _axis(filter_, frame.height, shown.height, height)
+        if form.one_stage:
+            # Without weights it is black there, which is normalised as any other level.
+            inside_columns[:] = inside_rows[:] = 1
+        normal = form.normalisation
         return {
             "rows": rows,
             "columns": np.ascontiguousarray(columns.T),
@@ -165,9 +203,9 @@ class DevicePictures:
         }
 
 
-def _axis(given: int, wanted: int, padded: int) -> tuple[Floats, Floats]:
+def _axis(filter_: resample.Filter, given: int, wanted: int, padded: int) -> tuple[Floats, Floats]:
     """Weights (padded, given) of an axis, and where they are some (padded,)."""
     weights, inside = np.zeros((padded, given), np.float32), np.zeros(padded, np.float32)
-    weights[:wanted] = resample.axis("bilinear", given, wanted).dense()
+    weights[:wanted] = resample.axis(filter_, given, wanted).dense()
     inside[:wanted] = 1
     return weights, inside

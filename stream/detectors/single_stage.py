@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.errors import BundleError, DetectionError
+from engines.errors import DetectionError
 from engines.runtime import Runtime
 from stream import geometry
 from stream.detectors.base import check_detections
 from stream.detectors.masks import outlines_of
-from stream.detectors.view import View, make_view
+from stream.detectors.pictures import Form, HostPictures, Pictures
+from stream.detectors.view import Shown, show_limited
 from stream.frame import Frame, flat_image
 from stream.regions import Kind, Regions
 from stream.union import replaced_outlines, united_outline
@@ -38,14 +39,17 @@ class SingleStageDetector:
         runtime: of the bundle's graph `detector`.
         longest: the view's longer side is limited to this many pixels, where the network does not fix its size.
         threshold: regions with a lower score are not reported.
+        pictures: makes the network's input, None for `HostPictures`; it is closed with the detector.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, longest: int, threshold: float) -> None:
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, *, longest: int, threshold: float, pictures: Pictures | None = None
+    ) -> None:
         self._runtime = runtime
-        self._normalisation = bundle.manifest.normalisation
+        self._form = Form.of(bundle)
+        self._pictures = pictures or HostPictures(self._form)
         self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
         self._name = bundle.manifest.name
-        self._size = fixed_size(bundle)
         self._longest = longest
         self._threshold = threshold
 
@@ -57,7 +61,7 @@ class SingleStageDetector:
         """
         fine = self._look(frame, self._longest)
         shown = min(self._longest, max(frame.width, frame.height))
-        if self._size is not None or shown <= 2 * _LARGE:
+        if self._form.size is not None or shown <= 2 * _LARGE:
             # Nothing in such a view can be too large for the network.
             return fine
         coarse = self._look(frame, shown // _COARSE)
@@ -76,6 +80,7 @@ class SingleStageDetector:
 
     def close(self) -> None:
         """Release the runtime."""
+        self._pictures.close()
         self._runtime.close()
 
     #: Of the pictures that count everywhere, against the first one; the coarse one is for what is very large alone.
@@ -83,25 +88,22 @@ class SingleStageDetector:
 
     def inputs(self, frame: Frame, scale: float = 1.0) -> dict[str, Any]:
         """What the network takes of a frame, with the longer side limited to this part of what it is in a run."""
-        return self._fed(self._view(frame, round(scale * self._longest)))
+        return self._fed(frame, self._shown(frame, round(scale * self._longest)))
 
     def _look(self, frame: Frame, longest: int) -> Regions:
-        view = self._view(frame, longest)
-        return self._regions(self._runtime.run(self._fed(view)), view, frame)
+        shown = self._shown(frame, longest)
+        return self._regions(self._runtime.run(self._fed(frame, shown)), shown, frame)
 
-    def _view(self, frame: Frame, longest: int) -> View:
-        normal = self._normalisation
-        return make_view(
-            frame, longest=longest, multiple=normal.multiple, size=self._size, stretch=normal.fit == "stretch"
-        )
+    def _shown(self, frame: Frame, longest: int) -> Shown:
+        return show_limited(frame, longest, self._form.size, stretch=self._form.normalisation.fit == "stretch")
 
-    def _fed(self, view: View) -> dict[str, Any]:
+    def _fed(self, frame: Frame, shown: Shown) -> dict[str, Any]:
         return {
-            "image": view.blob(self._normalisation.mean, self._normalisation.std),
-            "image_size": np.array([[view.height, view.width]], np.int64),
+            "image": self._pictures.make(frame, shown),
+            "image_size": np.array([[shown.height, shown.width]], np.int64),
         }
 
-    def _regions(self, out: dict[str, Any], view: View, frame: Frame) -> Regions:
+    def _regions(self, out: dict[str, Any], shown: Shown, frame: Frame) -> Regions:
         count = int(out["count"][0])
         boxes, scores, classes = out["boxes"][0, :count], out["scores"][0, :count], out["classes"][0, :count]
         # Negated, as below: a NaN must not pass as "small enough".
@@ -109,7 +111,7 @@ class SingleStageDetector:
             raise DetectionError(f"{self._name} found more candidates than it can weigh; some may be missing")
         # Not "scores >= threshold": a NaN would fall through that comparison and pass as "nothing found".
         kept = ~(scores < self._threshold)
-        boxes = view.to_frame(boxes[kept])
+        boxes = shown.to_frame(boxes[kept])
         scores = scores[kept]
         check_detections(boxes, scores, frame.width, frame.height)
         found = classes[kept]
@@ -120,24 +122,11 @@ class SingleStageDetector:
         if "masks" in out:
             persons = np.flatnonzero(kinds == Kind.PERSON)
             masks = out["masks"][0, :count][kept][persons]
-            outlines = outlines_of(masks, boxes[persons], view, frame.width, frame.height)
+            outlines = outlines_of(masks, boxes[persons], shown, self._form.padded(shown), frame.width, frame.height)
             known = dict(zip(persons.tolist(), outlines, strict=True))
             regions = replace(regions, outlines=replaced_outlines(regions, known))
         regions.kinds[:] = kinds
         return regions
-
-
-def fixed_size(bundle: Bundle) -> tuple[int, int] | None:
-    """Height and width of the only pictures that a bundle's detector takes, None where they may vary.
-
-    Raises:
-        BundleError: it has no graph `detector`, or one without a picture (N, 3, h, w).
-    """
-    image = next((tensor for tensor in bundle.graph("detector").inputs if tensor.name == "image"), None)
-    if image is None or len(image.shape) != 4:
-        raise BundleError(f"the detector of {bundle.manifest.name} takes no image (N,3,h,w); build the bundle again")
-    height, width = image.shape[2:]
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _with_large(fine: Regions, coarse: Regions) -> Regions:

@@ -17,9 +17,8 @@ from engines.errors import BundleError, DetectionError
 from engines.runtime import Runtime
 from stream.detectors.base import check_detections
 from stream.detectors.masks import pasted
-from stream.detectors.pictures import HostPictures, Pictures
+from stream.detectors.pictures import Form, HostPictures, Pictures
 from stream.detectors.second_look import is_worth_it, longer_sides, with_near
-from stream.detectors.single_stage import fixed_size
 from stream.detectors.view import Shown, shortest_edge, show_full
 from stream.frame import Frame, flat_image
 from stream.outline import BodySurface, Outline
@@ -76,10 +75,11 @@ class TwoStageDetector:
         self._declared = detection
         self._kinds = np.array([Kind.of(name) for name in bundle.manifest.kinds], np.uint8)
         self._name = bundle.manifest.name
-        self._size = fixed_size(bundle)
+        form = Form.of(bundle)
+        self._size = form.size
         # A network that takes pictures of one size only sees a frame once, at that size.
         self._second_look = detection.second_look if self._size is None else None
-        self._pictures = pictures or HostPictures(bundle.manifest.normalisation, self._size)
+        self._pictures = pictures or HostPictures(form)
         self._features = [tensor.name for tensor in heads.inputs if tensor.name not in _OF_BOXES]
         self._kept_there = [tensor.name for tensor in detector.outputs if tensor.name not in _READ]
         if lacking := set(self._features) - {tensor.name for tensor in detector.outputs}:

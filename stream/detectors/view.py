@@ -39,23 +39,8 @@ class Shown:
         return boxes / scale
 
 
-@dataclass(frozen=True, slots=True)
-class View(Shown):
-    """A resized and padded picture.
-
-    Attributes:
-        image: uint8 RGB, (h, w, 3), h and w multiples of the detector's step; the padding is black.
-    """
-
-    image: Image
-
-    def blob(self, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
-        """The network's input (1, 3, h, w) float32: (value - mean) / std per channel."""
-        return normalised(self.image, mean, std)
-
-
 def normalised(
-    image: Image, mean: tuple[float, ...], std: tuple[float, ...], size: tuple[int, int] | None = None
+    image: Image, mean: tuple[float, ...], std: tuple[float, ...], size: tuple[int, int], *, black: bool = False
 ) -> npt.NDArray[np.float32]:
     """A network's input (1, 3, h, w) float32 of uint8 (h, w, 3): (value - mean) / std per channel.
 
@@ -63,14 +48,17 @@ def normalised(
         image: the picture.
         mean: per channel.
         std: per channel.
-        size: height and width of the input, with 0 at the bottom and the right of the picture; None for the picture's.
+        size: height and width of the input, with padding at the bottom and the right of the picture.
+        black: whether the padding is what black pixels are, instead of 0.
     """
     height, width = image.shape[:2]
-    blob = np.zeros((1, 3, *(size or (height, width))), np.float32)
+    blob = np.zeros((1, 3, *size), np.float32)
     levels = np.arange(256, dtype=np.float32)
     for channel, plane in enumerate(cv2.split(image)):
         # Of 256 levels each is computed once: ten times as fast as computing every pixel, and the same numbers.
         table = (levels - np.float32(mean[channel])) / np.float32(std[channel])
+        if black:
+            blob[0, channel, height:] = blob[0, channel, :height, width:] = table[0]
         blob[0, channel, :height, :width] = cv2.LUT(plane, table)
     return blob
 
@@ -120,37 +108,44 @@ def full_picture(frame: Frame, shown: Shown) -> Image:
     return _toned(image, frame.transfer)
 
 
-def make_view(
-    frame: Frame, *, longest: int, multiple: int, size: tuple[int, int] | None = None, stretch: bool = False
-) -> View:
-    """What a detector sees of a frame.
+def show_limited(frame: Frame, longest: int, size: tuple[int, int] | None = None, *, stretch: bool = False) -> Shown:
+    """How large a detector in one stage sees a frame.
 
     Args:
         frame: upright, in stored pixels.
         longest: the longer side is reduced to this many pixels if it has more; never enlarged.
-        multiple: sides are padded to multiples of this.
-        size: height and width of the picture for a detector that takes no other; `longest` and `multiple` have no say.
+        size: height and width of the picture for a detector that takes no other; `longest` has no say.
         stretch: such a detector wants the whole picture filled, whatever becomes of the aspect ratio.
     """
     shown = _shown(frame)
     if size is None:
         height, width = _scaled(shown, min(1.0, longest / max(shown)))
-        bottom, right = -height % multiple, -width % multiple
     else:
         height, width = size if stretch else _scaled(shown, min(size[0] / shown[0], size[1] / shown[1]))
         height, width = min(height, size[0]), min(width, size[1])
-        bottom, right = size[0] - height, size[1] - width
+    return Shown(height, width, width / frame.width, height / frame.height)
+
+
+def limited_picture(frame: Frame, shown: Shown) -> Image:
+    """What a detector in one stage sees, not padded: resized with OpenCV's filters, as those networks are trained.
+
+    Args:
+        frame: upright, in stored pixels.
+        shown: how large.
+
+    Returns:
+        uint8 RGB, (height, width, 3).
+    """
     image = frame.image
-    if (width, height) != (frame.width, frame.height):
-        shrinks = width * height < frame.width * frame.height
-        image = np.asarray(
-            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
-            np.uint8,
-        )
-    image = _toned(image, frame.transfer)
-    if bottom or right:
-        image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT), np.uint8)
-    return View(height, width, width / frame.width, height / frame.height, image)
+    if (shown.height, shown.width) != image.shape[:2]:
+        how = cv2.INTER_AREA if shrinks(frame, shown) else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, (shown.width, shown.height), interpolation=how), np.uint8)
+    return _toned(image, frame.transfer)
+
+
+def shrinks(frame: Frame, shown: Shown) -> bool:
+    """Whether no side is shown longer than it is: only then are there areas to take the mean of."""
+    return shown.height <= frame.height and shown.width <= frame.width
 
 
 def _shown(frame: Frame) -> tuple[float, float]:

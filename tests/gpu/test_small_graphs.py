@@ -16,8 +16,8 @@ from engines.runtime import Device
 from engines.small_graphs import SmallGraph
 from stream import resample
 from stream.compose.resampler import HOST, DeviceResampler, levels_graph
-from stream.detectors.pictures import DevicePictures, HostPictures, pictures_graph
-from stream.detectors.view import shortest_edge, show_full
+from stream.detectors.pictures import DevicePictures, Form, HostPictures, pictures_graph
+from stream.detectors.view import shortest_edge, show_full, show_limited
 from stream.frame import Frame
 from stream.generators.inputs import HostInputs, RawInputs, crops_graph
 from stream.generators.open import open_generator
@@ -51,15 +51,17 @@ def test_no_node_is_left_to_the_processor(graph: SmallGraph, gpu: Device) -> Non
         assert runtime.placement.on_cpu == {}
 
 
-def test_a_detectors_input_is_the_hosts(device: Device) -> None:
+@pytest.mark.parametrize("one_stage", [False, True], ids=["two stages", "one stage"])
+def test_a_detectors_input_is_the_hosts(one_stage: bool, device: Device) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
     frame, normal = (
         Frame(image),
         Normalisation(colour="rgb", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), multiple=32),
     )
-    shown = show_full(frame, lambda height, width: shortest_edge(height, width, 800, 1333))
-    there = DevicePictures(pictures_graph().open(device), normal, None)
-    apart = np.abs(as_numpy(there.make(frame, shown)) - HostPictures(normal, None).make(frame, shown))
+    full = show_full(frame, lambda height, width: shortest_edge(height, width, 800, 1333))
+    shown, form = show_limited(frame, 1280) if one_stage else full, Form(normal, one_stage=one_stage)
+    there = DevicePictures(pictures_graph().open(device), form)
+    apart = np.abs(as_numpy(there.make(frame, shown)) - HostPictures(form).make(frame, shown))
     assert (apart <= 2).mean() >= 0.999
     assert apart.max() < 1.01
     there.close()

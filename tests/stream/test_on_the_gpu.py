@@ -73,10 +73,10 @@ def test_of_a_frame_its_bytes_alone_go_to_the_gpu_and_none_of_it_comes_back(
     tmp_path: Path, onnxruntime: FakeOnnxRuntime
 ) -> None:
     anonymize(tmp_path, "cuda")
-    # Pictures for both detectors in two stages stay there, as their features do, and so do generators' inputs, of which
-    # there are two in each frame besides the first runs; vertices come back, not scores.
+    # Pictures for all three detectors stay there, as the features of those in two stages do, and so do generators'
+    # inputs, of which there are two in each frame besides the first runs; vertices come back, not scores.
     assert onnxruntime.bound.count(("p2", "cuda")) == 2 * FRAMES
-    assert onnxruntime.bound.count(("image", "cuda")) > 3 * FRAMES
+    assert onnxruntime.bound.count(("image", "cuda")) >= 5 * FRAMES
     assert {device for name, device in onnxruntime.bound if name in MADE} == {"cuda"}
     assert {device for name, device in onnxruntime.bound if name == "vertex"} == {"cpu"}
     # All that comes back: answers of detectors, of mappings and of generators, and pixels of regions.
@@ -101,12 +101,11 @@ def test_with_plans_no_copy_from_the_gpu_is_a_frame_or_a_picture_of_one(
         for wanted in ("HostToDevice", "DeviceToHost", "DeviceToDevice")
     )
     assert len(down) > FRAMES
-    # What detectors in two stages are shown was made there of the frame's bytes, and what the others are shown went
-    # there, so that the sizes looked for are the right ones;
+    # What detectors are shown was made there of the frame's bytes;
     shown = [3 * 4 * height * width for height, width in SHOWN]
     assert there.count(shown[0]) >= 2 * FRAMES
-    assert up.count(shown[0]) == 0
-    assert up.count(shown[1]) >= FRAMES
+    assert there.count(shown[1]) >= FRAMES
+    assert not any(size in shown for size in up)
     for height, width in SHOWN:
         assert not any(size % (3 * height * width) == 0 for size in down)
     # neither frames nor masks of their size came back, nor went to the plans;

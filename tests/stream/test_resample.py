@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -78,6 +79,18 @@ def test_a_part_of_the_input_and_of_the_output_is_what_the_padded_whole_gives(
 @settings(max_examples=60)
 def test_weights_of_every_pixel_add_up_to_one(filter_: resample.Filter, length: int, wanted: int) -> None:
     assert np.allclose(resample.axis(filter_, length, wanted).dense().sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "wanted"), [(12, 4), (12, 5), (13, 12), (7, 7), (1080, 601), (9, 1)])
+def test_area_means_are_opencvs(length: int, wanted: int) -> None:
+    rows = np.random.default_rng(length).uniform(0, 255, (length, 3)).astype(np.float32)
+    expected = cv2.resize(rows[:, None], (1, wanted), interpolation=cv2.INTER_AREA)[:, 0]
+    np.testing.assert_allclose(resample.axis("area", length, wanted).apply(rows), expected, atol=0.1)
+
+
+def test_area_means_make_nothing_longer() -> None:
+    with pytest.raises(ValueError, match="cannot resample 3 to 4 pixels by area; expected at most 3"):
+        resample.axis("area", 3, 4)
 
 
 def test_sizes_of_weights_show_what_a_pixel_depends_on() -> None:

@@ -11,11 +11,13 @@ import pytest
 from skimage import data
 
 from engines.bundle import Bundle
+from engines.manifest import Normalisation
 from engines.runtime import open_runtime
 from stream.colour import ColourTags
 from stream.config import RunSettings
+from stream.detectors.pictures import Form, HostPictures
 from stream.detectors.single_stage import SingleStageDetector
-from stream.detectors.view import make_view, tone_curve
+from stream.detectors.view import Shown, normalised, show_limited, tone_curve
 from stream.frame import Frame, Image, Transfer
 from stream.orientation import Orientation
 from stream.regions import Regions
@@ -39,6 +41,21 @@ def face_of(width: int, height: int) -> list[int]:
     return [round(v) for v in FACE * [width, height, width, height]]
 
 
+def form(multiple: int = 32, size: tuple[int, int] | None = None) -> Form:
+    """Pictures whose numbers are levels."""
+    normal = Normalisation(colour="rgb", mean=(0, 0, 0), std=(1, 1, 1), multiple=multiple)
+    return Form(normal, size, one_stage=True)
+
+
+def seen(
+    frame: Frame, longest: int, multiple: int = 32, size: tuple[int, int] | None = None, *, stretch: bool = False
+) -> tuple[Shown, Image]:
+    """How large a detector sees a frame, and the padded picture."""
+    shown = show_limited(frame, longest, size, stretch=stretch)
+    made = HostPictures(form(multiple, size)).make(frame, shown)
+    return shown, made[0].transpose(1, 2, 0).astype(np.uint8)
+
+
 # --- geometry ---------------------------------------------------------------------------------------------------------
 
 
@@ -60,12 +77,12 @@ def test_a_view_of_fixed_size_holds_the_whole_frame(
 ) -> None:
     width, height = size
     frame = Frame(np.full((height, width, 3), 200, np.uint8), pixel_aspect=aspect)
-    view = make_view(frame, longest=10, multiple=32, size=(96, 128), stretch=stretch)
-    assert view.image.shape == (96, 128, 3)
+    view, made = seen(frame, 10, size=(96, 128), stretch=stretch)
+    assert made.shape == (96, 128, 3)
     assert (view.width, view.height) == inside
-    assert (view.image[: view.height, : view.width] == 200).all()
-    assert not view.image[view.height :].any()
-    assert not view.image[:, view.width :].any()
+    assert (made[: view.height, : view.width] == 200).all()
+    assert not made[view.height :].any()
+    assert not made[:, view.width :].any()
     corner = np.array([[view.width, view.height, view.width, view.height]], np.float32)
     np.testing.assert_allclose(view.to_frame(corner)[0], [width, height, width, height], rtol=1e-5)
 
@@ -87,26 +104,26 @@ def test_a_view_of_fixed_size_holds_the_whole_frame(
 def test_the_view_has_square_pixels_and_a_limited_side(
     size: tuple[int, int], aspect: Fraction, longest: int, expected: tuple[int, int]
 ) -> None:
-    view = make_view(Frame(picture(*size), pixel_aspect=aspect), longest=longest, multiple=32)
+    view = show_limited(Frame(picture(*size), pixel_aspect=aspect), longest)
     assert (view.width, view.height) == expected
 
 
 @pytest.mark.parametrize("multiple", [1, 16, 32])
 @pytest.mark.parametrize("size", [(64, 48), (101, 75), (33, 1)])
 def test_padding_is_black_below_and_to_the_right(size: tuple[int, int], multiple: int) -> None:
-    view = make_view(Frame(np.full((size[1], size[0], 3), 200, np.uint8)), longest=1280, multiple=multiple)
-    height, width = view.image.shape[:2]
+    view, made = seen(Frame(np.full((size[1], size[0], 3), 200, np.uint8)), 1280, multiple)
+    height, width = made.shape[:2]
     assert height % multiple == width % multiple == 0
     assert 0 <= height - view.height < multiple
     assert 0 <= width - view.width < multiple
-    assert (view.image[: view.height, : view.width] == 200).all()
-    assert not view.image[view.height :].any()
-    assert not view.image[:, view.width :].any()
+    assert (made[: view.height, : view.width] == 200).all()
+    assert not made[view.height :].any()
+    assert not made[:, view.width :].any()
 
 
 def test_a_picture_that_fits_is_seen_as_it_is() -> None:
     image = noise(1, 64, 32)[0]
-    assert np.array_equal(make_view(Frame(image), longest=64, multiple=32).image, image)
+    assert np.array_equal(seen(Frame(image), 64)[1], image)
 
 
 @pytest.mark.parametrize("aspect", [Fraction(1), Fraction(2), Fraction(1, 2), Fraction(16, 15)])
@@ -114,7 +131,7 @@ def test_a_picture_that_fits_is_seen_as_it_is() -> None:
 @pytest.mark.parametrize("longest", [320, 1280])
 def test_to_frame_is_the_inverse_of_the_scaling(size: tuple[int, int], aspect: Fraction, longest: int) -> None:
     width, height = size
-    view = make_view(Frame(picture(width, height), pixel_aspect=aspect), longest=longest, multiple=32)
+    view = show_limited(Frame(picture(width, height), pixel_aspect=aspect), longest)
     corners = np.array([[0, 0, view.width, view.height]], np.float32)
     assert view.to_frame(corners)[0].tolist() == pytest.approx([0, 0, width, height])
     assert view.to_frame(np.zeros((0, 4), np.float32)).shape == (0, 4)
@@ -124,27 +141,37 @@ def test_to_frame_is_the_inverse_of_the_scaling(size: tuple[int, int], aspect: F
 def test_what_is_seen_at_a_place_is_what_is_there_in_the_frame(aspect: Fraction) -> None:
     image = np.zeros((240, 320, 3), np.uint8)
     image[60:120, 80:200] = 255
-    view = make_view(Frame(image, pixel_aspect=aspect), longest=200, multiple=32)
-    ys, xs = np.nonzero(view.image[..., 0] > 127)
-    seen = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], np.float32)
+    view, made = seen(Frame(image, pixel_aspect=aspect), 200)
+    ys, xs = np.nonzero(made[..., 0] > 127)
+    there = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], np.float32)
     tolerance = 1 / min(view.scale_x, view.scale_y)
-    assert view.to_frame(seen)[0] == pytest.approx([80, 60, 200, 120], abs=tolerance)
+    assert view.to_frame(there)[0] == pytest.approx([80, 60, 200, 120], abs=tolerance)
 
 
 def test_the_blob_is_normalised_by_channel_and_keeps_rgb_order() -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     image[...] = (10, 20, 30)
-    view = make_view(Frame(image), longest=32, multiple=32)
-    assert view.blob((0, 0, 0), (1, 1, 1))[0, :, 0, 0].tolist() == [10, 20, 30]
-    assert view.blob((10, 10, 10), (1, 2, 4))[0, :, 5, 5].tolist() == [0, 5, 5]
-    assert view.blob((0, 0, 0), (1, 1, 1)).shape == (1, 3, 32, 32)
+    assert normalised(image, (0, 0, 0), (1, 1, 1), (32, 32))[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert normalised(image, (10, 10, 10), (1, 2, 4), (32, 32))[0, :, 5, 5].tolist() == [0, 5, 5]
+    assert normalised(image, (0, 0, 0), (1, 1, 1), (32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_padding_is_black_or_nothing() -> None:
+    image = np.full((10, 20, 3), 7, np.uint8)
+    for black, padding in ((False, 0.0), (True, -5.0)):
+        blob = normalised(image, (10, 10, 10), (2, 2, 2), (16, 32), black=black)
+        assert (blob[..., :10, :20] == -1.5).all()
+        assert (blob[..., 10:, :] == padding).all()
+        assert (blob[..., 20:] == padding).all()
 
 
 def test_the_frame_is_left_alone() -> None:
     image = noise(1, 50, 40)[0]
     before = image.copy()
     for transfer in Transfer:
-        make_view(Frame(image, transfer=transfer, pixel_aspect=Fraction(2)), longest=32, multiple=32).image[...] = 7
+        for aspect in (1, 2):
+            frame = Frame(image, transfer=transfer, pixel_aspect=Fraction(aspect))
+            HostPictures(form()).make(frame, show_limited(frame, 32 * aspect * aspect))[...] = 7
     assert np.array_equal(image, before)
 
 
