@@ -31,6 +31,7 @@ from stream.bench.text import (
     spread,
 )
 from stream.config import AnonymizerSettings, make_settings
+from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision
 from stream.pipeline import STAGES
 from stream.presets import DEFAULT_PRESET, PRESETS, find_preset
@@ -72,6 +73,9 @@ def bench_command(
     precision: Annotated[
         str | None, typer.Option(help=f"Of generators: {', '.join(_PRECISIONS)}. (default: fp32)")
     ] = None,
+    detector_precision: Annotated[
+        DetectorPrecision, typer.Option(help="Of detectors; auto: 8-bit integers on a CPU where a bundle has them.")
+    ] = "auto",
     batch: Annotated[
         str | None,
         typer.Option(help="Crops in one run of a generator by itself; the pipeline has a run's. (default: 1)"),
@@ -123,6 +127,7 @@ def bench_command(
         size=_size(size),
         engine=dict(make_settings(AnonymizerSettings, {"engine": engine or []}, origin="options").engine),
         threads=threads,
+        detector_precision=detector_precision,
         seconds=seconds,
         runs=runs,
         encode=encode,

@@ -311,6 +311,10 @@ def _about(record: Record) -> Markup:
         ("system", machine.system),
         ("GPU", f"{machine.gpu}, driver {machine.driver or 'unknown'}" if machine.gpu else "none that answers"),
         ("threads", "one per core" if record.settings.threads is None else str(record.settings.threads)),
+        (
+            "detectors",
+            "floating point" if record.settings.detector_precision == "fp32" else "integers on a CPU, if any",
+        ),
         *record.versions.items(),
     )
     how = [element("p", text, class_="note") for text in method(record)]

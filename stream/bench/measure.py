@@ -35,6 +35,7 @@ from stream.bench.records import (
     StartUp,
 )
 from stream.config import RunSettings, make_settings
+from stream.detectors.graphs import DetectorPrecision
 from stream.metrics import percentiles
 from stream.pipeline import STAGES, Pipeline, Summary
 from stream.sources.base import StreamInfo
@@ -60,6 +61,7 @@ class Job(BaseModel):
         answer: the file for what was found.
         engine: folders of bundles, as in the settings of a run.
         threads: for the engines, None for one per core.
+        detector_precision: as in the settings of a run.
         seconds: that a run takes, about.
         runs: of each kind.
         encode: whether frames are encoded.
@@ -75,6 +77,7 @@ class Job(BaseModel):
     answer: Path
     engine: dict[str, Path] = {}
     threads: int | None = None
+    detector_precision: DetectorPrecision = "auto"
     seconds: float
     runs: int
     encode: bool
@@ -147,7 +150,12 @@ def settings_of(job: Job) -> RunSettings:
     Raises:
         UsageError: they cannot be meant.
     """
-    values = {"preset": job.case.preset, "device": job.case.device, "precision": job.case.precision}
+    values = {
+        "preset": job.case.preset,
+        "device": job.case.device,
+        "precision": job.case.precision,
+        "detector_precision": job.detector_precision,
+    }
     given = {"threads": job.threads, "engine": [f"{name}={folder}" for name, folder in job.engine.items()] or None}
     return make_settings(RunSettings, values | {k: v for k, v in given.items() if v is not None})
 

@@ -23,6 +23,7 @@ from stream.bench.machine import BY_BUS, DEVICE_ORDER, describe_machine
 from stream.bench.measure import Job
 from stream.bench.people import MOST_PERSONS
 from stream.bench.records import Case, Clip, Record, Result, Settings
+from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision, computes
 from stream.presets import DEFAULT_PRESET, find_preset
 from stream.report import versions
@@ -52,6 +53,7 @@ class Plan(BaseModel):
         engine: folders of bundles, as in the settings of a run.
         seeded: folders of bundles with random weights, for those of these names that a preset uses.
         threads: for the engines, None for one per core.
+        detector_precision: as in the settings of a run.
         seconds: that each run takes, about.
         runs: of each kind.
         encode: whether frames are encoded.
@@ -69,6 +71,7 @@ class Plan(BaseModel):
     engine: dict[str, Path] = Field(default_factory=dict)
     seeded: dict[str, Path] = Field(default_factory=dict)
     threads: int | None = None
+    detector_precision: DetectorPrecision = "auto"
     seconds: float = 3.0
     runs: int = 3
     encode: bool = True
@@ -111,7 +114,13 @@ def bench(plan: Plan, *, on_case: OnCase | None = None) -> Record:
             rate=float(info.rate or 0),
             frames=info.frames,
         ),
-        settings=Settings(seconds=plan.seconds, runs=plan.runs, encode=plan.encode, threads=plan.threads),
+        settings=Settings(
+            seconds=plan.seconds,
+            runs=plan.runs,
+            encode=plan.encode,
+            threads=plan.threads,
+            detector_precision=plan.detector_precision,
+        ),
         results=results,
     )
 
@@ -157,6 +166,7 @@ def _job(plan: Plan, case: Case, video: Path, scratch: Path, *, with_engines: bo
         answer=scratch / "answer.json",
         engine=engines_of(plan, case.preset),
         threads=plan.threads,
+        detector_precision=plan.detector_precision,
         seconds=plan.seconds,
         runs=plan.runs,
         encode=plan.encode,

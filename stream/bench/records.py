@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.errors import SinkError, UsageError
 from engines.runtime import Device
+from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision
 from stream.sinks.target import Target
 
@@ -313,12 +314,14 @@ class Settings(_Record):
         runs: of each kind.
         encode: whether frames were encoded; else they were thrown away.
         threads: for the engines, None for one per core.
+        detector_precision: as in the settings of a run.
     """
 
     seconds: float
     runs: int
     encode: bool
     threads: int | None = None
+    detector_precision: DetectorPrecision = "auto"
 
 
 class Record(_Record):

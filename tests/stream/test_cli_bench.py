@@ -44,10 +44,12 @@ def written(path: Path, rate: float, **changes: Any) -> Path:
 def test_figures_are_shown_and_written(home: Path, clip: Path, tmp_path: Path) -> None:
     made, page = tmp_path / "a.json", tmp_path / "a.html"
     ended = call(
-        *QUICK, "--video", clip, "--persons", "found,1", "--json", made, "--html", page, STANDIN_HOME=str(home)
-    )
+        *QUICK, "--video", clip, "--persons", "found,1", "--detector-precision", "fp32", "--json", made, "--html", page,
+        STANDIN_HOME=str(home),
+    )  # fmt: skip
     assert ended.exit_code == 0, ended.output
     found = read_record(made)
+    assert found.settings.detector_precision == "fp32"
     assert [c.persons for c, _ in found.measured] == [None, 1]
     assert found.clip.about == "a video of the user's"
     assert page.read_text().startswith("<!doctype html>")

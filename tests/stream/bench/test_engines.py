@@ -68,6 +68,13 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert len(missing) == 2
 
 
+@pytest.mark.parametrize(("precision", "graph"), [("auto", "detector_int8"), ("fp32", "detector")])
+def test_a_detector_is_measured_in_what_it_is_asked_to_compute(tmp_path: Path, precision: str, graph: str) -> None:
+    asked = settings("starter").model_copy(update={"detector_precision": precision})
+    with opened_engines(asked, Store(tmp_path), persons=None, aspect=4 / 3) as opened:
+        assert next(iter(opened.eyes.look(Frame(picture(128, 96))))).graph == graph
+
+
 def test_detectors_graphs_are_timed_one_by_one(tmp_path: Path) -> None:
     install_presets(tmp_path)
     frame = Frame(picture(128, 96))

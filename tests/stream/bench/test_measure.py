@@ -109,8 +109,13 @@ def test_bundles_that_are_missing_are_named(clip: Path, tmp_path: Path) -> None:
 def test_settings_are_the_presets_where_nothing_is_said(clip: Path, tmp_path: Path) -> None:
     found = settings_of(job(clip, tmp_path, engine={"cse": tmp_path}, threads=None))
     assert found.detect_size == 1333
+    assert found.detector_precision == "auto"
     assert found.threads is None
     assert found.engine == {"cse": tmp_path}
+
+
+def test_detectors_are_asked_for_what_the_job_says(clip: Path, tmp_path: Path) -> None:
+    assert settings_of(job(clip, tmp_path, detector_precision="fp32")).detector_precision == "fp32"
 
 
 @pytest.mark.parametrize(
