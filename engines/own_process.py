@@ -1,4 +1,4 @@
-"""What a process asks of the kernel for itself: to dump no core, and to end with the process that started it.
+"""What a process asks for itself: to dump no core, to end with the process that started it, or at once on signals.
 
 For processes that are ours alone; a program that embeds us decides both for itself. Imports nothing that takes time.
 """
@@ -10,11 +10,15 @@ import os
 import resource
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 
 
 def dump_no_core() -> None:
@@ -33,6 +37,25 @@ def end_with_parent(parent: int | None = None) -> None:
     _ask_kernel(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(_EXIT_FAILED)
+
+
+def end_on_signals() -> None:
+    """End at once on Ctrl-C and SIGTERM: while there is nothing to clean up.
+
+    Python's own way is an exception wherever it happens to be, and imports swallow that, or make other errors of it.
+    """
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, _end)
+
+
+def be_interrupted() -> None:
+    """From now on Ctrl-C is an exception again, where `end_on_signals` has been called."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _ask_kernel(option: int, value: int) -> None:

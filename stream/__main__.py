@@ -9,24 +9,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
-from types import FrameType
 from typing import NoReturn
 
-from engines.own_process import dump_no_core
+from engines.own_process import EXIT_INTERRUPTED, dump_no_core, end_on_signals
 
-_EXIT_INTERRUPTED = 130
 #: What threads get to end by themselves before the process ends without them.
 _SECONDS_TO_END = 0.5
 
 
 def main() -> None:
     """Run the command line in a process that dumps no core and ends with the right exit code."""
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, _interrupted)
+    # Until a command has been imported (`stream.cli`): before anything has begun there is nothing to clean up.
+    end_on_signals()
     dump_no_core()
     from stream.process_title import hide_secrets
 
@@ -36,18 +33,12 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from stream import cli
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         cli.main()
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
     except KeyboardInterrupt:
-        _leave(_EXIT_INTERRUPTED)
-
-
-def _interrupted(_number: int, _frame: FrameType | None) -> None:
-    """Before anything has begun there is nothing to clean up."""
-    os._exit(_EXIT_INTERRUPTED)
+        _leave(EXIT_INTERRUPTED)
 
 
 def _leave(code: int) -> NoReturn:
@@ -57,8 +48,7 @@ def _leave(code: int) -> NoReturn:
     wait. And a call into an engine or a codec that hung (see `stream.deadline`) may come back meanwhile and abort the
     process with another exit code. What is to be done at the end is done, unless such a call is still under way.
     """
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, _interrupted)
+    end_on_signals()
     _flush()
     limit = time.monotonic() + _SECONDS_TO_END
     while _left_behind():

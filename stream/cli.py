@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from engines.errors import StandinError
+from engines.own_process import be_interrupted
 from stream.terminal import EXIT_FAILED, EXIT_USAGE, error_console, say
 
 #: Modules and what in them is a command, or a group of commands, in the order of the help.
@@ -32,6 +33,10 @@ _COMMANDS: Final = {
     "bench": ("stream.cli_bench", "app"),
     "evaluate": ("stream.cli_evaluate", "app"),
 }
+
+
+#: These leave nothing behind and import libraries to see whether they are there, which Ctrl-C must not deny.
+_ONLY_LOOK: Final = ("doctor",)
 
 
 class _OnDemand(Mapping[str, Any]):
@@ -67,6 +72,13 @@ class _Root(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands: Any = _OnDemand()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Imports the command that is asked for, and lets Ctrl-C be what it is for it."""
+        found = super().resolve_command(ctx, args)
+        if found[0] not in _ONLY_LOOK:
+            be_interrupted()
+        return found
 
 
 app = typer.Typer(

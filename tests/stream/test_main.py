@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,41 @@ def test_a_signal_while_the_program_starts_ends_it_quietly(which: signal.Signals
     # The interpreter itself may still be starting; what counts is that our own start leaves no traceback.
     assert process.returncode in {0, 130, -which}
     assert "stream/" not in errors
+
+
+#: Of a command: what it does when it is interrupted, at import or when it runs.
+_COMMAND = """
+import os, signal, time
+from pathlib import Path
+def interrupted():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
+    except BaseException:
+        Path("caught").touch()
+{at_import}
+def command() -> None:
+    interrupted()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "at_import", "caught"),
+    [("run", "interrupted()", False), ("run", "", True), ("doctor", "", False)],
+    ids=["at import", "in a command", "in one that imports what it looks for"],
+)
+def test_what_swallows_an_interrupt_cannot_where_nothing_has_begun(
+    name: str, at_import: str, caught: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_command.py").write_text(_COMMAND.format(at_import=at_import))
+    body = (
+        f"import os; os.chdir({str(tmp_path)!r}); sys.path.insert(0, '.')\n"
+        f"cli._COMMANDS[{name!r}] = ('slow_command', 'command')\n"
+        f"sys.argv[1:] = [{name!r}]; entry.main()"
+    )
+    ended = _run(body)
+    assert (ended.returncode, ended.stderr) == (0 if caught else 130, "")
+    assert (tmp_path / "caught").exists() == caught
 
 
 def test_what_is_to_be_done_at_the_end_is_done_and_nothing_is_taken_apart() -> None:
