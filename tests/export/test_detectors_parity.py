@@ -23,7 +23,8 @@ from stream.outline import PixelMask
 from tests.export.detector_cases import MASK_RCNN, all_cases, assert_close, config_of, detector_cases, normalised
 from tests.parity import ParityCase
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+# They take minutes: what the layers compute is compared in `models/`, and every export is compared with them.
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(1800)]
 
 
 class Exporter:
@@ -92,11 +93,7 @@ def assert_same_boxes(
 
 @pytest.mark.parametrize(
     "case",
-    [
-        # The deepest networks take minutes; what their layers compute is compared in `models/`.
-        pytest.param(case, id=case.name, marks=[pytest.mark.thorough] if case.name.startswith("cse") else [])
-        for case in all_cases("in/image_bgr")
-    ],
+    [pytest.param(case, id=case.name) for case in all_cases("in/image_bgr")],
 )
 def test_an_exported_detector_finds_what_the_published_code_finds(case: ParityCase, exported: Exporter) -> None:
     bundle, arrays = exported(case), case.arrays

@@ -201,10 +201,8 @@ def test_only_the_asked_for_precision_is_exported_and_progress_is_told(case: str
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "config"),
-    [("dp2-face", "dp2-face-128"), pytest.param("sg-gan", "sg-gan-d", marks=pytest.mark.thorough)],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("name", "config"), [("dp2-face", "dp2-face-128"), ("sg-gan", "sg-gan-d")])
 def test_declared_configs_without_a_parity_case_are_exported_too(name: str, config: str, tmp_path: Path) -> None:
     declared = configs()[config]
     network = random_network(published_spec(declared, width=8, widest=16, vertices=200))

@@ -122,6 +122,7 @@ def test_what_is_damaged_or_of_another_release_is_made_again(tmp_path: Path, cou
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_published_network_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As many layers as published; that full widths go the same way is `test_full_size.py`'s business.
     monkeypatch.setattr(seeded, "published_spec", partial(published_spec, width=4, widest=8))

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError, ExportError, UsageError
@@ -16,41 +14,29 @@ from engines.runtime import Runtime
 from engines.runtime_onnx import OnnxRuntime
 from export import written
 from export.graphs import GraphPlan
-from export.starter.detector_data import PLAIN, normalised
+from export.starter.detector_data import normalised
 from export.starter.detector_evaluation import TorchFinder, evaluate
 from export.starter.detector_export import BundleOptions, export_starter_detector
 from export.starter.detector_graphs import StarterDetector, StarterHeads, evidence
-from export.starter.detector_training import DetectorOptions, load_detector, train_detector
-from export.starter.training import Budget, load_checkpoint, save_checkpoint
+from export.starter.detector_training import load_detector
+from export.starter.training import load_checkpoint, save_checkpoint
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.regions import Kind, Regions
-from tests.export.starter.tiny_people import SIZE, SPEC, canonical, make_scene, make_scenes, packed, template
+from tests.export.starter.tiny_people import SIZE, canonical, make_scene, make_scenes
+from tests.export.starter.trained import SCENE, bundle_once, trained_once
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SCENE = make_scene([(6, 6, 30, 58), (58, 10, 82, 60)], seed=99)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector that has learnt the tiny people well enough to find them."""
-    folder = tmp_path_factory.mktemp("trained")
-    options = DetectorOptions(
-        spec=SPEC, size=SIZE, batch=8, anchors=12, augmentation=PLAIN, mixed=False, rate=1e-2, average=0.9, warm_up=10
-    )
-    scenes = packed(folder, make_scenes(48))
-    return train_detector(scenes, template(), folder / "run", Budget(steps=250), options)
+    return trained_once(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    pictures: dict[str, NDArray[Any]] = {
-        "image": np.stack([normalised(SCENE.image), normalised(make_scenes(3)[2].image)]),
-        "image_size": np.array([SIZE, SIZE], np.int64),
-    }
-    options = BundleOptions(name="tiny", threshold=0.2, view=SIZE, near=0)
-    return export_starter_detector(checkpoint, tmp_path_factory.mktemp("bundle") / "made", options, pictures=pictures)
+def bundle(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return bundle_once(tmp_path_factory)
 
 
 def runtime(bundle: Bundle, key: str) -> Runtime:
@@ -267,6 +253,7 @@ def test_a_lower_probability_covers_more() -> None:
     assert covered[0] == 0 < covered[1]
 
 
+@pytest.mark.thorough
 def test_sizes_may_be_fixed(checkpoint: Path, tmp_path: Path) -> None:
     options = BundleOptions(input_size=(64, 96), view=SIZE, near=40, near_scale=0.5)
     made = export_starter_detector(checkpoint, tmp_path / "fixed", options)

@@ -13,15 +13,15 @@ from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError
 from export.starter.detector import Inverted, PersonNetwork, fold
 from export.starter.detector_data import PackedScenes
-from export.starter.detector_export import BundleOptions, export_starter_detector
 from export.starter.detector_training import DetectorOptions, DetectorTask, load_detector, train_detector
 from export.starter.detector_unfold import check_surface, read_folded, unfold
 from export.starter.training import Budget
 from tests.export.starter.tiny_people import SIZE, SPEC, make_scenes, packed, template
+from tests.export.starter.trained import ANCHORS, bundle_once, trained_once
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OPTIONS = DetectorOptions(spec=SPEC, size=SIZE, batch=2, anchors=10, mixed=False)
+OPTIONS = DetectorOptions(spec=SPEC, size=SIZE, batch=2, anchors=ANCHORS, mixed=False)
 
 
 def trained_network() -> PersonNetwork:
@@ -102,15 +102,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> PackedScenes:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(scenes: PackedScenes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_detector(scenes, template(), tmp_path_factory.mktemp("first"), Budget(steps=3), OPTIONS)
+def checkpoint(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_once(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pytest.importorskip("onnxruntime", reason="exports are verified with it")
-    folder = tmp_path_factory.mktemp("bundle") / "made"
-    return export_starter_detector(checkpoint, folder, BundleOptions(name="tiny", threshold=0.001, view=SIZE))
+    return bundle_once(tmp_path_factory)
 
 
 def test_a_training_may_begin_with_a_bundle(
