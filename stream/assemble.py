@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Final, get_args
 
 import numpy as np
 
@@ -43,6 +43,8 @@ from stream.surface_search import search_graph
 
 _log = logging.getLogger(__name__)
 
+#: Pixels. Detectors need about a dozen of them to find a face, and two dozen for a person.
+_SMALL: Final = 256
 _ROLES: Mapping[Kind, tuple[Role, ...]] = {Kind.PERSON: ("person", "person-cse"), Kind.FACE: ("face",)}
 
 
@@ -221,6 +223,11 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
         BundleError: a bundle is not what its manifest says.
         RuntimeUnavailableError: the device that was asked for cannot be used here.
     """
+    if settings.detect_size < _SMALL:
+        _log.warning(
+            "at a --detect-size of %d only people who fill much of the picture are found, and others stay raw",
+            settings.detect_size,
+        )
     with contextlib.ExitStack() as stack:
         opened = []
         for bundle in bundles.detectors:

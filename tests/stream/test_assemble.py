@@ -180,6 +180,15 @@ def test_all_detectors_look(store: Store) -> None:
     detector.close()
 
 
+@pytest.mark.parametrize(("size", "said"), [(255, True), (256, False)])
+def test_a_view_that_is_too_small_for_most_people_is_said(
+    size: int, said: bool, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = chosen(preset="faces", detect_size=size)
+    open_detector(find_bundles(settings, store), settings, 1).close()
+    assert (f"at a --detect-size of {size} only people who fill much of the picture" in caplog.text) == said
+
+
 @pytest.mark.parametrize(("precision", "graph"), [("auto", "detector_int8"), ("fp32", "detector")])
 def test_a_detector_s_integers_run_unless_that_is_not_wanted(
     precision: str, graph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
