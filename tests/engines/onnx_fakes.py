@@ -1,11 +1,12 @@
 """ONNX Runtime on machines without a GPU: its own classes' signatures, and sessions that claim to run elsewhere.
 
-The fakes are made from the installed onnxruntime (`create_autospec`), so that a method or an argument that it does not
-have is an error here as well.
+The fakes are made from the installed onnxruntime (`create_autospec`) or compared with it, so that a method or an
+argument that it does not have is an error here as well.
 """
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,6 +56,51 @@ class OnFakeGpu:
         del stream
         there = dlpack.DeviceArray(self._address, self._values.shape, self._values.dtype, (dlpack.CUDA, 0), self)
         return there.__dlpack__()
+
+
+class FakeBinding:
+    """What one run is given, and where its outputs are to lie. Not autospecced: there is one for each run.
+
+    Args:
+        bound: takes the name and the device of each output.
+    """
+
+    def __init__(self, bound: list[tuple[str, str]]) -> None:
+        self._bound = bound
+        self.feeds: dict[str, Any] = {}
+        self.there: list[str] = []
+        self.outputs: list[Any] = []
+
+    def bind_cpu_input(self, name: Any, arr_on_cpu: Any) -> None:
+        self.feeds[name] = arr_on_cpu
+
+    def bind_ortvalue_input(self, name: Any, ortvalue: Any) -> None:
+        self.feeds[name] = ortvalue.numpy()
+
+    def bind_output(
+        self,
+        name: Any,
+        device_type: Any = "cpu",
+        device_id: Any = 0,
+        element_type: Any = None,
+        shape: Any = None,
+        buffer_ptr: Any = None,
+    ) -> None:
+        assert (device_id, element_type, shape, buffer_ptr) == (0, None, None, None)
+        self._bound.append((name, device_type))
+        self.there.append(device_type)
+
+    def get_outputs(self) -> list[Any]:
+        return self.outputs
+
+
+def parameters(function: Any) -> list[tuple[str, Any]]:
+    """Names and defaults."""
+    return [(name, given.default) for name, given in inspect.signature(function).parameters.items()]
+
+
+for method in ("bind_cpu_input", "bind_ortvalue_input", "bind_output", "get_outputs"):
+    assert parameters(getattr(FakeBinding, method)) == parameters(getattr(onnxruntime.IOBinding, method)), method
 
 
 class FakeOnnxRuntime:
@@ -119,7 +165,7 @@ class FakeOnnxRuntime:
             session.get_provider_graph_assignment_info.side_effect = RuntimeError("not kept")
         else:
             session.get_provider_graph_assignment_info.return_value = self._parts
-        session.io_binding.side_effect = self._bind
+        session.io_binding.side_effect = lambda: FakeBinding(self.bound)
         compute = self._compute or (lambda feeds: real.run(None, dict(feeds)))
         # What is no batch of rows, such as one frame, is one.
         batched = next((given.name for given in real.get_inputs() if given.shape[:1] == ["N"]), None)
@@ -127,22 +173,7 @@ class FakeOnnxRuntime:
         session.run_with_iobinding.side_effect = lambda binding: self._run(binding, compute, batched, outputs)
         return session
 
-    def _bind(self) -> Any:
-        binding = create_autospec(onnxruntime.IOBinding, instance=True)
-        binding.feeds = {}
-        binding.bind_cpu_input.side_effect = binding.feeds.__setitem__
-        binding.bind_ortvalue_input.side_effect = lambda name, value: binding.feeds.__setitem__(name, value.numpy())
-        binding.there = []
-
-        def bind_output(name: str, device_type: str, device_id: int) -> None:
-            del device_id
-            self.bound.append((name, device_type))
-            binding.there.append(device_type)
-
-        binding.bind_output.side_effect = bind_output
-        return binding
-
-    def _run(self, binding: Any, compute: Compute, batched: str | None, outputs: Sequence[str]) -> None:
+    def _run(self, binding: FakeBinding, compute: Compute, batched: str | None, outputs: Sequence[str]) -> None:
         rows = 1 if batched is None else len(binding.feeds[batched])
         self.rows.append(rows)
         if self._most is not None and rows > self._most:
@@ -156,4 +187,4 @@ class FakeOnnxRuntime:
                 kept.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.array(value)))
             else:
                 kept.append(OnFakeGpu(self._gpu, value))
-        binding.get_outputs.return_value = kept
+        binding.outputs = kept
