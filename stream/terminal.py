@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engines import own_process
+
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_WITHHELD: Final = 3
-EXIT_INTERRUPTED: Final = 130
+EXIT_INTERRUPTED: Final = own_process.EXIT_INTERRUPTED
 #: What moves the cursor, clears the screen or sets the title: C0, DEL and C1.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
