@@ -35,7 +35,7 @@ from engines.runtime import Device
 from stream import resample
 from stream.compose.resampler import HOST, DeviceResampler, levels_graph
 from stream.detectors.pictures import DevicePictures, Form, HostPictures, pictures_graph
-from stream.detectors.view import Shown, shortest_edge, show_full, show_limited
+from stream.detectors.view import shortest_edge, show_full, show_limited
 from stream.frame import Frame
 from stream.generators.base import Crops
 from stream.generators.inputs import HostInputs, RawInputs, crops_graph
@@ -58,8 +58,8 @@ def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = 
         vertices: of the surface.
     """
     return [
-        _full_pictures(device, rounds, height),
-        _limited_pictures(device, rounds, height),
+        _pictures(device, rounds, height, one_stage=False),
+        _pictures(device, rounds, height, one_stage=True),
         _crop(device, rounds, height),
         _answer(device, rounds, height),
         _search(device, rounds, vertices),
@@ -68,27 +68,15 @@ def measure(device: Device, rounds: int, *, height: int = 1080, vertices: int = 
     ]
 
 
-def _frame(height: int) -> Frame:
-    return Frame(np.random.default_rng(0).integers(0, 256, (height, height * 16 // 9, 3), np.uint8))
-
-
-def _full_pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
-    frame = _frame(height)
-    shown = show_full(frame, lambda high, wide: shortest_edge(high, wide, 800, 1333))
-    return _pictures(device, rounds, "two stages", frame, shown)
-
-
-def _limited_pictures(device: Device, rounds: int, height: int) -> dict[str, Any]:
-    frame = _frame(height)
-    return _pictures(device, rounds, "one stage", frame, show_limited(frame, 1280))
-
-
-def _pictures(device: Device, rounds: int, stages: str, frame: Frame, shown: Shown) -> dict[str, Any]:
-    form = Form(_NORMAL, one_stage=stages == "one stage")
+def _pictures(device: Device, rounds: int, height: int, *, one_stage: bool) -> dict[str, Any]:
+    frame = Frame(np.random.default_rng(0).integers(0, 256, (height, height * 16 // 9, 3), np.uint8))
+    full = show_full(frame, lambda high, wide: shortest_edge(high, wide, 800, 1333))
+    shown, form = show_limited(frame, 1280) if one_stage else full, Form(_NORMAL, one_stage=one_stage)
     host, there = HostPictures(form), DevicePictures(pictures_graph().open(device), form)
     apart = np.abs(host.make(frame, shown) - as_numpy(there.make(frame, shown)))
     times = _alternately(lambda: host.make(frame, shown), lambda: there.make(frame, shown), rounds)
     there.close()
+    stages = "one stage" if one_stage else "two stages"
     return {
         "operation": f"the input of a detector in {stages} of {frame.width}x{frame.height}",
         **times,
