@@ -186,26 +186,22 @@ class DevicePictures:
         filter_: resample.Filter = "bilinear"
         if form.one_stage:
             filter_ = "area" if shrinks(frame, shown) else "linear"
-        columns, inside_columns = _axis(filter_, frame.width, shown.width, width)
-        rows, inside_rows = _axis(filter_, frame.height, shown.height, height)
-        if form.one_stage:
-            # Without weights it is black there, which is normalised as any other level.
-            inside_columns[:] = inside_rows[:] = 1
+        # Where there are no weights it is black, which for networks in one stage is normalised as any other level.
+        inside = (height, width) if form.one_stage else (shown.height, shown.width)
         normal = form.normalisation
         return {
-            "rows": rows,
-            "columns": np.ascontiguousarray(columns.T),
-            "inside_rows": inside_rows[:, None],
-            "inside_columns": inside_columns[None],
+            "rows": _axis(filter_, frame.height, shown.height, height),
+            "columns": np.ascontiguousarray(_axis(filter_, frame.width, shown.width, width).T),
+            "inside_rows": (np.arange(height) < inside[0])[:, None].astype(np.float32),
+            "inside_columns": (np.arange(width) < inside[1])[None].astype(np.float32),
             "tone": tone_curve(frame.transfer).astype(np.float32),
             "mean": np.array(normal.mean, np.float32)[:, None, None],
             "std": np.array(normal.std, np.float32)[:, None, None],
         }
 
 
-def _axis(filter_: resample.Filter, given: int, wanted: int, padded: int) -> tuple[Floats, Floats]:
-    """Weights (padded, given) of an axis, and where they are some (padded,)."""
-    weights, inside = np.zeros((padded, given), np.float32), np.zeros(padded, np.float32)
+def _axis(filter_: resample.Filter, given: int, wanted: int, padded: int) -> Floats:
+    """Weights (padded, given) of an axis; none in the padding."""
+    weights = np.zeros((padded, given), np.float32)
     weights[:wanted] = resample.axis(filter_, given, wanted).dense()
-    inside[:wanted] = 1
-    return weights, inside
+    return weights
