@@ -247,10 +247,11 @@ class Reporter:
                 "error": self.error,
             }
         )
-        send(self._pipe, REPORT, report.model_dump_json().encode())
+        # The picture first: whoever reads that frames go out may ask for one, even if this process ends right here.
         if last is not None and last is not self._shown:
             send(self._pipe, PREVIEW, preview(last))
             self._shown = last
+        send(self._pipe, REPORT, report.model_dump_json().encode())
 
     def _withholds(self, seconds: float) -> bool:
         """Whether nothing else goes out: single frames are withheld now and then."""

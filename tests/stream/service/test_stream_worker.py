@@ -173,6 +173,13 @@ def test_what_a_run_did_and_its_last_anonymized_frame_are_reported(parent: Paren
     previews = [content for letter, content in parent.messages if letter == PREVIEW]
     assert previews
     assert previews[-1].startswith(b"\xff\xd8")
+    # Who is told of frames can ask for one, even if the process ends right then.
+    told = next(
+        number
+        for number, (letter, content) in enumerate(parent.messages)
+        if letter == REPORT and Report.model_validate_json(content).snapshot is not None
+    )
+    assert PREVIEW in [letter for letter, _ in parent.messages[:told]]
 
 
 def test_what_is_logged_is_forwarded_without_secrets(parent: Parent) -> None:
