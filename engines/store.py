@@ -19,7 +19,6 @@ from engines import registry
 from engines.built_in import FOLDER, built_in
 from engines.bundle import Bundle, open_bundle
 from engines.checkpoints import checkpoints, how_to_make
-from engines.download import fetch, parse_source
 from engines.errors import BundleError, BundleMissingError, StandinError, UsageError
 
 if TYPE_CHECKING:
@@ -210,6 +209,9 @@ class Store:
             if source is not None or force:
                 raise UsageError(f"{name!r} cannot be pulled, it comes with Standin; leave --source and --force out")
             return self.open(name)
+        # Imported here: most processes open bundles that are there, and need no HTTP client.
+        from engines.download import fetch, parse_source
+
         artefact = registry.find_artefact(name, self._known)
         sources = None if source is None else (parse_source(source, artefact),)
         if not force and (bundle := self._intact(name)):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from engines.assignment import best_pairs
 from engines.bundle import Bundle
 from engines.errors import ExportError
 from engines.manifest import Quantized
@@ -189,12 +189,11 @@ def found_again(there: Arrays, here: Arrays, which: NDArray[np.intp], threshold:
     shared = np.maximum(high - low, 0).prod(axis=2)
     mine, theirs = ((group[:, 2:] - group[:, :2]).prod(axis=1) for group in (boxes, here["boxes"][0, :others]))
     iou = shared / np.maximum(mine[:, None] + theirs[None] - shared, 1e-9)
-    fits = (iou >= _SAME) & (classes[:, None] == here["classes"][:1, :others])
-    value = np.where(fits & (here["scores"][:1, :others] >= threshold), iou, 0)
+    fits = classes[:, None] == here["classes"][:1, :others]
+    fits &= here["scores"][:1, :others] >= threshold
     partners = np.full(count, -1, np.intp)
-    rows, columns = linear_sum_assignment(value, maximize=True)
-    paired = value[rows, columns] > 0
-    partners[rows[paired]] = columns[paired]
+    rows, columns = best_pairs(np.where(fits, iou, 0), _SAME)
+    partners[rows] = columns
     return partners
 
 

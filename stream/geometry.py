@@ -74,14 +74,17 @@ def area(boxes: npt.ArrayLike) -> Floats:
 
 
 def iou(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
-    """Intersection over union of every pair, (N, M); 0 where both are empty."""
-    a = np.asarray(first, np.float32).reshape(-1, 4)
-    b = np.asarray(second, np.float32).reshape(-1, 4)
+    """Intersection over union of every pair, (N, M); 0 where both are empty.
+
+    In float64 on the way: areas of boxes of any float32 coordinates fit into it.
+    """
+    a = np.asarray(first, np.float64).reshape(-1, 4)
+    b = np.asarray(second, np.float64).reshape(-1, 4)
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    inter = sides[..., 0] * sides[..., 1]
-    union = area(a)[:, None] + area(b)[None] - inter
+    inter = np.maximum(high - low, 0).prod(axis=2)
+    mine, theirs = (np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1) for boxes in (a, b))
+    union = mine[:, None] + theirs[None] - inter
     return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0), np.float32)
 
 

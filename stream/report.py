@@ -23,7 +23,7 @@ from stream.stitch import covered_boxes
 SCHEMA_VERSION = 1
 #: Percentiles of the last frames' latencies.
 _LATENCIES = ("median", "p95", "p99")
-_PACKAGES = ("standin", "numpy", "av", "opencv-python-headless", "onnxruntime", "openvino", "onnxruntime-gpu", "motpy")
+_PACKAGES = ("standin", "numpy", "av", "opencv-python-headless", "onnxruntime", "openvino", "onnxruntime-gpu", "lap")
 
 
 class ReportWriter:

@@ -1,30 +1,27 @@
-"""Tracker: names detections over time. It never filters them (see DESIGN, "Identity over time").
+"""Tracker: names detections over time, and expects them where they are missed. It never filters them.
 
-Wraps motpy (Kalman filter, constant velocity; Hungarian assignment by IoU). motpy's release on the package
-index does not say which detection a track took, hides tracks after a few misses, and lets trackers share one
-mutable motion model; all three are dealt with here.
+A Kalman filter of constant velocity expects each track's box in the next frame, and detections go to the tracks whose
+expected boxes they overlap most, all together (A. Bewley et al., Simple Online and Realtime Tracking, 2016).
 """
 
 from __future__ import annotations
 
-import copy
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from motpy import Detection as MotDetection
-from motpy import ModelPreset, MultiObjectTracker
-from motpy.tracker import IOUAndFeatureMatchingFunction
 
+from engines.assignment import best_pairs
 from stream import geometry
+from stream.box_filter import MODEL_WIDTH, BoxFilter
 from stream.motion import Move, carry
 from stream.outline import Outline
 from stream.regions import Kind, Origin, Regions
 
-#: motpy's noise constants are in pixels of pictures about this wide.
-_MODEL_WIDTH = 1000.0
+#: A detection that overlaps a track's expected box less than this is another's.
+_LEAST_IOU: Final = 0.1
 #: A held region grows by this share of its size with every frame that its track is missed ...
 _GROWTH_PER_MISS = 0.04
 #: ... by this where the track was seen only once, so that nobody knows where it goes (a quick walk near the camera) ...
@@ -45,7 +42,7 @@ class Track:
         misses: frames since that detection.
         hits: how many detections it had.
         speed: (4,) by which its box moved per frame between its last two detections, 0 before the second.
-        predicted: (4,) where motpy expects it now, None where it cannot say.
+        predicted: (4,) where its filter expects it now.
         outline: of its last detection, never of a region that was held; None where there was only a box.
     """
 
@@ -56,7 +53,7 @@ class Track:
     misses: int = 0
     hits: int = 1
     speed: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
-    predicted: npt.NDArray[np.float32] | None = None
+    predicted: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
     outline: Outline | None = None
 
 
@@ -144,19 +141,6 @@ class Tracker:
         return self.first_id + self._count - 1
 
 
-class _RecordingMatch(IOUAndFeatureMatchingFunction):  # type: ignore[misc]
-    """motpy's own matching, keeping what it decided."""
-
-    def __init__(self) -> None:
-        super().__init__(min_iou=0.1)
-        self.matched: dict[int, str] = {}
-
-    def __call__(self, trackers: Sequence[object], detections: Sequence[MotDetection]) -> object:
-        matches = super().__call__(trackers, detections)
-        self.matched = {int(column): str(getattr(trackers[int(row)], "id")) for row, column in matches}  # noqa: B009
-        return matches
-
-
 class _KindTracker:
     """The tracks of one kind."""
 
@@ -164,71 +148,60 @@ class _KindTracker:
         self._kind = kind
         self._hold = hold
         self._next_id = next_id
-        self._match = _RecordingMatch()
-        # Own copies: motpy writes `dt` into the preset that it is given.
-        model = copy.deepcopy(ModelPreset.constant_velocity_and_static_box_size_2d.value)
-        self._motpy = MultiObjectTracker(
-            dt=1 / 25,
-            model_spec=model,
-            matching_fn=self._match,
-            # How long a track lives is decided here: motpy's staleness also grows over gaps that were closed again.
-            tracker_kwargs={"max_staleness": np.inf},
-            active_tracks_kwargs={"max_staleness_to_positive_ratio": np.inf, "max_staleness": np.inf},
-        )
-        self._tracks: dict[str, Track] = {}
+        self._filter = BoxFilter()
+        #: In the order of the filter's rows.
+        self._tracks: list[Track] = []
 
     def step(self, detections: Regions, width: int, height: int) -> list[Sighting]:
-        scale = _MODEL_WIDTH / max(width, height)
+        scale = MODEL_WIDTH / max(width, height)
         boxes = detections.boxes.astype(np.float64) * scale
-        active = self._motpy.step([MotDetection(box=box) for box in boxes])
-        places = {track.id: (np.asarray(track.box) / scale).astype(np.float32) for track in active}
-        names = self._names(detections.boxes, places)
-        sightings = [self._see(name, detections, index) for index, name in enumerate(names)]
-        for name in list(self._tracks):
-            track = self._tracks[name]
-            if name not in names:
-                track.misses += 1
-                place = places.get(name)
-                track.predicted = place if place is not None and np.isfinite(place).all() else None
-                if track.misses == 1 and track.outline is not None:
-                    track.outline = track.outline.kept()
-            if track.misses > self._hold:
-                del self._tracks[name]
-        self._motpy.trackers = [track for track in self._motpy.trackers if track.id in self._tracks]
+        self._filter.predict()
+        rows, found = best_pairs(geometry.iou(self._filter.boxes, boxes), _LEAST_IOU)
+        self._filter.correct(rows, boxes[found])
+        known = dict(zip(found.tolist(), rows.tolist(), strict=True))
+        missed = [row for row in range(len(self._tracks)) if row not in known.values()]
+        self._miss(missed, (self._filter.boxes / scale).astype(np.float32))
+        fresh = [index for index in range(len(boxes)) if index not in known]
+        self._filter.add(boxes[fresh])
+        sightings = []
+        for index in range(len(boxes)):
+            row = known.get(index)
+            sightings.append(
+                self._meet(detections, index) if row is None else self._see(self._tracks[row], detections, index)
+            )
+        kept = [track.misses <= self._hold for track in self._tracks]
+        self._filter.keep(np.array(kept, np.bool_))
+        self._tracks = [track for track, stays in zip(self._tracks, kept, strict=True) if stays]
         return sightings
 
-    def _names(self, boxes: npt.NDArray[np.float32], places: dict[str, npt.NDArray[np.float32]]) -> list[str]:
-        """The id that motpy has for every detection: those it matched, and the new tracks by their place."""
-        names = [self._match.matched.get(index, "") for index in range(len(boxes))]
-        fresh = [name for name in places if name not in self._tracks and name not in names]
-        for index, name in enumerate(names):
-            if name:
-                continue
-            if fresh:
-                # A new track stands where its detection is, so the nearest one is its own.
-                distances = [float(np.abs(places[candidate] - boxes[index]).sum()) for candidate in fresh]
-                names[index] = fresh.pop(int(np.argmin(distances)))
-            else:
-                # motpy drops tracks whose numbers have gone wrong.
-                names[index] = str(uuid.uuid4())
-        return names
-
-    def _see(self, name: str, detections: Regions, index: int) -> Sighting:
+    def _meet(self, detections: Regions, index: int) -> Sighting:
+        """A track begins."""
         box, score, outline = detections.boxes[index], float(detections.scores[index]), detections.outline(index)
-        track = self._tracks.get(name)
-        if track is None:
-            track = Track(self._next_id(), self._kind, box, score, outline=outline)
-            self._tracks[name] = track
-            return Sighting(track.id, self._kind, box, score, None, 0, 1, outline)
+        track = Track(self._next_id(), self._kind, box, score, outline=outline)
+        self._tracks.append(track)
+        return Sighting(track.id, self._kind, box, score, None, 0, 1, outline)
+
+    def _see(self, track: Track, detections: Regions, index: int) -> Sighting:
+        """A track goes on."""
+        box, score, outline = detections.boxes[index], float(detections.scores[index]), detections.outline(index)
         gap, hits = track.misses + 1, track.hits + 1
         sighting = Sighting(track.id, self._kind, box, score, track.box, gap, hits, outline, track.outline)
         track.speed = geometry.shift(track.box, box) / np.float32(gap)
         track.box, track.score, track.outline, track.misses, track.hits = box, score, outline, 0, hits
         return sighting
 
+    def _miss(self, rows: list[int], expected: npt.NDArray[np.float32]) -> None:
+        """Tracks without a detection, and where all are expected, (N, 4)."""
+        for row in rows:
+            track = self._tracks[row]
+            track.misses += 1
+            track.predicted = expected[row]
+            if track.misses == 1 and track.outline is not None:
+                track.outline = track.outline.kept()
+
     def held(self, width: int, height: int) -> Regions:
         """Tracks that were missed now: the places where they may be in one box, grown, and their masks likewise."""
-        missed = [track for track in self._tracks.values() if track.misses]
+        missed = [track for track in self._tracks if track.misses]
         found = [carry(track.outline, _held_move(track), width, height) for track in missed]
         regions = Regions.of(
             np.array([box for box, _ in found], np.float32).reshape(-1, 4),
@@ -246,12 +219,9 @@ def _held_move(track: Track) -> Move:
 
     The filter behind `predicted` needs some detections before it believes a speed, and smooths a change of it.
     """
-    expected = track.box + track.speed * np.float32(track.misses)
-    places = geometry.union_box(track.box, expected)
-    if track.predicted is not None:
-        expected = track.predicted
-        places = geometry.union_box(places, expected)
+    at_last_speed = track.box + track.speed * np.float32(track.misses)
+    places = geometry.union_box(geometry.union_box(track.box, at_last_speed), track.predicted)
     growth = _GROWTH_PER_MISS if track.hits > 1 else _GROWTH_WITHOUT_SPEED
     # The share is of the region's own size: a long way must not make it grow more.
     grown = geometry.grow_like(places, track.box, min(_LARGEST_GROWTH, growth * track.misses))
-    return Move(track.box, expected, places[0], grown[0])
+    return Move(track.box, track.predicted, places[0], grown[0])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
+from engines.assignment import best_pairs
 from stream import geometry
 from stream.detectors.base import Detector
 from stream.detectors.poses import posed_rows, with_poses
@@ -103,7 +103,5 @@ def _united(parts: Sequence[Regions], iou: float) -> Regions:
 def _partners(one: Regions, other: Regions, iou: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Rows that are the same region: the assignment with the largest sum of overlaps."""
     values = geometry.iou(one.boxes, other.boxes)
-    values[(one.kinds[:, None] != other.kinds[None]) | (values < iou)] = 0
-    rows, columns = linear_sum_assignment(values, maximize=True)
-    same = values[rows, columns] > 0
-    return rows[same], columns[same]
+    values[one.kinds[:, None] != other.kinds[None]] = 0
+    return best_pairs(values, iou)

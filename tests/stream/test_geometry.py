@@ -143,3 +143,10 @@ def test_interpolate_goes_from_the_first_to_the_second() -> None:
 def test_shift_is_the_way_of_the_centre() -> None:
     first, second = np.array([0, 0, 10, 10], np.float32), np.array([4, 8, 16, 18], np.float32)
     assert geometry.shift(first, second).tolist() == [5, 8, 5, 8]
+
+
+def test_boxes_of_any_size_have_an_overlap() -> None:
+    largest = float(np.finfo(np.float32).max)
+    boxes = np.array([[0, 0, largest, largest], [-largest, -largest, largest, largest], [0, 0, 1, 1]], np.float32)
+    expected = np.array([[1, 0.25, 0], [0.25, 1, 0], [0, 0, 1]])
+    assert np.allclose(geometry.iou(boxes, boxes), expected)
