@@ -92,7 +92,7 @@ class Anonymizer:
         manual: regions given by hand.
         zones: where regions may stay raw.
         bundles: the bundles that detectors and generators run.
-        make_tracker: gives a tracker that holds for so many frames.
+        make_tracker: gives a tracker that holds and remembers for so many frames.
         parallel: how many frames `look` may be called for at once; a pipeline does.
         painting: the same for `paint`.
 
@@ -110,7 +110,7 @@ class Anonymizer:
         manual: ManualRegions | None = None,
         zones: Zones | None = None,
         bundles: Sequence[Bundle] = (),
-        make_tracker: Callable[[int], Tracker] = Tracker,
+        make_tracker: Callable[[int, int], Tracker] = Tracker,
         parallel: int = 1,
         painting: int = 1,
     ) -> None:
@@ -380,6 +380,7 @@ class Anonymizer:
     def _new_follower(self) -> Follower:
         return Follower(
             hold=self.settings.hold,
+            remember=self.settings.remember,
             lookahead=self.settings.lookahead,
             manual=self.manual,
             make_tracker=self._make_tracker,

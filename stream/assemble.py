@@ -348,7 +348,7 @@ def open_stand_ins(bundles: Bundles, settings: AnonymizerSettings, *, patient: b
     return StandIns(
         painters,
         context=settings.context,
-        linger=settings.hold + settings.lookahead + 2 + MOST_PARALLEL,
+        linger=settings.hold + settings.remember + settings.lookahead + 2 + MOST_PARALLEL,
         patience=settings.deadline if patient else 0.0,
     )
 

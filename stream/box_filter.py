@@ -1,8 +1,9 @@
 """Where tracked boxes are expected: a Kalman filter for each, of constant velocity and constant size.
 
-The state of a box is its centre, the centre's speed and its size. Both axes are alike and independent of each other,
-and how certain a state is does not depend on what was measured, so that three numbers a track hold the covariance of
-centre and speed, and one that of size (R. E. Kalman, A New Approach to Linear Filtering and Prediction Problems, 1960).
+The state of a box is its centre, the centre's speed and its size. All that is not certain of it grows with its size
+(N. Wojke et al., Simple Online and Realtime Tracking with a Deep Association Metric, 2017, section 2.1): who is near
+moves faster over the picture, and detectors err by shares of a box. Both axes are alike and independent of each other,
+so that three numbers a track hold the covariance of centre and speed, and one that of size.
 """
 
 from __future__ import annotations
@@ -14,24 +15,17 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-#: Variances, in square pixels of pictures that are `MODEL_WIDTH` wide: of what a detector says of centre and size ...
-_MEASURED: Final = 1.0
-#: ... of both when a track begins, and of its unknown speed, a frame ...
-_FIRST: Final = 1000.0
-_FIRST_SPEED: Final = 1.6
-#: ... of what a speed may change by from frame to frame, and a size.
-_SPEED_CHANGE: Final = 1.792e-4
-_SIZE_CHANGE: Final = 10.0
-
-#: Pixels; what is filtered has to be scaled to frames of this longer side.
-MODEL_WIDTH: Final = 1000.0
+#: Standard deviations, as shares of a box's size: what a detector says of its centre and size differs by this much ...
+_MEASURED: Final = 0.05
+#: ... what a track's speed, unknown at its beginning, is a frame ...
+_FIRST_SPEED: Final = 0.05
+#: ... and what a speed may change by from one frame to the next, and a size.
+_SPEED_CHANGE: Final = 0.005
+_SIZE_CHANGE: Final = 0.02
 
 
 class BoxFilter:
-    """The filters of all tracks, in the order in which they were added.
-
-    Boxes are (N, 4), `xyxy`, in pixels of a frame with a longer side of `MODEL_WIDTH`.
-    """
+    """The filters of all tracks, in the order in which they were added. Boxes are (N, 4), `xyxy`, in pixels."""
 
     def __init__(self) -> None:
         self._centre: Floats = np.empty((0, 2))
@@ -52,17 +46,15 @@ class BoxFilter:
 
     def predict(self) -> None:
         """One frame later: each goes on as it went. Its speed may have changed on the way, evenly."""
+        scale = self._scale()
+        change = (_SPEED_CHANGE * scale) ** 2
         self._centre = self._centre + self._speed
         place, both, speed = self._doubt.T
         self._doubt = np.stack(
-            [
-                place + 2 * both + speed + _SPEED_CHANGE / 4,
-                both + speed + _SPEED_CHANGE / 2,
-                speed + _SPEED_CHANGE,
-            ],
+            [place + 2 * both + speed + change / 4, both + speed + change / 2, speed + change],
             axis=1,
         )
-        self._size_doubt = self._size_doubt + _SIZE_CHANGE
+        self._size_doubt = self._size_doubt + (_SIZE_CHANGE * scale) ** 2
 
     def correct(self, rows: npt.NDArray[np.intp], boxes: Floats) -> None:
         """Some were detected.
@@ -72,31 +64,41 @@ class BoxFilter:
             boxes: (P, 4), of these.
         """
         centre, size = _centre_and_size(boxes)
+        measured = (_MEASURED * self._scale()[rows]) ** 2
         place, both, speed = self._doubt[rows].T
-        gain, speed_gain = place / (place + _MEASURED), both / (place + _MEASURED)
+        gain, speed_gain = place / (place + measured), both / (place + measured)
         away = centre - self._centre[rows]
         self._centre[rows] += gain[:, None] * away
         self._speed[rows] += speed_gain[:, None] * away
         self._doubt[rows] = np.stack([(1 - gain) * place, (1 - gain) * both, speed - speed_gain * both], axis=1)
-        gain = self._size_doubt[rows] / (self._size_doubt[rows] + _MEASURED)
+        gain = self._size_doubt[rows] / (self._size_doubt[rows] + measured)
         self._size[rows] += gain[:, None] * (size - self._size[rows])
         self._size_doubt[rows] *= 1 - gain
 
     def add(self, boxes: Floats) -> None:
         """Begin with boxes (N, 4) that were detected for the first time: they are thought to stand still."""
         centre, size = _centre_and_size(boxes)
-        count = len(boxes)
+        scale = _scale_of(size)
+        doubt = np.stack([(_MEASURED * scale) ** 2, np.zeros(len(boxes)), (_FIRST_SPEED * scale) ** 2], axis=1)
         self._centre = np.concatenate([self._centre, centre])
-        self._speed = np.concatenate([self._speed, np.zeros((count, 2))])
+        self._speed = np.concatenate([self._speed, np.zeros((len(boxes), 2))])
         self._size = np.concatenate([self._size, size])
-        self._doubt = np.concatenate([self._doubt, np.tile([_FIRST, 0, _FIRST_SPEED], (count, 1))])
-        self._size_doubt = np.concatenate([self._size_doubt, np.full(count, _FIRST)])
+        self._doubt = np.concatenate([self._doubt, doubt])
+        self._size_doubt = np.concatenate([self._size_doubt, (_MEASURED * scale) ** 2])
 
     def keep(self, which: npt.NDArray[np.bool_]) -> None:
         """Forget all but some, (N,)."""
         self._centre, self._speed, self._size = self._centre[which], self._speed[which], self._size[which]
         self._doubt, self._size_doubt = self._doubt[which], self._size_doubt[which]
 
+    def _scale(self) -> Floats:
+        return _scale_of(self._size)
+
 
 def _centre_and_size(boxes: Floats) -> tuple[Floats, Floats]:
     return (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+
+
+def _scale_of(size: Floats) -> Floats:
+    """What shares are of, in pixels, (N,): a pixel at least, so that nothing is certain of a box without area."""
+    return np.asarray(np.maximum(size.mean(axis=1), 1))

@@ -139,6 +139,12 @@ def run_command(
     hold: Annotated[
         int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")
     ] = None,
+    remember: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Frames after these for which a track that is seen again keeps its name. {_default('remember')}"
+        ),
+    ] = None,
     lookahead: Annotated[
         int | None,
         typer.Option(help=f"Frames before their first detection in which people are covered. {_default('lookahead')}"),

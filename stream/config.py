@@ -88,6 +88,7 @@ class AnonymizerSettings(BaseModel):
             so many masks of a track are filled to their convex hull.
         join_faces: a face in a person who is replaced belongs to that person, and is replaced with the body.
         hold: frames for which a track that misses detections stays covered.
+        remember: frames after that for which somebody who is found where the track is expected gets its stand-in back.
         lookahead: frames before their first detection in which people are covered; costs as many and one more of delay.
         detect_size: the longer side of the picture that detectors see is limited to this many pixels.
         threshold: score from which a detection counts.
@@ -125,6 +126,7 @@ class AnonymizerSettings(BaseModel):
     mask_frames: int = Field(default=0, ge=0, le=100)
     join_faces: bool = False
     hold: int = Field(default=10, ge=0, le=10_000)
+    remember: int = Field(default=50, ge=0, le=10_000)
     lookahead: int = Field(default=5, ge=0, le=1_000)
     detect_size: int = Field(default=1280, ge=32, le=16_384)
     threshold: float = Field(default=0.2, ge=0.02, le=1)

@@ -74,8 +74,9 @@ class Follower:
     Args:
         hold: frames for which a missed track is kept.
         lookahead: frames before its first detection in which a track is covered; the output lags behind by one more.
+        remember: frames after `hold` for which somebody who is seen again gets the track's name.
         manual: regions given by hand.
-        make_tracker: gives a tracker that holds for so many frames.
+        make_tracker: gives a tracker that holds and remembers for so many frames.
     """
 
     def __init__(
@@ -83,14 +84,16 @@ class Follower:
         *,
         hold: int,
         lookahead: int,
+        remember: int = 0,
         manual: ManualRegions | None = None,
-        make_tracker: Callable[[int], Tracker] = Tracker,
+        make_tracker: Callable[[int, int], Tracker] = Tracker,
     ) -> None:
         self._hold = hold
+        self._remember = remember
         self._lag = lookahead + 1 if lookahead else 0
         self._manual = manual
         self._make_tracker = make_tracker
-        self._tracker = make_tracker(hold)
+        self._tracker = make_tracker(hold, remember)
         self._waiting: deque[_Waiting] = deque()
         self._size: tuple[int, int] | None = None
         self._source: str | None = None
@@ -150,7 +153,7 @@ class Follower:
 
     def _begin_again(self) -> None:
         self._tracks_of_earlier_ones += self._tracker.tracks_begun
-        self._tracker = self._make_tracker(self._hold)
+        self._tracker = self._make_tracker(self._hold, self._remember)
         # An id that came back would bring a lost track's stand-in back, on another person.
         self._tracker.first_id += self._tracks_of_earlier_ones
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engines.assignment import best_pairs
 from stream import geometry
-from stream.box_filter import MODEL_WIDTH, BoxFilter
+from stream.box_filter import BoxFilter
 from stream.motion import Move, carry
 from stream.outline import Outline
 from stream.regions import Kind, Origin, Regions
@@ -40,7 +40,7 @@ class Track:
         box: (4,) of its last detection.
         score: of its last detection.
         misses: frames since that detection.
-        hits: how many detections it had.
+        hits: how many detections it had since it was held without a break.
         speed: (4,) by which its box moved per frame between its last two detections, 0 before the second.
         predicted: (4,) where its filter expects it now.
         outline: of its last detection, never of a region that was held; None where there was only a box.
@@ -97,14 +97,16 @@ class Tracker:
 
     Args:
         hold: frames for which a track that misses detections is kept at its predicted place.
+        remember: frames after these for which somebody who is detected where the track is expected gets its name back.
 
     Attributes:
         first_id: the id of the first track; to be set before the first step where ids follow those of another tracker.
     """
 
-    def __init__(self, hold: int) -> None:
+    def __init__(self, hold: int, remember: int = 0) -> None:
         self.first_id = 0
         self._hold = hold
+        self._remember = remember
         self._by_kind: dict[Kind, _KindTracker] = {}
         self._count = 0
 
@@ -126,9 +128,9 @@ class Tracker:
         held: list[Regions] = []
         kinds = {Kind(int(k)) for k in detections.kinds} | set(self._by_kind)
         for kind in sorted(kinds):
-            tracker = self._by_kind.setdefault(kind, _KindTracker(kind, self._hold, self._next_id))
+            tracker = self._by_kind.setdefault(kind, _KindTracker(kind, self._hold, self._remember, self._next_id))
             chosen = np.flatnonzero(detections.kinds == kind)
-            seen = tracker.step(detections[chosen], width, height)
+            seen = tracker.step(detections[chosen])
             for index, sighting in zip(chosen, seen, strict=True):
                 track_ids[index] = sighting.track_id
             sightings += seen
@@ -144,51 +146,50 @@ class Tracker:
 class _KindTracker:
     """The tracks of one kind."""
 
-    def __init__(self, kind: Kind, hold: int, next_id: Callable[[], int]) -> None:
+    def __init__(self, kind: Kind, hold: int, remember: int, next_id: Callable[[], int]) -> None:
         self._kind = kind
         self._hold = hold
+        self._remember = remember
         self._next_id = next_id
         self._filter = BoxFilter()
         #: In the order of the filter's rows.
         self._tracks: list[Track] = []
 
-    def step(self, detections: Regions, width: int, height: int) -> list[Sighting]:
-        scale = MODEL_WIDTH / max(width, height)
-        boxes = detections.boxes.astype(np.float64) * scale
+    def step(self, detections: Regions) -> list[Sighting]:
+        boxes = detections.boxes.astype(np.float64)
         self._filter.predict()
         rows, found = best_pairs(geometry.iou(self._filter.boxes, boxes), _LEAST_IOU)
         self._filter.correct(rows, boxes[found])
         known = dict(zip(found.tolist(), rows.tolist(), strict=True))
         missed = [row for row in range(len(self._tracks)) if row not in known.values()]
-        self._miss(missed, (self._filter.boxes / scale).astype(np.float32))
+        self._miss(missed, self._filter.boxes.astype(np.float32))
         fresh = [index for index in range(len(boxes)) if index not in known]
         self._filter.add(boxes[fresh])
-        sightings = []
-        for index in range(len(boxes)):
-            row = known.get(index)
-            sightings.append(
-                self._meet(detections, index) if row is None else self._see(self._tracks[row], detections, index)
-            )
-        kept = [track.misses <= self._hold for track in self._tracks]
+        sightings = [self._see(known.get(index), detections, index) for index in range(len(boxes))]
+        kept = [track.misses <= self._hold + self._remember for track in self._tracks]
         self._filter.keep(np.array(kept, np.bool_))
         self._tracks = [track for track, stays in zip(self._tracks, kept, strict=True) if stays]
         return sightings
 
-    def _meet(self, detections: Regions, index: int) -> Sighting:
-        """A track begins."""
-        box, score, outline = detections.boxes[index], float(detections.scores[index]), detections.outline(index)
-        track = Track(self._next_id(), self._kind, box, score, outline=outline)
-        self._tracks.append(track)
-        return Sighting(track.id, self._kind, box, score, None, 0, 1, outline)
+    def _see(self, row: int | None, detections: Regions, index: int) -> Sighting:
+        """A track goes on, or one begins: that of somebody new, or of somebody who is there again, under the old name.
 
-    def _see(self, track: Track, detections: Regions, index: int) -> Sighting:
-        """A track goes on."""
+        Where they were meanwhile nobody knows, so that what is covered begins anew.
+        """
         box, score, outline = detections.boxes[index], float(detections.scores[index]), detections.outline(index)
-        gap, hits = track.misses + 1, track.hits + 1
-        sighting = Sighting(track.id, self._kind, box, score, track.box, gap, hits, outline, track.outline)
-        track.speed = geometry.shift(track.box, box) / np.float32(gap)
-        track.box, track.score, track.outline, track.misses, track.hits = box, score, outline, 0, hits
-        return sighting
+        track = None if row is None else self._tracks[row]
+        if track is not None and track.misses <= self._hold:
+            gap, hits = track.misses + 1, track.hits + 1
+            sighting = Sighting(track.id, self._kind, box, score, track.box, gap, hits, outline, track.outline)
+            track.speed = geometry.shift(track.box, box) / np.float32(gap)
+            track.box, track.score, track.outline, track.misses, track.hits = box, score, outline, 0, hits
+            return sighting
+        begun = Track(self._next_id() if track is None else track.id, self._kind, box, score, outline=outline)
+        if row is None:
+            self._tracks.append(begun)
+        else:
+            self._tracks[row] = begun
+        return Sighting(begun.id, self._kind, box, score, None, 0, 1, outline)
 
     def _miss(self, rows: list[int], expected: npt.NDArray[np.float32]) -> None:
         """Tracks without a detection, and where all are expected, (N, 4)."""
@@ -196,12 +197,15 @@ class _KindTracker:
             track = self._tracks[row]
             track.misses += 1
             track.predicted = expected[row]
-            if track.misses == 1 and track.outline is not None:
+            if track.misses > self._hold:
+                # Nothing but the name and the place is remembered.
+                track.outline = None
+            elif track.misses == 1 and track.outline is not None:
                 track.outline = track.outline.kept()
 
     def held(self, width: int, height: int) -> Regions:
         """Tracks that were missed now: the places where they may be in one box, grown, and their masks likewise."""
-        missed = [track for track in self._tracks if track.misses]
+        missed = [track for track in self._tracks if 0 < track.misses <= self._hold]
         found = [carry(track.outline, _held_move(track), width, height) for track in missed]
         regions = Regions.of(
             np.array([box for box, _ in found], np.float32).reshape(-1, 4),

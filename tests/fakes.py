@@ -148,8 +148,8 @@ class FixedDetector(FunctionDetector):
 class FailingTracker(Tracker):
     """Raises in its n-th step."""
 
-    def __init__(self, hold: int, *, at: int) -> None:
-        super().__init__(hold)
+    def __init__(self, hold: int, remember: int = 0, *, at: int) -> None:
+        super().__init__(hold, remember)
         self._left = at
 
     def step(self, detections: Regions, width: int, height: int) -> Step:

@@ -34,7 +34,7 @@ CLASSICAL: Final[Mapping[str, Mapping[str, Any]]] = {
     "blur": {"treatment": "blur"},
 }
 #: What makes every picture a stream of its own, and an evaluation that withholds anything an error.
-_ALONE: Final[Mapping[str, Any]] = {"hold": 0, "lookahead": 0, "mask_frames": 0, "on_failure": "stop"}
+_ALONE: Final[Mapping[str, Any]] = {"hold": 0, "remember": 0, "lookahead": 0, "mask_frames": 0, "on_failure": "stop"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from stream.regions import Kind
 FREE: Final = frozenset({
     "backend", "certificate", "codec", "connect_timeout", "contact_sheet", "crf", "deadline", "device", "end",
     "insecure", "latency_budget", "mask_colour", "on_failure", "overwrite", "precision", "private_key", "raw",
-    "read_timeout", "reconnect_attempts", "report", "report_rotate", "retain", "rtsp_transport", "seed", "segment",
-    "show_regions", "sink_timeout", "speed", "spool", "start", "threads", "truncation", "video_stream", "when_lost",
+    "read_timeout", "reconnect_attempts", "remember", "report", "report_rotate", "retain", "rtsp_transport", "seed",
+    "segment", "show_regions", "sink_timeout", "speed", "spool", "start", "threads", "truncation", "video_stream",
+    "when_lost",
 })  # fmt: skip
 #: The more, the stricter; and the less.
 NOT_BELOW: Final = frozenset({

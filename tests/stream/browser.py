@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-SECONDS = 20.0
+#: That anything may take on a busy machine.
+SECONDS = 60.0
 
 
 def chromium() -> str | None:

@@ -15,19 +15,21 @@ STEP = np.array(
     [[1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0], [0] * 4 + [1, 0], [0] * 5 + [1]]
 )
 LOOK = np.eye(6)[[0, 2, 4, 5]]
-#: Of a speed that changes evenly from frame to frame: what that does to place and speed.
-CHANGE = 1.792e-4 * np.array([[0.25, 0.5], [0.5, 1]])
+#: What a change of speed by 1 from frame to frame, evenly, does to place and speed.
+CHANGE = np.array([[0.25, 0.5], [0.5, 1]])
 
 
 class Textbook:
-    """One box, with the whole of the matrices."""
+    """One box, with the whole of the matrices; all that is not certain is a share of its size."""
 
     def __init__(self, box: Floats) -> None:
         self.state = LOOK.T @ self.measured(box)
-        self.doubt = np.diag([1000.0, 1.6, 1000, 1.6, 1000, 1000])
-        self.noise = np.zeros((6, 6))
-        self.noise[:2, :2] = self.noise[2:4, 2:4] = CHANGE
-        self.noise[4, 4] = self.noise[5, 5] = 10
+        place, speed = (0.05 * self.scale) ** 2, (0.05 * self.scale) ** 2
+        self.doubt = np.diag([place, speed, place, speed, place, place])
+
+    @property
+    def scale(self) -> float:
+        return max(1.0, float(self.state[4:].mean()))
 
     @staticmethod
     def measured(box: Floats) -> Floats:
@@ -35,11 +37,14 @@ class Textbook:
         return np.array([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
 
     def predict(self) -> None:
+        noise = np.zeros((6, 6))
+        noise[:2, :2] = noise[2:4, 2:4] = (0.005 * self.scale) ** 2 * CHANGE
+        noise[4, 4] = noise[5, 5] = (0.02 * self.scale) ** 2
         self.state = STEP @ self.state
-        self.doubt = STEP @ self.doubt @ STEP.T + self.noise
+        self.doubt = STEP @ self.doubt @ STEP.T + noise
 
     def correct(self, box: Floats) -> None:
-        gain = self.doubt @ LOOK.T @ np.linalg.inv(LOOK @ self.doubt @ LOOK.T + np.eye(4))
+        gain = self.doubt @ LOOK.T @ np.linalg.inv(LOOK @ self.doubt @ LOOK.T + (0.05 * self.scale) ** 2 * np.eye(4))
         self.state = self.state + gain @ (self.measured(box) - LOOK @ self.state)
         self.doubt = (np.eye(6) - gain @ LOOK) @ self.doubt
 
@@ -78,6 +83,20 @@ def test_each_is_the_filter_of_the_textbook_whoever_else_is_there(seed: int) -> 
         assert np.allclose(filters.boxes, np.array([one.box for one in expected]).reshape(-1, 4), rtol=1e-9, atol=1e-9)
 
 
+def test_boxes_twice_as_large_move_twice_as_far() -> None:
+    rng = np.random.default_rng(1)
+    small, large = BoxFilter(), BoxFilter()
+    seen = some_boxes(rng, 4)
+    small.add(seen)
+    large.add(2 * seen)
+    for _ in range(20):
+        seen = seen + rng.normal(0, 4, seen.shape)
+        for filters, boxes in ((small, seen), (large, 2 * seen)):
+            filters.predict()
+            filters.correct(np.arange(4), boxes)
+    assert np.allclose(2 * small.boxes, large.boxes)
+
+
 def test_the_speed_of_what_walks_is_found_and_kept_where_it_is_not_seen() -> None:
     filters, start = BoxFilter(), np.array([[100.0, 100, 140, 200]])
     filters.add(start)
@@ -87,6 +106,15 @@ def test_the_speed_of_what_walks_is_found_and_kept_where_it_is_not_seen() -> Non
     for _ in range(4):
         filters.predict()
     assert np.abs(filters.boxes - (start + 5 * 34)).max() < 0.5
+
+
+def test_nothing_is_too_certain_of_a_box_without_area() -> None:
+    filters = BoxFilter()
+    filters.add(np.array([[50.0, 50, 50, 50]]))
+    filters.predict()
+    filters.correct(np.array([0]), np.array([[52.0, 50, 52, 50]]))
+    assert np.isfinite(filters.boxes).all()
+    assert 50 < filters.boxes[0, 0] < 52
 
 
 def test_without_boxes_there_is_nothing_to_do() -> None:

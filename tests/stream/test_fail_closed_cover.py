@@ -101,9 +101,9 @@ def test_frames_that_a_lost_track_would_have_covered_are_withheld_when_the_track
 ) -> None:
     made: list[Tracker] = []
 
-    def make_tracker(frames_to_hold: int) -> Tracker:
+    def make_tracker(*frames: int) -> Tracker:
         # The first is replaced when the run begins; the third, after the failure, works again.
-        made.append(Tracker(frames_to_hold) if len(made) != 1 else FailingTracker(frames_to_hold, at=10))
+        made.append(Tracker(*frames) if len(made) != 1 else FailingTracker(*frames, at=10))
         return made[-1]
 
     settings = flat_settings(hold=hold, lookahead=lookahead)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -211,7 +213,7 @@ def test_track_ids_do_not_come_back_after_a_change_of_size() -> None:
 
 
 def test_track_ids_do_not_come_back_after_tracking_failed() -> None:
-    follower = Follower(hold=0, lookahead=0, make_tracker=lambda hold: FailingTracker(hold, at=3))
+    follower = Follower(hold=0, lookahead=0, make_tracker=partial(FailingTracker, at=3))
     ids = [set(f.regions.track_ids.tolist()) for i in range(8) for f in follower.push(look(i, (10, 10, 30, 30)))]
     assert ids == [{0}] * 3 + [{NO_TRACK}] + [{1}] * 3 + [{NO_TRACK}]
     assert follower.tracks_begun == 2

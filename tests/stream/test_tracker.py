@@ -210,6 +210,68 @@ def test_a_pair_that_is_none_does_not_take_a_track_from_one_that_is() -> None:
     assert seen[1] == 2
 
 
+def out_of_sight(tracker: Tracker, frames: int) -> list[int]:
+    """How many regions were held in each."""
+    return [step(tracker).regions.count(Origin.HELD) for _ in range(frames)]
+
+
+@pytest.mark.parametrize(("gone", "same"), [(4, True), (12, True), (14, True), (15, False)])
+def test_who_is_seen_again_where_the_track_is_expected_gets_the_name_back(gone: int, same: bool) -> None:
+    tracker = Tracker(4, remember=10)
+    for i in range(12):
+        step(tracker, moving(i))
+    # Covered no longer than without a memory.
+    assert out_of_sight(tracker, gone) == [1] * 4 + [0] * (gone - 4)
+    step_again = step(tracker, moving(12 + gone))
+    assert step_again.regions.track_ids.tolist() == [0 if same else 1]
+    assert tracker.tracks_begun == (1 if same else 2)
+
+
+def test_for_covering_whoever_comes_back_is_new() -> None:
+    tracker, fresh = Tracker(2, remember=20), Tracker(2)
+    for _ in range(6):
+        tracker.step(person(100, 100), WIDTH, HEIGHT)
+    out_of_sight(tracker, 8)
+    for x in (104, 110):
+        (again,), (first,) = (one.step(person(x, 100), WIDTH, HEIGHT).sightings for one in (tracker, fresh))
+        assert (again.gap, again.hits, again.track_id) == (first.gap, first.hits, 0)
+        assert (again.previous is None) == (first.previous is None)
+        assert (again.previous_outline is None) == (first.previous_outline is None)
+    held = [one.step(Regions.empty(), WIDTH, HEIGHT).regions for one in (tracker, fresh)]
+    # What it is held by is what was seen since, wherever it was before; only the filter knows more.
+    assert len(held[0]) == len(held[1]) == 1
+    assert geometry.iou(held[0].boxes, held[1].boxes)[0, 0] > 0.9
+
+
+def test_somebody_elsewhere_is_somebody_else() -> None:
+    tracker = Tracker(2, remember=50)
+    for _ in range(6):
+        step(tracker, (100, 100, 140, 200))
+    out_of_sight(tracker, 5)
+    assert step(tracker, (300, 100, 340, 200)).regions.track_ids.tolist() == [1]
+
+
+def test_two_who_were_hidden_get_their_own_names_back() -> None:
+    tracker = Tracker(2, remember=50)
+    for _ in range(6):
+        step(tracker, (100, 100, 140, 200), (300, 100, 340, 200))
+    out_of_sight(tracker, 9)
+    again = step(tracker, (302, 101, 342, 201), (101, 99, 141, 199)).regions
+    assert again.track_ids.tolist() == [1, 0]
+
+
+def test_nothing_but_the_name_and_the_place_is_remembered() -> None:
+    def surfaces() -> int:
+        gc.collect()
+        return sum(type(thing) is BodySurface for thing in gc.get_objects())
+
+    tracker, before = Tracker(1, remember=50), surfaces()
+    tracker.step(person(100, 100, surface=True), WIDTH, HEIGHT)
+    assert surfaces() > before
+    out_of_sight(tracker, 3)
+    assert surfaces() == before
+
+
 def test_tracks_do_not_pile_up_in_a_long_run() -> None:
     tracker = Tracker(3)
     rng = np.random.default_rng(0)

@@ -62,8 +62,9 @@ LESS: Mapping[str, tuple[Any, ...]] = {
 HARMLESS = {
     "backend", "certificate", "codec", "connect_timeout", "contact_sheet", "crf", "deadline", "device", "end",
     "insecure", "latency_budget", "mask_colour", "on_failure", "overwrite", "precision", "private_key", "raw",
-    "read_timeout", "reconnect_attempts", "report", "report_rotate", "retain", "rtsp_transport", "seed", "segment",
-    "show_regions", "sink_timeout", "speed", "spool", "start", "threads", "truncation", "video_stream", "when_lost",
+    "read_timeout", "reconnect_attempts", "remember", "report", "report_rotate", "retain", "rtsp_transport", "seed",
+    "segment", "show_regions", "sink_timeout", "speed", "spool", "start", "threads", "truncation", "video_stream",
+    "when_lost",
 }  # fmt: skip
 MORE: Mapping[str, tuple[Any, ...]] = {
     "blur_radius": (1.0,),
