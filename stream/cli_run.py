@@ -142,7 +142,7 @@ def run_command(
     remember: Annotated[
         int | None,
         typer.Option(
-            help=f"Frames after these for which a track that is seen again keeps its name. {_default('remember')}"
+            help=f"Frames after --hold for which who is seen again gets the same stand-in. {_default('remember')}"
         ),
     ] = None,
     lookahead: Annotated[

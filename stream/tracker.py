@@ -40,7 +40,7 @@ class Track:
         box: (4,) of its last detection.
         score: of its last detection.
         misses: frames since that detection.
-        hits: how many detections it had since it was held without a break.
+        hits: how many detections it had since it began, or came back.
         speed: (4,) by which its box moved per frame between its last two detections, 0 before the second.
         predicted: (4,) where its filter expects it now.
         outline: of its last detection, never of a region that was held; None where there was only a box.
@@ -66,9 +66,9 @@ class Sighting:
         kind: what it shows.
         box: (4,) detected now.
         score: of the detection.
-        previous: (4,) the detection before, None for a new track.
-        gap: frames between the two (1 if they are consecutive), 0 for a new track.
-        hits: detections so far, this one included.
+        previous: (4,) the detection before, None for a new track, or one that had not been held any more.
+        gap: frames between the two (1 if they are consecutive), 0 where there is none.
+        hits: detections since it began, or came back, this one included.
         outline: of the detection, None where there is only a box.
         previous_outline: of the detection before, likewise.
     """
