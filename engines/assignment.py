@@ -22,12 +22,14 @@ def best_pairs(values: npt.NDArray[np.floating], least: float) -> tuple[npt.NDAr
     """
     if not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError("values of pairs have to be 0 or more")
-    if not values.size:
-        # lapjv of nothing at all writes where it must not.
-        return np.empty(0, np.intp), np.empty(0, np.intp)
-    worth = np.where(values >= least, values, 0).astype(np.float64)
+    fits = values >= least
+    # Most fit nobody, and the search takes the cube of their number. lapjv of nothing at all writes where it must not.
+    rows, columns = np.flatnonzero(fits.any(axis=1)), np.flatnonzero(fits.any(axis=0))
+    if not rows.size:
+        return rows, columns
+    worth = np.where(fits, values, 0)[np.ix_(rows, columns)].astype(np.float64)
     _, column_of, _ = lap.lapjv(worth.max() - worth, extend_cost=True)
-    rows = np.flatnonzero(column_of >= 0)
-    columns = column_of[rows].astype(np.intp)
-    same = worth[rows, columns] > 0
-    return rows[same], columns[same]
+    mine = np.flatnonzero(column_of >= 0)
+    theirs = column_of[mine].astype(np.intp)
+    same = worth[mine, theirs] > 0
+    return rows[mine[same]], columns[theirs[same]]

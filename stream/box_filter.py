@@ -1,9 +1,9 @@
 """Where tracked boxes are expected: a Kalman filter for each, of constant velocity and constant size.
 
-The state of a box is its centre, the centre's speed and its size. All that is not certain of it grows with its size
-(N. Wojke et al., Simple Online and Realtime Tracking with a Deep Association Metric, 2017, section 2.1): who is near
-moves faster over the picture, and detectors err by shares of a box. Both axes are alike and independent of each other,
-so that three numbers a track hold the covariance of centre and speed, and one that of size.
+The state of a box is its centre, the centre's speed and its size. All that is not certain of it grows with its size,
+as in the code of Deep SORT (N. Wojke et al., Simple Online and Realtime Tracking with a Deep Association Metric, 2017):
+who is near moves faster over the picture, and detectors err by shares of a box. Both axes are alike and independent of
+each other, so that three numbers a track hold the covariance of centre and speed, and one that of size.
 """
 
 from __future__ import annotations

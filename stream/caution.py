@@ -112,12 +112,12 @@ class Caution:
         if self._mask_frames and track_id != NO_TRACK:
             # Only what was found is remembered, not what memory added to it: else it would never end.
             known = self._seen.get(track_id, [])
-            if len(known) < self._mask_frames:
-                # No other mask says yet whether a gap between a head and legs is one.
-                parts = [hull(own)]
             step = step_of(known[-1].box, box) if known else np.zeros(2, np.float32)
             limit = intersection(reach_of(box), (0, 0, width, height))
             seen = [replace(s, went=s.went + step) for s in known if self._frame - s.frame <= self._mask_frames]
+            if len(seen) < self._mask_frames:
+                # No other mask says, or none that is new enough, whether a gap between a head and legs is one.
+                parts = [hull(own)]
             for earlier in seen:
                 parts += moved(earlier.mask, earlier.went, limit), scaled(earlier.mask, earlier.box, box, limit)
             mine = PixelMask(own.x0, own.y0, own.pixels.copy())

@@ -131,12 +131,14 @@ def check_lookahead(info: StreamInfo, lookahead: int) -> None:
 def for_stills(settings: RunSettings) -> RunSettings:
     """Images in a folder have nothing to do with each other, unless the user says so by giving hold or lookahead.
 
+    Who is in one and, after others, in another is a stranger there, unless remember is given as well.
+
     Raises:
         UsageError: settings that are for video.
     """
     if settings.start is not None or settings.end is not None:
         raise UsageError("--start and --end are for video; the input is an image or a folder of images")
-    unset = {"hold": 0, "lookahead": 0}.items()
+    unset = {"hold": 0, "remember": 0, "lookahead": 0}.items()
     return settings.model_copy(update={k: v for k, v in unset if k not in settings.model_fields_set})
 
 

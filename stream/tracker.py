@@ -1,4 +1,4 @@
-"""Tracker: names detections over time, and expects them where they are missed. It never filters them.
+"""Tracker: names detections over time, and expects them where they are missed. It never drops one.
 
 A Kalman filter of constant velocity expects each track's box in the next frame, and detections go to the tracks whose
 expected boxes they overlap most, all together (A. Bewley et al., Simple Online and Realtime Tracking, 2016).
@@ -161,8 +161,8 @@ class _KindTracker:
         rows, found = best_pairs(geometry.iou(self._filter.boxes, boxes), _LEAST_IOU)
         self._filter.correct(rows, boxes[found])
         known = dict(zip(found.tolist(), rows.tolist(), strict=True))
-        missed = [row for row in range(len(self._tracks)) if row not in known.values()]
-        self._miss(missed, self._filter.boxes.astype(np.float32))
+        missed = np.delete(np.arange(len(self._tracks)), rows)
+        self._miss(missed.tolist(), self._filter.boxes.astype(np.float32))
         fresh = [index for index in range(len(boxes)) if index not in known]
         self._filter.add(boxes[fresh])
         sightings = [self._see(known.get(index), detections, index) for index in range(len(boxes))]

@@ -269,6 +269,15 @@ def test_a_face_that_joins_its_person_is_replaced_and_not_ignored() -> None:
         assert (covered_share(made.image, (18, 2, 30, 8)) > 0) != joins
 
 
+@pytest.mark.parametrize(("remember", "name"), [(3, 0), (2, 1)])
+def test_who_is_seen_again_in_time_has_the_same_name(remember: int, name: int) -> None:
+    seen = iter([faces((10, 10, 30, 30)), *[faces()] * 3, faces((10, 10, 30, 30))])
+    settings = flat_settings(hold=0, remember=remember, lookahead=0)
+    with Anonymizer([FunctionDetector(lambda _: next(seen))], FILLS, settings) as anonymizer:
+        made = [anonymizer.anonymize(frame) for frame in frames(noise(5))]
+    assert [item.regions.track_ids.tolist() for item in made] == [[0], [], [], [], [name]]
+
+
 def test_finds_of_two_detectors_that_are_the_same_become_one_region() -> None:
     detectors = [FixedDetector((10, 10, 30, 30)), FixedDetector((12, 10, 32, 30), (40, 4, 50, 14))]
     with Anonymizer(detectors, FILLS, flat_settings(lookahead=0)) as anonymizer:

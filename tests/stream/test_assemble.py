@@ -327,6 +327,23 @@ def test_generators_may_have_latents_of_other_lengths_than_the_published_ones(st
     stand_ins.close()
 
 
+@pytest.mark.parametrize("preset", ["deepprivacy2", "sg-gan"])
+def test_a_stand_in_is_kept_for_as_long_as_its_track_may_come_back(preset: str, store: Store) -> None:
+    settings = chosen(preset=preset, hold=2, remember=9, lookahead=1)
+    stand_ins = open_stand_ins(find_bundles(settings, store), settings, patient=False)
+    assert stand_ins is not None
+    (latents,) = {id(made._latents): made._latents for made in stand_ins.painters.generators.values()}.values()  # type: ignore[attr-defined]
+    somebody = Regions.of((10, 10, 60, 100), Kind.PERSON, track_ids=[1])
+    stand_ins.follow(somebody)
+    drawn = latents.of(1)
+    for away, kept in ((settings.hold + settings.remember, True), (50, False)):
+        for _ in range(away):
+            stand_ins.follow(Regions.empty())
+        stand_ins.follow(somebody)
+        assert (latents.of(1) is drawn) is kept
+    stand_ins.close()
+
+
 def test_without_generators_there_are_no_stand_ins(store: Store) -> None:
     settings = chosen(preset="faces")
     assert open_stand_ins(find_bundles(settings, store), settings, patient=True) is None

@@ -237,6 +237,19 @@ def test_a_gap_in_the_first_masks_of_a_track_is_no_gap() -> None:
     assert not shown(Caution(mask_margin=0.01).apply(gap, WIDTH, HEIGHT))[30:60].any()
 
 
+@pytest.mark.parametrize("away", [1, 2, 3])
+def test_masks_that_are_too_old_say_nothing_of_a_gap(away: int) -> None:
+    gap = person((40, 10, 80, 110), (50, 10, 66, 26), (44, 70, 76, 110))
+    caution = Caution(mask_frames=2)
+    for _ in range(4):
+        covered = shown(caution.apply(gap, WIDTH, HEIGHT))
+    assert not covered[10:110, 52:64].all()
+    # The same track again, after frames in which it was neither detected nor held.
+    for _ in range(away):
+        caution.apply(Regions.empty(), WIDTH, HEIGHT)
+    assert shown(caution.apply(gap, WIDTH, HEIGHT))[10:110, 52:64].all()
+
+
 def test_a_hull_is_convex_and_holds_its_mask() -> None:
     for seed in range(20):
         mask = blob(3, 5, 40, 60, seed)

@@ -212,6 +212,30 @@ def test_track_ids_do_not_come_back_after_a_change_of_size() -> None:
     assert follower.tracks_begun == 6
 
 
+def test_who_comes_back_is_carried_back_like_anybody_new_and_keeps_the_name() -> None:
+    box, size = (10, 10, 40, 40), (160, 120)
+    for remember, name in ((0, 1), (30, 0)):
+        follower = Follower(hold=2, remember=remember, lookahead=3)
+        out = []
+        for i in range(20):
+            out += follower.push(look(i, *([box] if i < 6 or i >= 14 else []), size=size))
+        out += follower.flush()
+        assert [len(f.regions) > 0 for f in out] == [True] * 8 + [False] * 2 + [True] * 10
+        assert {int(track_id) for f in out[10:] for track_id in f.regions.track_ids} == {name}
+        origins = [set(f.regions.origins.tolist()) for f in out[10:15]]
+        assert origins == [{Origin.LOOKED_AHEAD}] * 4 + [{Origin.DETECTED}]
+
+
+def test_a_tracker_that_begins_again_remembers_as_long_as_the_one_before() -> None:
+    follower = Follower(hold=0, remember=5, lookahead=0)
+    names = []
+    for i in range(10):
+        size = (160, 120) if i < 3 else (140, 120)
+        seen = [] if i in (5, 6) else [(10, 10, 40, 40)]
+        names += [f.regions.track_ids.tolist() for f in follower.push(look(i, *seen, size=size))]
+    assert names == [[0]] * 3 + [[1]] * 2 + [[]] * 2 + [[1]] * 3
+
+
 def test_track_ids_do_not_come_back_after_tracking_failed() -> None:
     follower = Follower(hold=0, lookahead=0, make_tracker=partial(FailingTracker, at=3))
     ids = [set(f.regions.track_ids.tolist()) for i in range(8) for f in follower.push(look(i, (10, 10, 30, 30)))]

@@ -158,6 +158,9 @@ def test_which_outputs_are_recordings(output: str, given: dict[str, Any], expect
 
 def test_pictures_of_a_folder_have_nothing_to_do_with_each_other_unless_somebody_says_so() -> None:
     assert (for_stills(settings()).hold, for_stills(settings()).lookahead) == (0, 0)
+    assert for_stills(settings()).remember == 0
     assert for_stills(settings(hold=3)).hold == 3
+    assert for_stills(settings(hold=3)).remember == 0
+    assert for_stills(settings(hold=3, remember=9)).remember == 9
     with pytest.raises(UsageError, match="are for video"):
         for_stills(settings(start=1))
