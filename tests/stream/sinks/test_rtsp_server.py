@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -271,9 +272,10 @@ def test_pictures_of_another_size_go_on() -> None:
 
 def test_gstreamer_reads_it_too() -> None:
     need("rtspsrc", "openh264dec", "uridecodebin")
-    options = LiveOptions(peer=Peer(connect_timeout=5, read_timeout=2), backend="gst", attempts=0)
+    options = LiveOptions(peer=Peer(connect_timeout=5, read_timeout=5), backend="gst", attempts=0)
     with Served(user="user:s3cret@") as served:
-        source = LiveSource(address(served.url), options)
+        # On a busy machine a first attempt may come to nothing: the server sends away who takes nothing yet.
+        source = LiveSource(address(served.url), replace(options, attempts=5, longest_wait=0.5))
         images = []
         for frame in source:
             assert frame.damaged is None
@@ -295,13 +297,13 @@ def test_with_a_certificate_it_is_read_by_those_who_take_it(backend: str, tmp_pa
     files = Authority(tmp_path).self_signed("IP:127.0.0.1")
     with Served(user="user:s3cret@", scheme="rtsps-server", files=files) as served:
         for insecure in (False, True):
-            peer = Peer(connect_timeout=5, read_timeout=2, insecure=insecure)
+            peer = Peer(connect_timeout=5, read_timeout=5, insecure=insecure)
             options = LiveOptions(peer=peer, attempts=0, backend="gst" if backend == "gst" else "av")
             if not insecure:
                 with pytest.raises(SourceError):
                     LiveSource(address(served.url), options)
                 continue
-            source = LiveSource(address(served.url), options)
+            source = LiveSource(address(served.url), replace(options, attempts=5, longest_wait=0.5))
             assert next(iter(source)).image.shape == (HEIGHT, WIDTH, 3)
             source.close()
 
