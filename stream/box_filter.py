@@ -46,7 +46,7 @@ class BoxFilter:
 
     def predict(self) -> None:
         """One frame later: each goes on as it went. Its speed may have changed on the way, evenly."""
-        scale = self._scale()
+        scale = _scale_of(self._size)
         change = (_SPEED_CHANGE * scale) ** 2
         self._centre = self._centre + self._speed
         place, both, speed = self._doubt.T
@@ -64,7 +64,7 @@ class BoxFilter:
             boxes: (P, 4), of these.
         """
         centre, size = _centre_and_size(boxes)
-        measured = (_MEASURED * self._scale()[rows]) ** 2
+        measured = (_MEASURED * _scale_of(self._size)[rows]) ** 2
         place, both, speed = self._doubt[rows].T
         gain, speed_gain = place / (place + measured), both / (place + measured)
         away = centre - self._centre[rows]
@@ -90,9 +90,6 @@ class BoxFilter:
         """Forget all but some, (N,)."""
         self._centre, self._speed, self._size = self._centre[which], self._speed[which], self._size[which]
         self._doubt, self._size_doubt = self._doubt[which], self._size_doubt[which]
-
-    def _scale(self) -> Floats:
-        return _scale_of(self._size)
 
 
 def _centre_and_size(boxes: Floats) -> tuple[Floats, Floats]:

@@ -158,11 +158,12 @@ class _KindTracker:
     def step(self, detections: Regions) -> list[Sighting]:
         boxes = detections.boxes.astype(np.float64)
         self._filter.predict()
-        rows, found = best_pairs(geometry.iou(self._filter.boxes, boxes), _LEAST_IOU)
+        expected = self._filter.boxes
+        rows, found = best_pairs(geometry.iou(expected, boxes), _LEAST_IOU)
         self._filter.correct(rows, boxes[found])
         known = dict(zip(found.tolist(), rows.tolist(), strict=True))
         missed = np.delete(np.arange(len(self._tracks)), rows)
-        self._miss(missed.tolist(), self._filter.boxes.astype(np.float32))
+        self._miss(missed.tolist(), expected.astype(np.float32))
         fresh = [index for index in range(len(boxes)) if index not in known]
         self._filter.add(boxes[fresh])
         sightings = [self._see(known.get(index), detections, index) for index in range(len(boxes))]
