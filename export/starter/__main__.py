@@ -145,6 +145,13 @@ def _narrow(arguments: argparse.Namespace) -> None:
     narrow_a_generator(arguments.bundle, arguments.crops, body, arguments.output, _run(arguments), name=arguments.name)
 
 
+def _sharpen(arguments: argparse.Namespace) -> None:
+    from export.starter.stages_generator import sharpen_a_generator
+
+    body = stages.get_body(arguments.body)
+    sharpen_a_generator(arguments.bundle, arguments.crops, body, arguments.output, _run(arguments), name=arguments.name)
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     from export.starter.stages_detector import evaluate_detector
     from export.starter.stages_generator import evaluate_generator
@@ -294,17 +301,17 @@ def _add_generator(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     bundle.add_argument("--large", action="store_true", help="name it so")
     bundle.add_argument("--precision", choices=("fp32", "fp16", "both"), default="fp32")
     bundle.set_defaults(run=_generator_bundle)
-    narrow = commands.add_parser(
-        "narrow", help="train a faster generator to give what a bundle's gives", parents=[_common(), _training()]
-    )
-    narrow.add_argument(
-        "--bundle", type=Path, required=True, metavar="DIR", help="of the generator that it learns from"
-    )
-    narrow.add_argument("--crops", type=Path, required=True, metavar="DIR")
-    narrow.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
-    narrow.add_argument("--name", required=True, help="of the new bundle, and of its folder in --output")
-    _add_budget(narrow)
-    narrow.set_defaults(run=_narrow)
+    for stage, run, what, of in (
+        ("narrow", _narrow, "train a faster generator to give what a bundle's gives", "that it learns from"),
+        ("sharpen", _sharpen, "train a bundle's generator on, before a discriminator", "that learns on"),
+    ):
+        learning = commands.add_parser(stage, help=what, parents=[_common(), _training()])
+        learning.add_argument("--bundle", type=Path, required=True, metavar="DIR", help=f"of the generator {of}")
+        learning.add_argument("--crops", type=Path, required=True, metavar="DIR")
+        learning.add_argument("--body", type=Path, metavar="FILE", help="a body's file (default: the project's)")
+        learning.add_argument("--name", required=True, help="of the new bundle, and of its folder in --output")
+        _add_budget(learning)
+        learning.set_defaults(run=run)
 
 
 def _common(what: str = "DIR") -> argparse.ArgumentParser:

@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.bundle import Bundle
-from engines.errors import CheckpointError, UsageError
+from engines.errors import UsageError
 from engines.runtime import open_runtime
 from export.models.surface import SurfaceSpec, SurfaceUnet
-from export.models.tables import plan_tables
-from export.starter.coarse_surface import nearest_of, vertices_of
+from export.starter.bundle_inputs import Bools, BundleInputs, Floats, gathered
 from export.starter.crop_batches import (
     BODY,
     RADIUS,
     AugmentConfig,
-    Bools,
     grown,
     make_batch,
     nearest_vertices,
@@ -31,7 +29,6 @@ from export.starter.crops import OTHERS, CropSet
 from export.starter.generator_network import levels_of
 from export.starter.generator_slim import read_wide, widths_of
 
-Floats = NDArray[np.float32]
 _BATCHES: Final = 1
 
 
@@ -61,7 +58,7 @@ class NarrowConfig:
     rate: float = 0.003
     betas: tuple[float, float] = (0.5, 0.99)
     half_life: float = 5_000
-    bfloat16: bool = True
+    bfloat16: bool = False
     compiled: bool = False
     workers: int = 1
 
@@ -107,18 +104,12 @@ class WideGenerator:
     def __init__(self, bundle: Bundle, canonical: Floats, crops: CropSet, config: NarrowConfig, seed: int) -> None:
         self.weights = read_wide(bundle)
         self.spec = spec_of(bundle, self.weights)
-        if len(plan_tables(self.spec).widths) != 1:
-            raise CheckpointError(f"{bundle.path} has several tables for each track; only one with a single one fits")
         if self.spec.image_size != crops.size:
             raise UsageError(f"crops are {crops.size}, the generator {self.spec.image_size}; cut them again")
-        numbers = vertices_of(bundle)
-        if numbers.max() >= len(canonical):
-            raise CheckpointError(f"{bundle.path} is for another body; give the one that it was trained with")
         self._crops, self._config, self._seed = crops, config, seed
-        self._embeddings = np.asarray(bundle.array("vertex_embeddings"), np.float32)
-        self._vertex = nearest_of(canonical, numbers)
         self._near = nearest_vertices(canonical, config.augment.neighbours)
-        self._mapping, self._generator = (open_runtime(bundle, graph, threads=1) for graph in ("mapping", "generator"))
+        self._inputs = BundleInputs(bundle, self.spec, canonical)
+        self._generator = open_runtime(bundle, "generator", threads=1)
 
     def batch(self, step: int) -> Answered:
         """The crops of a step with their answers, which depend on nothing but its number and the seed."""
@@ -126,36 +117,28 @@ class WideGenerator:
         draw = np.random.default_rng((self._seed, _BATCHES, step))
         chosen = draw.integers(0, len(self._crops), count)
         made = make_batch(self._crops, chosen, self._near, config.augment, self.spec.z_channels, draw)
-        z = draw.standard_normal((count, 1, self.spec.z_channels), np.float32)
-        truncation = draw.uniform(*config.truncation, (count, 1)).astype(np.float32)
-        tables = np.stack(
-            [self._mapping.run({"z": z[i], "truncation": truncation[i]})["table_0"] for i in range(count)]
-        )
+        z = draw.standard_normal((count, self.spec.z_channels), np.float32)
+        tables = self._inputs.tables(z, draw.uniform(*config.truncation, count).astype(np.float32))
         labels = np.stack([self._crops.labels[i] for i in chosen])
         body, known = made.body[:, 0].numpy() > 0, made.mask[:, 0].numpy() > 0
         told = np.stack([~_hidden(label, own) for label, own in zip(labels, body, strict=True)])
-        vertex = self._vertex[made.vertices.numpy()]
-        embedding = np.where(body[..., None], self._embeddings[vertex], np.float32(0)).transpose(0, 3, 1, 2)
+        vertex = self._inputs.vertex(made)
         feeds = {
             "image": made.image.numpy(),
             "mask": told[:, None].astype(np.float32),
-            "embedding": np.ascontiguousarray(embedding),
-            "vertices": self._rows(body, told, vertex),
+            "embedding": self._inputs.embedding(body, vertex),
+            "vertices": self._inputs.rows(body, told, vertex),
             "slot": np.arange(count),
             "table_0": tables,
         }
-        rows = tables[np.arange(count)[:, None, None], self._rows(body, known, vertex)].transpose(0, 3, 1, 2)
+        rows = gathered(tables, self._inputs.rows(body, known, vertex))
         counts = (~known & ~(told & (labels == OTHERS)))[:, None].astype(np.float32)
         parts = feeds["embedding"], rows, self._generator.run(feeds)["output"], counts
         return Answered(made.image, made.mask, *(torch.from_numpy(part) for part in parts))
 
-    def _rows(self, body: Bools, known: Bools, vertex: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which row of a table each pixel takes."""
-        return np.where(body, vertex, np.where(known, self.spec.vertices, self.spec.vertices + 1))
-
     def close(self) -> None:
         """Releases the runtimes."""
-        self._mapping.close()
+        self._inputs.close()
         self._generator.close()
 
 

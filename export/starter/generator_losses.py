@@ -6,6 +6,7 @@ much as those with large ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +114,15 @@ def gradient_loss(made: Tensor, image: Tensor, wanted: Tensor) -> Tensor:
     across = _mean_over((error[..., 1:] - error[..., :-1]).abs(), wanted[..., 1:] * wanted[..., :-1])
     down = _mean_over((error[..., 1:, :] - error[..., :-1, :]).abs(), wanted[..., 1:, :] * wanted[..., :-1, :])
     return across + down
+
+
+def generator_total(figures: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
+    """What the generator lowers: its terms, by their weights."""
+    return (
+        weights.reconstruction * figures["reconstruction"]
+        + weights.gradient * figures["gradient"]
+        + weights.adversarial * (figures["adversarial"] + weights.surface * figures["surface"])
+    )
 
 
 def _mean_over(values: Tensor, where: Tensor) -> Tensor:

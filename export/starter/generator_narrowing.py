@@ -25,8 +25,8 @@ from export.starter.crop_batches import Ahead
 from export.starter.crops import CropSet
 from export.starter.generator_answers import NarrowConfig, WideGenerator, generate, with_widths
 from export.starter.generator_narrow_bundle import write_narrow
-from export.starter.generator_network import draw_weights, prepared
-from export.starter.generator_slim import slim
+from export.starter.generator_network import prepared
+from export.starter.generator_slim import slim_network
 from export.starter.training import Average, Budget, Progress, State, cosine, train
 
 Floats = NDArray[np.float32]
@@ -114,10 +114,7 @@ def narrow_network(config: NarrowConfig, wide: WideGenerator) -> SurfaceUnet:
     """
     if len(config.widths) != len(wide.spec.encoder):
         raise CheckpointError(f"the bundle's network has {len(wide.spec.encoder)} levels; give as many widths")
-    network = SurfaceUnet(with_widths(wide.spec, config.widths))
-    draw_weights(network)
-    slim(network, wide.weights)
-    return network
+    return slim_network(with_widths(wide.spec, config.widths), wide.weights)
 
 
 def narrow_generator(

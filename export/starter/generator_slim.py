@@ -21,7 +21,8 @@ from torch import Tensor
 from engines.bundle import Bundle
 from engines.errors import CheckpointError
 from export.models.layers import Conv
-from export.models.surface import Modulator, SurfaceUnet
+from export.models.surface import Modulator, SurfaceSpec, SurfaceUnet
+from export.starter.generator_network import draw_weights
 
 #: Of names of weights in a generator's graph.
 _NETWORK: Final = "network."
@@ -98,6 +99,22 @@ def _added_behind(
             met.update(met_now)
             waiting.extend(met_now)
     return None
+
+
+def slim_network(spec: SurfaceSpec, wide: Mapping[str, Tensor]) -> SurfaceUnet:
+    """A network that begins with a wider one's weights, or with those of one as wide; see `slim`.
+
+    Raises:
+        CheckpointError: see `slim`.
+    """
+    network = SurfaceUnet(spec)
+    draw_weights(network)
+    f_w = network.style_net.E_map
+    # Nothing asks f_w; but what is kept of a training is to be the same each time.
+    f_w.E.zero_()
+    f_w.w_avg.zero_()
+    slim(network, wide)
+    return network
 
 
 @torch.no_grad()

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from engines.errors import CheckpointError, UsageError
 from export.models.surface import SurfaceUnet
 from export.starter import generator_losses as losses
 from export.starter.crop_batches import Ahead, AugmentConfig, Batch, make_batch, nearest_vertices
 from export.starter.crops import CropSet
-from export.starter.discriminator import Discriminator, DiscriminatorConfig
+from export.starter.discriminator import DiscriminatorConfig
+from export.starter.generator_adversary import Adversary, Shown, descend
 from export.starter.generator_appearance import learn_appearance
 from export.starter.generator_export import read_generator, write_generator
 from export.starter.generator_losses import LossConfig
 from export.starter.generator_network import (
     NetworkConfig,
     average_w,
-    draw_weights,
     generate,
     new_network,
     prepared,
@@ -127,18 +127,23 @@ class GeneratorTask:
         torch.manual_seed(seed)
         self.config = config
         self.network = prepared(new_network(config.network, surface.embeddings), device)
-        channels = surface.embeddings.shape[1]
-        discriminator = Discriminator(config.discriminator, config.network.image_size, channels)
-        draw_weights(discriminator)
-        self.discriminator = prepared(discriminator, device)
+        self.adversary = Adversary(
+            config.discriminator,
+            config.losses,
+            config.network.image_size,
+            surface.embeddings.shape[1],
+            rate=config.discriminator_rate,
+            betas=config.betas,
+            bfloat16=config.bfloat16,
+            device=device,
+        )
         self.average = self._new_average()
         self._device = torch.device(device)
         self._embeddings = torch.from_numpy(surface.embeddings).to(device)
-        self._optimisers = _optimisers(config, self.network, self.discriminator)
+        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=config.rate, betas=config.betas)
         if config.compiled:
             self.network.compile()  # in place: names of weights stay
         self._steps = 0
-        self._r1 = 0.0
         self._seed, self._crops = seed, crops
         self._near = nearest_vertices(surface.canonical, config.augment.neighbours)
         self._batches = Ahead(self.batch, workers=config.workers)
@@ -147,9 +152,9 @@ class GeneratorTask:
         """All that is needed to go on."""
         return {
             "network": self.network.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
+            "adversary": self.adversary.state(),
             "average": self.average.values,
-            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "optimiser": self._optimiser.state_dict(),
             "steps": self._steps,
             "config": self.config.network.state(),
         }
@@ -157,10 +162,9 @@ class GeneratorTask:
     def load(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` gave."""
         self.network.load_state_dict(state["network"])
-        self.discriminator.load_state_dict(state["discriminator"])
+        self.adversary.load(state["adversary"])
         self.average.load(state["average"])
-        for optimiser, stored in zip(self._optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(stored)
+        self._optimiser.load_state_dict(state["optimiser"])
         self._steps = state["steps"]
 
     def begin_with(self, weights: Mapping[str, Tensor]) -> None:
@@ -192,21 +196,20 @@ class GeneratorTask:
     def step(self, draw: np.random.Generator, done: float) -> Mapping[str, float]:  # noqa: ARG002  batches draw ahead
         """One step of both networks; see `Task`."""
         batch = self._batches.take().to(self._device)
-        for optimiser, rate in zip(self._optimisers, _rates(self.config), strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * (cosine(done) if self.config.cosine else 1.0)
+        factor = cosine(done) if self.config.cosine else 1.0
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.config.rate * factor
         weights = self.config.losses
         joined = weights.adversarial > 0 and self._steps * self.config.batch >= weights.adversarial_after
-        with self._autocast():
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.bfloat16):
             made, embedding = generate(self.network, batch.z, batch, self._embeddings)
-        figures = (
-            self._judge(batch, made.detach(), embedding) if joined else _nothing(made, "discriminator", "score_gap")
-        )
-        figures |= self._improve(batch, made, embedding, joined=joined)
+        crops = Shown(made, batch.image, batch.mask, batch.body, embedding)
+        figures = self.adversary.learn(crops, self._steps, factor) if joined else self.adversary.resting(made)
+        figures |= self._improve(crops, batch.wanted, joined=joined)
         self.average.update(self.network, self._steps)
         self._steps += 1
         values = torch.stack([value.detach().float() for value in figures.values()]).tolist()
-        return dict(zip(figures, values, strict=True)) | {"r1": self._r1}
+        return dict(zip(figures, values, strict=True))
 
     def averaged(self) -> SurfaceUnet:
         """A copy of the generator with averaged weights and the average w."""
@@ -219,86 +222,19 @@ class GeneratorTask:
         """Ends the threads that prepare batches."""
         self._batches.close()
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.bfloat16)
-
-    def _judge(self, batch: Batch, made: Tensor, embedding: Tensor) -> dict[str, Tensor]:
-        """A step of the discriminator."""
-        weights, known = self.config.losses, batch.image * batch.mask
-        with self._autocast():
-            real = self.discriminator(batch.image, known, batch.mask)
-            false = self.discriminator(made, known, batch.mask)
-        loss = losses.discriminator_adversarial(real.score.float(), false.score.float())
-        total = loss + weights.epsilon * losses.epsilon_penalty(real.score.float())
-        if weights.surface:
-            total = total + weights.surface * losses.surface_loss(real.embedding.float(), embedding, batch.body)
-        if weights.surface and weights.surface_of_made:
-            told = losses.surface_loss(false.embedding.float(), embedding, batch.body)
-            total = total + weights.surface * weights.surface_of_made * told
-        if weights.r1 and self._steps % weights.r1_interval == 0:
-            # In float32: it is a gradient of a gradient.
-            image = batch.image.detach().requires_grad_()
-            score = self.discriminator(image, known, batch.mask).score
-            penalty = losses.r1_penalty(image, score, batch.mask, masked=weights.r1_masked)
-            total = total + weights.r1 * weights.r1_interval * penalty
-            self._r1 = penalty.detach().item()
-        _descend(self._optimisers[1], total)
-        return {"discriminator": loss, "score_gap": (real.score - false.score).mean()}
-
-    def _improve(self, batch: Batch, made: Tensor, embedding: Tensor, *, joined: bool) -> dict[str, Tensor]:
+    def _improve(self, crops: Shown, wanted: Tensor, *, joined: bool) -> dict[str, Tensor]:
         """A step of the generator."""
-        weights = self.config.losses
+        weights, nothing = self.config.losses, crops.made.new_zeros(())
         figures = {
-            "reconstruction": losses.reconstruction_loss(made, batch.image, batch.wanted),
-            "gradient": losses.gradient_loss(made, batch.image, batch.wanted),
-            **_nothing(made, "adversarial", "surface"),
+            "reconstruction": losses.reconstruction_loss(crops.made, crops.image, wanted),
+            "gradient": losses.gradient_loss(crops.made, crops.image, wanted),
+            "adversarial": nothing,
+            "surface": nothing,
         }
         if joined:
-            self.discriminator.requires_grad_(False)
-            with self._autocast():
-                judged = self.discriminator(made, batch.image * batch.mask, batch.mask)
-            self.discriminator.requires_grad_(True)
-            figures["adversarial"] = losses.generator_adversarial(judged.score.float())
-            if weights.surface:
-                figures["surface"] = losses.surface_loss(judged.embedding.float(), embedding, batch.body)
-        total = (
-            weights.reconstruction * figures["reconstruction"]
-            + weights.gradient * figures["gradient"]
-            + weights.adversarial * (figures["adversarial"] + weights.surface * figures["surface"])
-        )
-        _descend(self._optimisers[0], total)
+            figures |= self.adversary.says(crops)
+        descend(self._optimiser, losses.generator_total(figures, weights))
         return figures
-
-
-def _nothing(like: Tensor, *names: str) -> dict[str, Tensor]:
-    return {name: like.new_zeros(()) for name in names}
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    optimiser.step()
-
-
-def _rates(config: TrainingConfig) -> tuple[float, float]:
-    """Of both optimisers; the discriminator's makes up for the penalty that only some steps have."""
-    return config.rate, config.discriminator_rate * _lazy(config)
-
-
-def _lazy(config: TrainingConfig) -> float:
-    """What corrects Adam for lazy regularisation (Karras et al. 2020, appendix B)."""
-    interval = config.losses.r1_interval
-    return interval / (interval + 1) if config.losses.r1 else 1.0
-
-
-def _optimisers(config: TrainingConfig, network: nn.Module, discriminator: nn.Module) -> list[torch.optim.Adam]:
-    first, second = config.betas
-    lazy = _lazy(config)
-    own, others = _rates(config)
-    return [
-        torch.optim.Adam(network.parameters(), lr=own, betas=(first, second)),
-        torch.optim.Adam(discriminator.parameters(), lr=others, betas=(first**lazy, second**lazy)),
-    ]
 
 
 def train_generator(

@@ -18,6 +18,7 @@ import torch
 
 from engines.bundle import Bundle
 from engines.errors import ExportError, RuntimeUnavailableError, UsageError
+from engines.machine import computes_bfloat16
 from export.bundle_folder import new_bundle_folder
 from export.graphs import Arrays
 from export.quantize import quantize_detector
@@ -79,7 +80,8 @@ def detector_options(settings: Sequence[str], device: str) -> DetectorOptions:
     Raises:
         UsageError: no such setting.
     """
-    return with_settings(replace(DetectorOptions(), device=device), settings)
+    mixed = device != "cpu" or computes_bfloat16()
+    return with_settings(replace(DetectorOptions(), device=device, mixed=mixed), settings)
 
 
 def train_a_detector(scenes: Path, body: Path, output: Path, run: Run, *, weights: Path | None = None) -> Path:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engines.bundle import open_bundle
 from engines.errors import SourceError, UsageError
+from engines.machine import computes_bfloat16
 from export.generators import Precision
 from export.starter import generator_losses as losses
 from export.starter.body import load_body
@@ -27,6 +28,7 @@ from export.starter.generator_export import BUNDLE_NAME, export_starter, read_ge
 from export.starter.generator_losses import LossConfig
 from export.starter.generator_narrowing import narrow_generator
 from export.starter.generator_network import LARGE, NetworkConfig, generate
+from export.starter.generator_sharpening import SharpenConfig, sharpen_generator
 from export.starter.generator_sheets import draw_sheet, pick_poses, write_sheet
 from export.starter.generator_training import BodySurface, TrainingConfig, train_generator
 from export.starter.samples import read_scenes, scene_files
@@ -37,9 +39,8 @@ from export.starter.training import CHECKPOINT_NAME
 
 log = logging.getLogger(__name__)
 
-#: What a processor can afford: half the precision, larger steps, and a discriminator that joins where most is learnt.
+#: What a processor can afford: larger steps, and a discriminator that joins where most is learnt.
 ON_CPU: Final = TrainingConfig(
-    bfloat16=True,
     rate=0.004,
     betas=(0.5, 0.99),
     cosine=True,
@@ -57,8 +58,12 @@ def training_config(settings: Sequence[str], device: str, *, large: bool) -> Tra
     Raises:
         UsageError: no such setting.
     """
-    config = ON_CPU if device == "cpu" else TrainingConfig()
+    config = replace(ON_CPU, bfloat16=computes_bfloat16()) if device == "cpu" else TrainingConfig()
     return with_settings(replace(config, network=LARGE) if large else config, settings)
+
+
+def _bfloat16(device: str) -> bool:
+    return device != "cpu" or computes_bfloat16()
 
 
 def bundle_name(*, large: bool) -> str:
@@ -228,9 +233,44 @@ def narrow_a_generator(wide: Path, crops: Path, body: Path, output: Path, run: R
         CheckpointError, ExportError: see `narrow_generator`.
     """
     check_device(run.device)
-    config = with_settings(NarrowConfig(), run.settings)
+    config = with_settings(replace(NarrowConfig(), bfloat16=_bfloat16(run.device)), run.settings)
     bundle = narrow_generator(
         open_bundle(wide),
+        load_body(body).canonical,
+        open_crops(crops),
+        output,
+        run.budget,
+        config,
+        name=name,
+        seed=run.seed,
+        device=run.device,
+        resume=run.resume,
+        progress=log.info,
+    )
+    log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
+
+
+def sharpen_a_generator(given: Path, crops: Path, body: Path, output: Path, run: Run, *, name: str) -> None:
+    """Trains a bundle's generator on before a discriminator, and makes its bundle in the run's folder.
+
+    Args:
+        given: folder of the bundle.
+        crops: folder of crops, whose people are drawn from looks that fit its z.
+        body: the body's file, of the people in them.
+        output: folder of the run.
+        run: see there.
+        name: of the new bundle.
+
+    Raises:
+        UsageError: a setting that does not fit, or the folder holds a run and is not to be resumed.
+        SourceError: there are no crops.
+        BundleError: there is no bundle.
+        CheckpointError, ExportError: see `sharpen_generator`.
+    """
+    check_device(run.device)
+    config = with_settings(replace(SharpenConfig(), bfloat16=_bfloat16(run.device)), run.settings)
+    bundle = sharpen_generator(
+        open_bundle(given),
         load_body(body).canonical,
         open_crops(crops),
         output,

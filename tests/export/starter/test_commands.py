@@ -46,8 +46,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = str(folder / "generator" / "generator.ckpt")
     words = ["--checkpoint", generator, "--detector", str(detector)]
     run("generator-bundle", *words, "--name", "tiny-person", output=folder / "generator-bundle")
-    words = ["--bundle", str(folder / "generator-bundle"), *crops, *body, "--steps", "2", "--name", "tiny-narrow"]
-    run("narrow", *words, *settings("widths=4,6,8", "batch=2", "workers=0"), output=folder / "narrow")
+    few = ["--steps", "2", *settings("batch=2", "workers=0")]
+    words = ["--bundle", str(folder / "generator-bundle"), *crops, *body, *few, "--name", "tiny-narrow"]
+    run("narrow", *words, *settings("widths=4,6,8"), output=folder / "narrow")
+    words = ["--bundle", str(folder / "narrow" / "tiny-narrow"), *crops, *body, *few, "--name", "tiny-sharp"]
+    run("sharpen", *words, *settings("discriminator.widths=4,6,8"), output=folder / "sharp")
     words = ["--detector", str(detector), *scenes, *body, "--threshold", "0.02", "--generator", generator, *crops]
     run("evaluate", *words, output=folder / "figures.json")
     return folder
@@ -84,11 +87,12 @@ def test_both_bundles_know_the_same_surface(made: Path) -> None:
     assert abs(first - second).max() < 1e-5
 
 
-def test_the_narrow_bundle_takes_the_wide_ones_place(made: Path) -> None:
-    wide, narrow = open_bundle(made / "generator-bundle"), open_bundle(made / "narrow" / "tiny-narrow")
-    assert narrow.manifest.name == "tiny-narrow"
-    assert narrow.graph("generator").inputs == wide.graph("generator").inputs
-    assert narrow.manifest.files["mapping.onnx"] == wide.manifest.files["mapping.onnx"]
+@pytest.mark.parametrize("stage", ["narrow", "sharp"])
+def test_the_bundle_that_learnt_from_another_takes_its_place(made: Path, stage: str) -> None:
+    first, learnt = open_bundle(made / "generator-bundle"), open_bundle(made / stage / f"tiny-{stage}")
+    assert learnt.manifest.name == f"tiny-{stage}"
+    assert learnt.graph("generator").inputs == first.graph("generator").inputs
+    assert learnt.manifest.files["mapping.onnx"] == first.manifest.files["mapping.onnx"]
 
 
 def test_the_figures_are_written(made: Path) -> None:

@@ -72,9 +72,9 @@ def test_every_figure_is_logged_and_finite_with_all_terms_on(tmp_path: Path) -> 
 
 def test_without_an_adversarial_term_the_discriminator_stays(tmp_path: Path) -> None:
     made = task(tmp_path, replace(CONFIG, losses=ALONE))
-    before = {name: value.clone() for name, value in made.discriminator.state_dict().items()}
+    before = {name: value.clone() for name, value in made.adversary.network.state_dict().items()}
     figures = steps(made, 2)
-    assert all(torch.equal(before[name], value) for name, value in made.discriminator.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in made.adversary.network.state_dict().items())
     assert figures[0]["adversarial"] == figures[0]["discriminator"] == 0
 
 
@@ -92,7 +92,7 @@ def test_every_term_of_the_discriminator_changes_its_weights(tmp_path: Path, cha
     made = [task(tmp_path / str(i), config) for i, config in enumerate((CONFIG, changed))]
     for one in made:
         steps(one, 2)
-    first, second = (one.discriminator.state_dict() for one in made)
+    first, second = (one.adversary.network.state_dict() for one in made)
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 

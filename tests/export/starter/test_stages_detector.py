@@ -11,7 +11,7 @@ from engines.bundle import Bundle, open_bundle
 from export.starter import stages_detector
 from export.starter.detector_export import BundleOptions
 from export.starter.samples import Scene, write_scenes
-from export.starter.stages_detector import make_detector_bundle, seen, with_integers
+from export.starter.stages_detector import detector_options, make_detector_bundle, seen, with_integers
 from tests.detector_bundles import without_integers
 
 CLIP = Path("stream/media/walkers.mp4")
@@ -94,3 +94,11 @@ def test_a_bundle_comes_to_its_place_when_all_of_it_is_there(tmp_path: Path, mon
     make_detector_bundle(tmp_path / "none.pt", output, OPTIONS, scenes=tmp_path / "scenes", resume=True)
     assert "detector_int8" not in open_bundle(output).manifest.graphs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scenes"]
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_computes_in_bfloat16_if_it_can(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages_detector, "computes_bfloat16", lambda: has)
+    assert detector_options([], "cpu").mixed == has
+    assert detector_options(["mixed=true"], "cpu").mixed
+    assert detector_options([], "cuda").mixed
