@@ -2,6 +2,7 @@
 
 - CUDA graphs: TensorRT plans of the starter set, recorded and not, in milliseconds a run.
 - The GPU's encoder: frames per second of 1080p that it encodes, and the processor's; colours are converted before.
+- The GPU's decoder: frames per second of 1080p that it decodes, and the processor's; both end with RGB on the host.
 - Stages side by side: frames per second of a run, and of the same stages one after the other.
 - Frames in one run: persons per second of frames that are painted side by side, in runs that they share and not.
 - Sharing: pictures per second of four clients of an engine process, in joint runs and one by one.
@@ -45,18 +46,22 @@ from engines.runtime_joined import JoinedRuntime
 from engines.runtime_tensorrt import TensorrtRuntime
 from engines.splitting import row_inputs
 from engines.store import Store, home
+from stream.address import input_address, output_address
 from stream.anonymizer import Anonymized, Anonymizer
 from stream.bench.encode import FileEncoder
 from stream.bench.engines import example_feeds
 from stream.bench.frames import clip_info
 from stream.bench.machine import Gpu
-from stream.config import RunSettings, make_settings
+from stream.config import DecoderDevice, RunSettings, make_settings
 from stream.cores import MOST_PARALLEL
 from stream.demo import WALKERS
-from stream.frame import Frame
+from stream.endpoints import open_sinks
+from stream.frame import Frame, Image
 from stream.generators.base import MOST_CROPS
 from stream.regions import Regions
 from stream.run import run
+from stream.sources.describe import step
+from stream.sources.hardware import check_decoder
 from stream.sources.video import VideoSource
 
 if TYPE_CHECKING:
@@ -157,8 +162,6 @@ def encoders(device: Device, frames: int, size: tuple[int, int] = FULL_HD) -> Ro
         size: height and width.
     """
     height, width = size
-    texture = np.random.default_rng(0).integers(30, 226, (height // 8 + 60, width // 8 + 60, 3), np.uint8)
-    scene = texture.repeat(8, axis=0).repeat(8, axis=1)
     info = replace(clip_info(WALKERS), width=width, height=height)
     where: dict[str, Device] = {"gpu": device, "cpu": "cpu"}
     rates: dict[str, list[float]] = {name: [] for name in where}
@@ -167,9 +170,7 @@ def encoders(device: Device, frames: int, size: tuple[int, int] = FULL_HD) -> Ro
         for name, used in where.items():
             encoder = FileEncoder(info, used)
             pictures = []
-            for number in range(WARM_UP + frames):
-                y, x = 2 * number % 400, 3 * number % 400
-                image = np.ascontiguousarray(scene[y : y + height, x : x + width])
+            for number, image in enumerate(_moving(WARM_UP + frames, size)):
                 shown = Anonymized(Frame(image, pts=number, time_base=info.time_base), Regions.empty())
                 pictures.append(encoder.picture(shown))
             # The first picture opens the encoder, which on a GPU takes longer than many pictures.
@@ -184,6 +185,49 @@ def encoders(device: Device, frames: int, size: tuple[int, int] = FULL_HD) -> Ro
     medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     gain = _ratio(medians["gpu"], medians["cpu"])
     return found | {f"{name}_fps": rate for name, rate in medians.items()} | {"gain": gain}
+
+
+def _moving(count: int, size: tuple[int, int]) -> Iterator[Image]:
+    """Pictures of texture that moves, of a height and width."""
+    height, width = size
+    texture = np.random.default_rng(0).integers(30, 226, (height // 8 + 60, width // 8 + 60, 3), np.uint8)
+    scene = texture.repeat(8, axis=0).repeat(8, axis=1)
+    for number in range(count):
+        y, x = 2 * number % 400, 3 * number % 400
+        yield np.ascontiguousarray(scene[y : y + height, x : x + width])
+
+
+def decoders(frames: int, size: tuple[int, int] = FULL_HD) -> Row:
+    """The GPU's decoder and the processor's, as a run from a file uses them, on moving texture in H.264.
+
+    Args:
+        frames: to decode in a turn.
+        size: height and width.
+
+    Raises:
+        RuntimeUnavailableError: no GPU decodes here.
+    """
+    check_decoder("cuda")
+    where: dict[str, DecoderDevice] = {"gpu": "cuda", "cpu": "cpu"}
+    rates: dict[str, list[float]] = {name: [] for name in where}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "moving.mp4"
+        info = replace(clip_info(WALKERS), width=size[1], height=size[0])
+        settings = make_settings(RunSettings, {"codec": "libx264"})
+        (sink,) = open_sinks(input_address(str(WALKERS)), [output_address(str(path))], info, settings, still=False)
+        for number, image in enumerate(_moving(frames, size)):
+            frame = Frame(image, pts=number * step(info), time_base=info.time_base)
+            sink.write(Anonymized(frame, Regions.empty()))
+        sink.close()
+        for _ in range(TURNS):
+            for name, decoder in where.items():
+                with contextlib.closing(VideoSource(path, strict=False, decoder=decoder)) as source:
+                    began = time.perf_counter()
+                    count = sum(frame.damaged is None for frame in source)
+                    rates[name].append(count / (time.perf_counter() - began))
+    medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
+    found: Row = {"what": "decoder", "size": f"{size[1]}x{size[0]}", "frames": frames}
+    return found | {f"{n}_fps": rate for n, rate in medians.items()} | {"gain": _ratio(medians["gpu"], medians["cpu"])}
 
 
 def side_by_side(device: Device, frames: int) -> Row:
@@ -320,6 +364,7 @@ def measure(device: Device, rounds: int, *, say: Callable[[str], None]) -> list[
     else:
         say("CUDA graphs: not measured, they are made of TensorRT plans (--device tensorrt)")
     if device in ("cuda", "tensorrt"):
+        attempt("the GPU's decoder", lambda: [decoders(rounds)])
         attempt("the GPU's encoder", lambda: _with_encoder(encoders(device, rounds)))
     attempt("stages side by side", lambda: [side_by_side(device, rounds)])
     attempt("frames in one run", lambda: [frames_in_one_run(device, max(10, rounds // 4))])

@@ -16,7 +16,17 @@ from engines.errors import StandinError
 from engines.runtime import Device
 from stream import logs
 from stream.address import input_address, output_address
-from stream.config import Backend, Classical, OnFailure, RunSettings, Treatment, WhenLost, make_settings, read_config
+from stream.config import (
+    Backend,
+    Classical,
+    DecoderDevice,
+    OnFailure,
+    RunSettings,
+    Treatment,
+    WhenLost,
+    make_settings,
+    read_config,
+)
 from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision
 from stream.logs import LogFormat
@@ -189,6 +199,10 @@ def run_command(
     decoding: Annotated[
         Literal["strict", "lenient"] | None,
         typer.Option(help=f"Withhold all pictures that may be damaged, or only the worst. {_default('decoding')}"),
+    ] = None,
+    decoder: Annotated[
+        DecoderDevice | None,
+        typer.Option(help=f"Who decodes; a GPU needs --decoding lenient. {_default('decoder')}"),
     ] = None,
     start: Annotated[float | None, typer.Option(help="Seconds at which to begin.")] = None,
     end: Annotated[float | None, typer.Option(help="Seconds at which to stop.")] = None,

@@ -147,6 +147,8 @@ class AnonymizerSettings(BaseModel):
 WhenLost = Literal["slate", "hold", "end"]
 #: Who reads and writes network streams: PyAV (FFmpeg), or GStreamer.
 Backend = Literal["av", "gst"]
+#: Where FFmpeg decodes pictures.
+DecoderDevice = Literal["cpu", "cuda"]
 
 
 def _check_raw(value: str | None) -> str | None:
@@ -170,6 +172,8 @@ class RunSettings(AnonymizerSettings):
         contact_sheet: write a sheet of anonymized frames to this PNG file.
         show_regions: draw what was found on the anonymized picture.
         decoding: withhold every picture that may be wrong, or only those that the decoder itself calls damaged.
+        decoder: where pictures are decoded: by the processor, or by a GPU, which conceals damage without a word and so
+            needs lenient decoding.
         start: seconds at which to begin.
         end: seconds at which to stop.
         when_lost: what goes out while a live source is away: flat frames, the last anonymized one, or the end.
@@ -203,6 +207,7 @@ class RunSettings(AnonymizerSettings):
     contact_sheet: Path | None = None
     show_regions: bool = False
     decoding: Literal["strict", "lenient"] = "strict"
+    decoder: DecoderDevice = "cpu"
     start: float | None = Field(default=None, ge=0, le=1e7)
     end: float | None = Field(default=None, gt=0, le=1e7)
     when_lost: WhenLost = "slate"

@@ -25,6 +25,7 @@ from stream.sinks.rtsp_server import RTSP_SERVER_SCHEMES, RtspServerSink
 from stream.sinks.video import VideoSink
 from stream.sources.base import Source, StreamInfo
 from stream.sources.connection import Peer
+from stream.sources.hardware import check_decoder
 from stream.sources.images import ImageSource
 from stream.sources.live import LiveOptions, LiveSource
 from stream.sources.pipe import PipeSource
@@ -58,16 +59,22 @@ def open_source(
         StandinError: it cannot be opened.
     """
     strict = settings.decoding == "strict"
+    check_decoder(settings.decoder)
     if address.place is Place.PIPE:
         raw = None if settings.raw is None else RawVideo.parse(settings.raw)
-        return PipeSource(raw=raw, strict=strict, wanted=settings.video_stream)
+        return PipeSource(raw=raw, strict=strict, wanted=settings.video_stream, decoder=settings.decoder)
     if address.live:
         return LiveSource(address, live_options(settings), on_change=on_change)
     if still:
         return ImageSource(address.path)
     try:
         return VideoSource(
-            address.path, start=settings.start, end=settings.end, strict=strict, wanted=settings.video_stream
+            address.path,
+            start=settings.start,
+            end=settings.end,
+            strict=strict,
+            wanted=settings.video_stream,
+            decoder=settings.decoder,
         )
     except PermissionError as error:
         raise SourceError(f"cannot read {address.path}: {error.strerror}") from error
@@ -89,6 +96,7 @@ def live_options(settings: RunSettings) -> LiveOptions:
         backend=settings.backend,
         when_slow=settings.when_slow,
         video_stream=settings.video_stream,
+        decoder=settings.decoder,
     )
 
 

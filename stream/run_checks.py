@@ -138,11 +138,30 @@ def for_stills(settings: RunSettings) -> RunSettings:
     """
     if settings.start is not None or settings.end is not None:
         raise UsageError("--start and --end are for video; the input is an image or a folder of images")
+    if settings.decoder != "cpu":
+        raise UsageError("--decoder is for video; images are read by the processor")
     unset = {"hold": 0, "remember": 0, "lookahead": 0}.items()
     return settings.model_copy(update={k: v for k, v in unset if k not in settings.model_fields_set})
 
 
+def _check_decoder(source: Address, settings: RunSettings) -> None:
+    """A GPU's decoder says nothing of damage, and is FFmpeg's."""
+    if settings.decoder == "cpu":
+        return
+    if settings.decoding == "strict":
+        raise UsageError(
+            f"--decoder {settings.decoder} conceals damaged pictures without a word, which --decoding strict would "
+            "withhold; give --decoding lenient as well, or let the processor decode"
+        )
+    through_gst = settings.backend == "gst" and source.place is Place.NETWORK
+    if source.place is Place.PIPELINE or (through_gst and source.scheme not in _TAKEN_APART_BY_FFMPEG):
+        raise UsageError(f"--decoder is for what FFmpeg reads; GStreamer chooses the decoder of {source} itself")
+    if settings.raw is not None:
+        raise UsageError("--decoder has nothing to decode of bare frames (--raw)")
+
+
 def _check_source(source: Address, settings: RunSettings) -> None:
+    _check_decoder(source, settings)
     if settings.raw is not None and source.place is not Place.PIPE:
         raise UsageError("--raw says what bare frames on standard input are like; the input must be -")
     if source.place is Place.FILE:

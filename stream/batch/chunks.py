@@ -32,6 +32,7 @@ from stream.frame import Frame
 from stream.side_by_side import side_by_side
 from stream.sources.base import file_url
 from stream.sources.describe import main_video
+from stream.sources.hardware import check_decoder
 from stream.sources.video import VideoSource
 
 
@@ -101,7 +102,15 @@ def look(
         StandinError: the video cannot be read, or the file cannot be written.
     """
     strict = settings.decoding == "strict"
-    source = VideoSource(path, start=piece.start, end=piece.end, strict=strict, wanted=settings.video_stream)
+    check_decoder(settings.decoder)
+    source = VideoSource(
+        path,
+        start=piece.start,
+        end=piece.end,
+        strict=strict,
+        wanted=settings.video_stream,
+        decoder=settings.decoder,
+    )
     count = 0
     with contextlib.closing(source), contextlib.closing(DetectionsFile(detections, made_by)) as file:
         anonymizer.prepare(source.info.width, source.info.height)

@@ -42,7 +42,7 @@ TREATMENTS: Final[Mapping[str, Kind]] = {"face": Kind.FACE, "person": Kind.PERSO
 ADDING: Final = frozenset({"regions"})
 #: Everything else, named so that nobody forgets to decide: they stay as they are.
 SAME: Final = frozenset({
-    "audio", "context", "decoding", "detections", "detector", "detector_precision", "engine",
+    "audio", "context", "decoder", "decoding", "detections", "detector", "detector_precision", "engine",
     "engine_server", "ignore_zones", "join_faces", "metadata", "only_zones", "preset",
 })  # fmt: skip
 

@@ -17,9 +17,11 @@ from av.video.stream import VideoStream
 
 from engines.errors import SourceError
 from stream.address import Address, Place, redacted
+from stream.config import DecoderDevice
 from stream.sources.base import StreamInfo
 from stream.sources.decoder import Decoder, Lost, Picture
 from stream.sources.describe import describe, main_video, orientation_of
+from stream.sources.hardware import accelerated, hint
 from stream.sources.real_time import Due
 from stream.tls import REFUSED_PLAYLIST, check_source, may_be_playlist, tls_options
 
@@ -151,6 +153,7 @@ class AvConnection:
         peer: how to talk to it.
         fetched: an MPEG transport stream from there that is fetched already; closed with the connection.
         wanted: number or title of the video stream to take, None for the main one.
+        decoder: where it is decoded.
         progress: of the connections before, where it is a live playlist; it is continued.
 
     Raises:
@@ -165,6 +168,7 @@ class AvConnection:
         fetched: Bytes | None = None,
         *,
         wanted: str | None = None,
+        decoder: DecoderDevice = "cpu",
         progress: Progress | None = None,
     ) -> None:
         self._address = address
@@ -177,12 +181,12 @@ class AvConnection:
         self._arrived: dict[int, float] = {}
         self._came: float | None = None
         try:
-            self._container = _opened(address, patient if named else peer, fetched)
+            self._container = _opened(address, patient if named else peer, fetched, decoder)
             if self._in_pieces and self._patience < patient.read_timeout:
                 # PyAV's time-outs are set when a container is opened, and only now it is known what it is.
                 self._container.close()
                 self._patience = patient.read_timeout
-                self._container = _opened(address, patient, None)
+                self._container = _opened(address, patient, None, decoder)
         except BaseException:
             if fetched is not None:
                 fetched.close()
@@ -331,13 +335,15 @@ def _without_stamp(item: Picture | Lost) -> Picture | Lost:
     return item
 
 
-def _opened(address: Address, peer: Peer, fetched: Bytes | None) -> InputContainer:
-    options = _options(address, peer)
+def _opened(address: Address, peer: Peer, fetched: Bytes | None, decoder: DecoderDevice) -> InputContainer:
+    options, acceleration = _options(address, peer), accelerated(decoder)
     if fetched is None:
         check_source(address, peer.insecure)
     try:
         if fetched is not None:
-            return av.open(fetched, "r", format="mpegts", options=options, metadata_errors="replace")
+            return av.open(
+                fetched, "r", format="mpegts", options=options, metadata_errors="replace", hwaccel=acceleration
+            )
         return av.open(
             address.text,
             "r",
@@ -345,7 +351,10 @@ def _opened(address: Address, peer: Peer, fetched: Bytes | None) -> InputContain
             options=options,
             timeout=(peer.connect_timeout, peer.read_timeout),
             metadata_errors="replace",
+            hwaccel=acceleration,
         )
+    except RuntimeError as error:
+        raise SourceError(f"{address} cannot be opened: {error}{hint(decoder)}") from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
         if fetched is not None and fetched.error is not None:
             raise fetched.error from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import cast
 
@@ -18,6 +19,7 @@ from engines.errors import SourceError, UsageError
 from stream.colour import ColourTags
 from stream.orientation import Orientation
 from stream.sources.base import StreamInfo
+from stream.timeline import TIME_BASE
 
 #: AVFieldOrder: top or bottom field coded first (TT, BB), and displayed first where that differs (TB, BT).
 _BOTTOM_FIRST = {3, 4}
@@ -190,6 +192,11 @@ def live_step(rate: Fraction | None) -> Fraction:
     """Seconds from one frame of a live stream to the next, also where its rate is unknown or cannot be true."""
     low, high = _LIVE_RATES
     return 1 / (rate if rate is not None and low <= rate <= high else _USUAL_RATE)
+
+
+def on_timeline(info: StreamInfo) -> StreamInfo:
+    """What a sink has to know: frames come on our timeline, for as long as they come."""
+    return replace(info, time_base=TIME_BASE, start_pts=0, frames=None, rate=1 / live_step(info.rate))
 
 
 def shortfall(info: StreamInfo, container: InputContainer, stream: VideoStream, end: int) -> str | None:

@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from engines.errors import RuntimeUnavailableError, SourceError, StandinError, UsageError
 from stream.address import Address, Place
 from stream.backoff import Backoff
-from stream.config import Backend, WhenLost
+from stream.config import Backend, DecoderDevice, WhenLost
 from stream.frame import AWAY as AWAY
 from stream.frame import Frame
 from stream.pace import Pace, WhenSlow
@@ -24,7 +25,7 @@ from stream.sources.arrivals import Arrivals
 from stream.sources.base import StreamInfo
 from stream.sources.connection import AvConnection, Connection, Peer, Progress
 from stream.sources.decoder import Lost, Picture
-from stream.sources.describe import live_step
+from stream.sources.describe import live_step, on_timeline
 from stream.sources.gst import FetchedStream, GstConnection, fetched
 from stream.sources.pictures import FrameMaker
 from stream.timeline import TIME_BASE, Timeline
@@ -58,6 +59,7 @@ class LiveOptions:
         backend: who reads URLs that both can read. Pipelines and SRT are GStreamer's in any case.
         when_slow: what is done when pictures cannot be looked at as fast as they come.
         video_stream: number or title of the video stream to take, None for the main one.
+        decoder: where it is decoded; GStreamer chooses by itself.
     """
 
     peer: Peer = field(default_factory=Peer)
@@ -69,6 +71,7 @@ class LiveOptions:
     backend: Backend = "av"
     when_slow: WhenSlow = "drop"
     video_stream: str | None = None
+    decoder: DecoderDevice = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class LiveSource:
         self._reader = _Reader(address, self._options, clock, on_change)
         self._name = str(address)
         first = self._reader.first()
-        self.info = _on_timeline(first)
+        self.info = on_timeline(first)
         self._timeline = Timeline(self.info.rate)
         self._shown = first
         self._frames = FrameMaker(self.info, time_base=TIME_BASE, begin=0)
@@ -229,7 +232,7 @@ class LiveSource:
             return
         before, self._shown = self._shown, info
         self._exits |= dict.fromkeys((*info.dropped, *self._frames.side_exits))
-        self._frames = FrameMaker(_on_timeline(info), time_base=TIME_BASE, begin=0)
+        self._frames = FrameMaker(on_timeline(info), time_base=TIME_BASE, begin=0)
         if (info.width, info.height) != (before.width, before.height):
             _log.warning(
                 "%s shows %dx%d instead of %dx%d", self._name, info.width, info.height, before.width, before.height
@@ -387,14 +390,9 @@ class _Reader:
 
 def _connect(address: Address, options: LiveOptions, progress: Progress) -> Connection:
     """By whom an address is read."""
+    through_av = partial(AvConnection, address, options.peer, wanted=options.video_stream, decoder=options.decoder)
     if address.scheme == "srt" or (options.backend == "gst" and fetched(address)):
-        stream = FetchedStream(address, options.peer)
-        return AvConnection(address, options.peer, stream, wanted=options.video_stream)
+        return through_av(FetchedStream(address, options.peer))
     if address.place is Place.PIPELINE or (options.backend == "gst" and address.place is Place.NETWORK):
         return GstConnection(address, options.peer)
-    return AvConnection(address, options.peer, wanted=options.video_stream, progress=progress)
-
-
-def _on_timeline(info: StreamInfo) -> StreamInfo:
-    """What a sink has to know: frames come on our timeline, for as long as they come."""
-    return replace(info, time_base=TIME_BASE, start_pts=0, frames=None, rate=1 / live_step(info.rate))
+    return through_av(progress=progress)

@@ -17,10 +17,12 @@ import av.error
 from av.container import InputContainer
 
 from engines.errors import SourceError
+from stream.config import DecoderDevice
 from stream.frame import Frame
 from stream.raw_video import RawVideo
 from stream.sources.decoder import Decoder, Lost, Picture
 from stream.sources.describe import describe, main_video, shortfall, step
+from stream.sources.hardware import accelerated, hint
 from stream.sources.packets import read_packets
 from stream.sources.pictures import FrameMaker
 
@@ -44,6 +46,7 @@ class PipeSource:
         raw: what bare frames are like, None for a container.
         strict: whether pictures count as damaged where the decoder could conceal the damage.
         wanted: number or title of the video stream to take, None for the main one.
+        decoder: where it is decoded.
 
     Raises:
         UsageError: the wanted stream is not there.
@@ -56,13 +59,14 @@ class PipeSource:
         *,
         raw: RawVideo | None = None,
         strict: bool = True,
+        decoder: DecoderDevice = "cpu",
         wanted: str | None = None,
     ) -> None:
         self._problems: list[str] = []
         self._pipe = _Pipe(descriptor)
         # By a thread: PyAV lets no signal through that comes while it waits for us.
         opening: Future[tuple[list[Picture | Lost], Picture]] = Future()
-        thread = threading.Thread(target=self._open, args=(opening, raw, strict, wanted), name="standin-open")
+        thread = threading.Thread(target=self._open, args=(opening, raw, strict, wanted, decoder), name="standin-open")
         thread.daemon = True
         thread.start()
         try:
@@ -121,10 +125,11 @@ class PipeSource:
         raw: RawVideo | None,
         strict: bool,
         wanted: str | None,
+        decoder: DecoderDevice,
     ) -> None:
         """Open it, and look for its first picture."""
         try:
-            self._container = _opened(self._pipe, raw)
+            self._container = _opened(self._pipe, raw, decoder)
             try:
                 self._stream = main_video(self._container, NAME, wanted)
                 packets = read_packets(self._container, self._stream, NAME, self._note)
@@ -186,7 +191,7 @@ def _in_steps(future: Future[T]) -> T:
             return future.result(_LOOK / 1000)
 
 
-def _opened(pipe: _Pipe, raw: RawVideo | None) -> InputContainer:
+def _opened(pipe: _Pipe, raw: RawVideo | None, decoder: DecoderDevice) -> InputContainer:
     try:
         return av.open(
             pipe,
@@ -195,7 +200,10 @@ def _opened(pipe: _Pipe, raw: RawVideo | None) -> InputContainer:
             options={} if raw is None else raw.options,
             buffer_size=_AT_ONCE,
             metadata_errors="replace",
+            hwaccel=accelerated(decoder),
         )
+    except RuntimeError as error:
+        raise SourceError(f"what comes through the pipe cannot be read: {error}{hint(decoder)}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = pipe.error or getattr(error, "strerror", None) or error
         raise SourceError(

@@ -14,10 +14,12 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engines.errors import SourceError
+from stream.config import DecoderDevice
 from stream.frame import Frame
 from stream.sources.base import file_url
 from stream.sources.decoder import Decoder, Picture
 from stream.sources.describe import describe, main_video, shortfall, step
+from stream.sources.hardware import accelerated, hint
 from stream.sources.packets import read_packets
 from stream.sources.pictures import FrameMaker
 
@@ -37,6 +39,7 @@ class VideoSource:
         end: seconds from the beginning at which to stop, None for the end.
         strict: whether pictures count as damaged where the decoder could conceal the damage.
         wanted: number or title of the video stream to take, None for the main one.
+        decoder: where it is decoded.
 
     Raises:
         UsageError: the wanted stream is not there.
@@ -51,11 +54,13 @@ class VideoSource:
         end: float | None = None,
         strict: bool = True,
         wanted: str | None = None,
+        decoder: DecoderDevice = "cpu",
     ) -> None:
         self._path = path
+        self._decoder: DecoderDevice = decoder
         self._wanted = wanted
         self._strict = strict
-        self._container = _open(path)
+        self._container = _open(path, decoder)
         self._problems: list[str] = []
         try:
             self._stream = main_video(self._container, str(path), wanted)
@@ -118,12 +123,12 @@ class VideoSource:
             begin = item.pts if begin is None else begin
             if isinstance(item, Picture):
                 return begin or 0, item.frame
-        raise SourceError(f"{self._path}: no frame of the video stream can be decoded")
+        raise SourceError(f"{self._path}: no frame of the video stream can be decoded{hint(self._decoder)}")
 
     def _begin_again(self) -> None:
         """Back to the first packet: reopening is the one way that works for every container."""
         self._container.close()
-        self._container = _open(self._path)
+        self._container = _open(self._path, self._decoder)
         self._stream = main_video(self._container, str(self._path), self._wanted)
         self._problems.clear()
 
@@ -156,9 +161,11 @@ class VideoSource:
         return read_packets(self._container, self._stream, self._path.name, self._problems.append)
 
 
-def _open(path: Path) -> InputContainer:
+def _open(path: Path, decoder: DecoderDevice) -> InputContainer:
     try:
-        return av.open(file_url(path), metadata_errors="replace")
+        return av.open(file_url(path), metadata_errors="replace", hwaccel=accelerated(decoder))
+    except RuntimeError as error:
+        raise SourceError(f"{path} cannot be opened: {error}{hint(decoder)}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{path} cannot be opened as video: {reason}. Is it a video file, and complete?") from error

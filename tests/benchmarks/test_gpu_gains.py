@@ -73,6 +73,18 @@ def test_encoders_are_compared_by_what_a_run_would_take() -> None:
     assert row["cpu_fps"] > 0
 
 
+def test_decoders_are_compared_on_one_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The processor in the place of both.
+    asked: list[str] = []
+    monkeypatch.setattr(gpu_gains, "check_decoder", asked.append)
+    monkeypatch.setattr("stream.sources.video.accelerated", asked.append)
+    row = gpu_gains.decoders(4, (64, 96))
+    # Of the walkers' clip the shape alone is asked; a source opens its file twice.
+    assert asked == ["cuda", *["cpu"] * 2, *["cuda"] * 2, *["cpu"] * 2]
+    assert (row["what"], row["size"], row["frames"]) == ("decoder", "96x64", 4)
+    assert row["gain"] == pytest.approx(row["gpu_fps"] / row["cpu_fps"], abs=0.01)
+
+
 def test_without_a_gpu_what_needs_none_is_measured() -> None:
     said: list[str] = []
     stages, frames, shared = gpu_gains.measure("cpu", 4, say=said.append)
@@ -96,20 +108,22 @@ def test_with_plans_all_is_measured_in_one_go(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(f"engines.{module}.Cuda", lambda: cuda)
     monkeypatch.setattr("engines.tensorrt_policy.installed_version", lambda: tensorrt.version)
     monkeypatch.setattr("engines.runtime_onnx.import_module", lambda name: onnxruntime.module)
-    # Another process, where there is no fake, and an encoder that is not there.
+    # Another process, where there is no fake, and a decoder and an encoder that are not there.
     monkeypatch.setattr(gpu_gains, "sharing", lambda *given: {"what": "joint runs"})
+    monkeypatch.setattr(gpu_gains, "decoders", lambda *given: {"what": "decoder"})
     said: list[str] = []
     rows = gpu_gains.measure("tensorrt", 2, say=said.append)
     assert said == ["the GPU's encoder: not measured, runs here encode with libx264 whatever the device"]
     assert [row.get("graph", row["what"]) for row in rows] == [
         "starter-detector detector",
         "starter-generator generator",
+        "decoder",
         "stages side by side",
         "frames in one run",
         "joint runs",
     ]
     assert all(row["recorded"] for row in rows[:2])
-    assert rows[2]["frames"] == 6
+    assert rows[3]["frames"] == 6
     # Of each graph once; runs further down found them.
     assert tensorrt.builds == 4
 
@@ -120,10 +134,15 @@ def test_a_part_that_cannot_be_measured_does_not_cost_the_others(monkeypatch: py
 
     monkeypatch.setattr(gpu_gains, "side_by_side", missing)
     monkeypatch.setattr(gpu_gains, "frames_in_one_run", missing)
+    monkeypatch.setattr(gpu_gains, "decoders", missing)
     monkeypatch.setattr(gpu_gains, "encoders", lambda *given: {"gpu_encoder": "h264_nvenc", "cpu_encoder": "libx264"})
     monkeypatch.setattr(gpu_gains, "sharing", lambda *given: {"what": "joint runs"})
     said: list[str] = []
     rows = gpu_gains.measure("tensorrt", 1, say=said.append)
     assert [row.get("what", "encoder") for row in rows] == ["encoder", "joint runs"]
     assert said[0].startswith("CUDA graphs: not measured, TensorRT cannot be imported")
-    assert said[1:] == ["stages side by side: not measured, no GPU", "frames in one run: not measured, no GPU"]
+    assert said[1:] == [
+        "the GPU's decoder: not measured, no GPU",
+        "stages side by side: not measured, no GPU",
+        "frames in one run: not measured, no GPU",
+    ]

@@ -135,6 +135,7 @@ def test_the_root_folder_is_no_allow_list() -> None:
         "overwrite",
         "insecure",
         "context",
+        "decoder",
         "decoding",
         "nonsense",
         "",

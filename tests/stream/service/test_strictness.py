@@ -32,6 +32,7 @@ LESS: Mapping[str, tuple[Any, ...]] = {
     "blur_radius": (0.1,),
     "cells": (16,),
     "context": ("published",),
+    "decoder": ("cuda",),
     "decoding": ("lenient",),
     "detect_size": (32, 1279),
     "detections": ("/d.sqlite",),

@@ -1,0 +1,115 @@
+"""Decoding in a graphics card: what is said where there is none, and where one does not take a codec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import pytest
+from av.codec.hwaccel import HWAccel
+
+from engines.errors import RuntimeUnavailableError, SourceError
+from stream.address import input_address
+from stream.config import DecoderDevice
+from stream.sources import hardware
+from stream.sources.connection import AvConnection, Peer
+from stream.sources.hardware import accelerated, check_decoder
+from stream.sources.pipe import PipeSource
+from stream.sources.video import VideoSource
+from tests.media import busy_pictures, write_clip
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    """Whether there is a card is asked once per process."""
+    check_decoder.cache_clear()
+    yield
+    check_decoder.cache_clear()
+
+
+class FakeAcceleration:
+    """In PyAV's place: a card that is there, or is not."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.codecs: list[str] = []
+
+    def create(self, codec: av.Codec) -> None:
+        self.codecs.append(codec.name)
+        if self.error is not None:
+            raise self.error
+
+
+def test_the_processor_needs_nothing() -> None:
+    check_decoder("cpu")
+    assert accelerated("cpu") is None
+
+
+def test_each_container_gets_its_own() -> None:
+    one, other = accelerated("cuda"), accelerated("cuda")
+    assert one is not None
+    assert other is not None
+    assert one is not other
+
+
+@pytest.mark.parametrize(
+    "error", [av.error.PermissionError(1, "Operation not permitted"), RuntimeError("no device"), NotImplementedError()]
+)
+def test_without_a_card_that_decodes_somebody_is_told_so(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeAcceleration(error)
+    monkeypatch.setattr(hardware, "accelerated", lambda device: fake)
+    for _ in range(2):
+        with pytest.raises(RuntimeUnavailableError, match=r"no GPU decodes video here .*use --decoder cpu"):
+            check_decoder("cuda")
+    assert fake.codecs == ["h264", "h264"]
+
+
+def test_a_card_that_decodes_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeAcceleration(None)
+    monkeypatch.setattr(hardware, "accelerated", lambda device: fake)
+    check_decoder("cuda")
+    check_decoder("cuda")
+    assert fake.codecs == ["h264"]
+
+
+def from_file(path: Path, decoder: DecoderDevice) -> Any:
+    return VideoSource(path, strict=False, decoder=decoder)
+
+
+def from_pipe(path: Path, decoder: DecoderDevice) -> Any:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return PipeSource(descriptor, strict=False, decoder=decoder)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("opened", [from_file, from_pipe])
+def test_what_no_card_decodes_is_refused_with_a_hint(
+    opened: Callable[[Path, DecoderDevice], Any], tmp_path: Path
+) -> None:
+    path = write_clip(tmp_path / "clip.mkv", busy_pictures(3, 64, 48), codec="ffv1")
+    opened(path, "cpu").close()
+    with pytest.raises(SourceError, match="no stream is compatible; the GPU may not decode such pictures; try"):
+        opened(path, "cuda")
+
+
+def test_a_connection_is_opened_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def refuse(*args: object, hwaccel: object, **more: object) -> None:
+        given.append(hwaccel)
+        raise RuntimeError("no stream is compatible")
+
+    monkeypatch.setattr("stream.sources.connection.av.open", refuse)
+    address = input_address("rtsp://127.0.0.1:9/x")
+    with pytest.raises(SourceError, match="no stream is compatible; the GPU may not decode such pictures; try"):
+        AvConnection(address, Peer(), decoder="cuda")
+    with pytest.raises(SourceError, match=r"no stream is compatible$"):
+        AvConnection(address, Peer())
+    assert isinstance(given[0], HWAccel)
+    assert given[1] is None
