@@ -39,6 +39,7 @@ ENCODERS = {
     "ffv1": "only for lossless output",
     "h264_nvenc": "only for encoding on an NVIDIA GPU",
 }
+_DECODER_PROBE = "from stream.sources.hardware import check_decoder; check_decoder('cuda')"
 _ENCODER_PROBE = "import sys; from stream.doctor import probe_encoders; probe_encoders(sys.argv[1:])"
 
 
@@ -122,7 +123,19 @@ def check_gpu() -> list[Check]:
     gpus = "; ".join(line.strip() for line in out.splitlines() if line.strip())
     if status != 0 or not gpus:
         return [Check("NVIDIA GPU", "missing", last_line(err or out, "nvidia-smi lists none"), todo)]
-    return [Check("NVIDIA GPU", "ok", gpus)]
+    return [Check("NVIDIA GPU", "ok", gpus), _check_gpu_decoder()]
+
+
+def _check_gpu_decoder() -> Check:
+    """Whether the GPU decodes video; not all do, and containers are often given one without its video part."""
+    name = "decoder of the GPU"
+    status, _, err = run_probe([sys.executable, "-c", _DECODER_PROBE])
+    if status == 0:
+        return Check(name, "ok", "opens")
+    # A traceback ends with the error's name.
+    problem = last_line(err, "opening it failed").partition("Error: ")
+    todo = "only needed for --decoder cuda; in containers: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+    return Check(name, "missing", problem[2] or problem[0], todo)
 
 
 def probe_encoders(names: Iterable[str]) -> None:

@@ -79,10 +79,32 @@ def test_a_gpu_is_reported_as_the_driver_names_it(tmp_path: Path, monkeypatch: p
     tool.write_text("#!/bin/sh\necho 'NVIDIA X, 550.1, 24 MiB'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert doctor.check_gpu() == [Check("NVIDIA GPU", "ok", "NVIDIA X, 550.1, 24 MiB")]
+    assert doctor.check_gpu()[0] == Check("NVIDIA GPU", "ok", "NVIDIA X, 550.1, 24 MiB")
     tool.write_text("#!/bin/sh\necho 'no devices were found' >&2; exit 6\n")
     assert doctor.check_gpu()[0].status == "missing"
     assert doctor.check_gpu()[0].detail == "no devices were found"
+
+
+@pytest.mark.parametrize(
+    ("probed", "found"),
+    [
+        ((0, "", ""), ("ok", "opens")),
+        (
+            (1, "", "Traceback:\nengines.errors.RuntimeUnavailableError: no GPU decodes\n"),
+            ("missing", "no GPU decodes"),
+        ),
+        ((-1, "", "did not finish in 60 s"), ("missing", "did not finish in 60 s")),
+    ],
+)
+def test_whether_a_gpu_decodes_is_tried(
+    probed: tuple[int, str, str], found: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [(0, "NVIDIA X, 550.1, 24 MiB\n", ""), probed]
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr(doctor, "run_probe", lambda command: answers.pop(0))
+    check = doctor.check_gpu()[1]
+    assert (check.name, check.status, check.detail) == ("decoder of the GPU", *found)
+    assert (check.status == "ok") == (check.todo == "")
 
 
 def test_no_gpu_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
