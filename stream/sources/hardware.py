@@ -6,8 +6,9 @@ decoding as well. Pictures come back to the host, where regions are copied into 
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import av
 import av.error
@@ -16,8 +17,12 @@ from av.codec.hwaccel import HWAccel
 from engines.errors import RuntimeUnavailableError
 from stream.config import DecoderDevice
 
-#: Every card that decodes takes it, so that whether there is one can be tried with it.
-_COMMON: Final = "h264"
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+#: Width and height of the picture that is tried; cards decode none that is much smaller.
+_TRIED: Final = (256, 144)
 #: What an error that may be the card's is followed by.
 HINT: Final = "the GPU may not decode such pictures; try --decoder cpu"
 
@@ -29,21 +34,38 @@ def accelerated(device: DecoderDevice) -> HWAccel | None:
 
 @cache
 def check_decoder(device: DecoderDevice) -> None:
-    """See that pictures can be decoded there at all; asked once per process, as a context takes a while.
+    """See that a picture can be decoded there, in H.264, which all cards know that decode; asked once per process.
+
+    CUDA alone does not tell: the driver's video part is another library, which containers often lack.
 
     Raises:
-        RuntimeUnavailableError: they cannot.
+        RuntimeUnavailableError: it cannot.
     """
     acceleration = accelerated(device)
     if acceleration is None:
         return
     try:
-        acceleration.create(av.Codec(_COMMON, "r"))
+        decoder = av.CodecContext.create("h264", "r", hwaccel=acceleration)
+        decoded = [frame for packet in (*_a_picture(), None) for frame in decoder.decode(packet)]
+        reason: object = None if decoded else "it gives no picture"
     except (av.error.FFmpegError, RuntimeError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
+    if reason is not None:
         raise RuntimeUnavailableError(
             f"no GPU decodes video here ({reason}): CUDA's driver, with its video part, is needed; use --decoder cpu"
-        ) from error
+        )
+
+
+def _a_picture() -> list[Packet[VideoStream]]:
+    """Grey, in H.264."""
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height = _TRIED
+    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
+    picture = av.VideoFrame(*_TRIED, "yuv420p")
+    for plane in picture.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    picture.pts = 0
+    return [*encoder.encode(picture), *encoder.encode(None)]
 
 
 def hint(device: DecoderDevice) -> str:

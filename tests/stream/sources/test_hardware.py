@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,7 +16,6 @@ from av.codec.hwaccel import HWAccel
 from engines.errors import RuntimeUnavailableError, SourceError
 from stream.address import input_address
 from stream.config import DecoderDevice
-from stream.sources import hardware
 from stream.sources.connection import AvConnection, Peer
 from stream.sources.hardware import accelerated, check_decoder
 from stream.sources.pipe import PipeSource
@@ -31,19 +31,6 @@ def asked_anew() -> Iterator[None]:
     check_decoder.cache_clear()
 
 
-class FakeAcceleration:
-    """In PyAV's place: a card that is there, or is not."""
-
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-        self.codecs: list[str] = []
-
-    def create(self, codec: av.Codec) -> None:
-        self.codecs.append(codec.name)
-        if self.error is not None:
-            raise self.error
-
-
 def test_the_processor_needs_nothing() -> None:
     check_decoder("cpu")
     assert accelerated("cpu") is None
@@ -56,24 +43,47 @@ def test_each_container_gets_its_own() -> None:
     assert one is not other
 
 
+class Card:
+    """A decoder in PyAV's place: the processor's, and what is asked of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None, *, gives: bool = True) -> None:
+        self.asked: list[object] = []
+        create: Any = av.CodecContext.create
+
+        def created(name: str, mode: str, hwaccel: object = None) -> Any:
+            if mode == "w":
+                return create(name, mode)
+            self.asked.append((name, type(hwaccel)))
+            if error is not None:
+                raise error
+            decoder = create(name, mode)
+            return decoder if gives else SimpleNamespace(decode=lambda packet: [])
+
+        monkeypatch.setattr("stream.sources.hardware.av.CodecContext", SimpleNamespace(create=created))
+
+
 @pytest.mark.parametrize(
     "error", [av.error.PermissionError(1, "Operation not permitted"), RuntimeError("no device"), NotImplementedError()]
 )
 def test_without_a_card_that_decodes_somebody_is_told_so(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeAcceleration(error)
-    monkeypatch.setattr(hardware, "accelerated", lambda device: fake)
+    card = Card(monkeypatch, error)
     for _ in range(2):
         with pytest.raises(RuntimeUnavailableError, match=r"no GPU decodes video here .*use --decoder cpu"):
             check_decoder("cuda")
-    assert fake.codecs == ["h264", "h264"]
+    assert card.asked == [("h264", HWAccel)] * 2
+
+
+def test_a_card_that_opens_and_gives_no_picture_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    Card(monkeypatch, gives=False)
+    with pytest.raises(RuntimeUnavailableError, match="it gives no picture"):
+        check_decoder("cuda")
 
 
 def test_a_card_that_decodes_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeAcceleration(None)
-    monkeypatch.setattr(hardware, "accelerated", lambda device: fake)
+    card = Card(monkeypatch)
     check_decoder("cuda")
     check_decoder("cuda")
-    assert fake.codecs == ["h264"]
+    assert card.asked == [("h264", HWAccel)]
 
 
 def from_file(path: Path, decoder: DecoderDevice) -> Any:
