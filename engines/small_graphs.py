@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from engines.errors import RuntimeUnavailableError
+import numpy as np
+
+from engines.dlpack import take
+from engines.errors import RuntimeUnavailableError, StandinError
 from engines.manifest import Graph, Tensor
 from engines.runtime import Device, Runtime, tensorrt_policy
 from engines.runtime_onnx import OnnxRuntime
@@ -15,6 +18,7 @@ from engines.runtime_onnx import OnnxRuntime
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from engines.dlpack import SupportsDlpack
     from engines.nodes import Nodes
 
 log = logging.getLogger(__name__)
@@ -74,8 +78,8 @@ def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None
         device: of the networks.
 
     Returns:
-        None where there are better ways (on the processor), or no ONNX Runtime with CUDA beside TensorRT's plans. What
-        is kept of its runs, plans take where it lies.
+        None where there are better ways (on the processor), or no ONNX Runtime with CUDA beside TensorRT's plans that
+        hands over what it keeps of its runs.
 
     Raises:
         RuntimeUnavailableError: the device is not usable here.
@@ -89,9 +93,17 @@ def open_small(make: Callable[[], SmallGraph], device: Device) -> Runtime | None
 
 
 def _if_it_is_there(graph: SmallGraph) -> Runtime | None:
-    """Plans need no ONNX Runtime with CUDA, and Jetsons have none."""
+    """Plans need no ONNX Runtime with CUDA, and Jetsons have none, or one that keeps what it has."""
     try:
-        return graph.open("cuda")
+        runtime = graph.open("cuda")
     except RuntimeUnavailableError as error:
         log.info("%s is computed on the processor: %s", graph.declared.file, error)
         return None
+    try:
+        # Not every build hands over what it keeps: answers would come to the host and go back, as large as they are.
+        take(cast("SupportsDlpack", runtime.hold(np.zeros(1, np.float32))))
+    except StandinError as error:
+        runtime.close()
+        log.info("%s is computed on the processor, since plans would not get it: %s", graph.declared.file, error)
+        return None
+    return runtime

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engines import small_graphs
+from engines.dlpack import CUDA, DeviceArray
 from engines.errors import BundleError, RuntimeUnavailableError
 from engines.manifest import Tensor
 from engines.nodes import Nodes
@@ -56,6 +59,8 @@ def test_beside_networks_on_a_gpu_it_runs_there(
         def __init__(self, *_: object, **options: Any) -> None:
             asked.append(options)
 
+        hold = staticmethod(on_the_gpu)
+
     monkeypatch.setattr(small_graphs, "OnnxRuntime", Noted)
     monkeypatch.setattr(small_graphs, "tensorrt_policy", lambda: policy)
     graph = sums()
@@ -64,24 +69,38 @@ def test_beside_networks_on_a_gpu_it_runs_there(
     assert asked == [{"device": "cuda", "model": graph.model}]
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_beside_plans_it_runs_where_onnx_runtime_has_the_gpu(
-    there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def on_the_gpu(array: NDArray[np.float32]) -> DeviceArray:
+    """As a build of ONNX Runtime holds it that hands it over."""
+    return DeviceArray(array.ctypes.data, array.shape, array.dtype, (CUDA, 0), array)
+
+
+@pytest.mark.parametrize("what", ["there", "no CUDA", "not handed over"])
+def test_beside_plans_it_runs_where_they_get_what_onnx_runtime_keeps(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    there, closed = what == "there", list[str]()
+
     class Cuda:
         def __init__(self, *_: object, device: str, model: bytes) -> None:
             del model
             assert device == "cuda"
-            if not there:
+            if what == "no CUDA":
                 raise RuntimeUnavailableError("this ONNX Runtime has no CUDA")
+
+        def hold(self, array: NDArray[np.float32]) -> object:
+            return on_the_gpu(array) if there else SimpleNamespace(shape=array.shape, dtype=array.dtype)
+
+        def close(self) -> None:
+            closed.append(what)
 
     monkeypatch.setattr(small_graphs, "OnnxRuntime", Cuda)
     monkeypatch.setattr(small_graphs, "tensorrt_policy", Policy)
     caplog.set_level("INFO")
     assert (open_small(sums, "tensorrt") is not None) is there
+    assert closed == ([what] if what == "not handed over" else [])
     assert ("sums.onnx is computed on the processor" in caplog.text) is not there
     # With `cuda` it was asked for, and nothing falls back.
-    if not there:
+    if what == "no CUDA":
         with pytest.raises(RuntimeUnavailableError):
             open_small(sums, "cuda")
 
