@@ -5,7 +5,9 @@ Every call of that package returns its status first; here a status other than su
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import logging
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +18,7 @@ import numpy as np
 from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeFailedError, StandinError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from engines.runtime import Array
 
@@ -147,6 +149,18 @@ def _give_back_quietly(give_back: Callable[[], object]) -> None:
         log.info("something on the GPU could not be given back: %s", error)
 
 
+@contextlib.contextmanager
+def _nothing_freed() -> Iterator[None]:
+    """Keeps the garbage collector away: memory that it gave back in this thread would spoil a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class _Freed:
     """Something that is given back once, by `free`; its owner calls it."""
 
@@ -260,19 +274,6 @@ class Stream:
         """
         self._call("cudaStreamSynchronize", self.handle)
 
-    def wait_for(self, other: int) -> None:
-        """Holds back what is put in from now on until what was put into another stream so far is done.
-
-        Args:
-            other: the other stream's handle.
-        """
-        (event,) = self._call("cudaEventCreateWithFlags", int(self._rt.cudaEventDisableTiming))
-        try:
-            self._call("cudaEventRecord", event, other)
-            self._call("cudaStreamWaitEvent", self.handle, event, 0)
-        finally:
-            self._call("cudaEventDestroy", event)
-
     def capture(self, work: Callable[[], None]) -> Graph:
         """Records work that is put into this stream, without doing it.
 
@@ -282,17 +283,18 @@ class Stream:
         Raises:
             RuntimeFailedError: It holds something that cannot be recorded.
         """
-        self._call(
-            "cudaStreamBeginCapture", self.handle, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        )
-        try:
-            work()
-        except BaseException:
-            # The stream stays in the state of capturing until this is called, which fails then.
-            self._rt.cudaStreamEndCapture(self.handle)
-            self._rt.cudaGetLastError()
-            raise
-        (graph,) = self._call("cudaStreamEndCapture", self.handle)
+        with _nothing_freed():
+            self._call(
+                "cudaStreamBeginCapture", self.handle, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+            )
+            try:
+                work()
+            except BaseException:
+                # The stream stays in the state of capturing until this is called, which fails then.
+                self._rt.cudaStreamEndCapture(self.handle)
+                self._rt.cudaGetLastError()
+                raise
+            (graph,) = self._call("cudaStreamEndCapture", self.handle)
         try:
             (ready,) = self._call("cudaGraphInstantiate", graph, 0)
         finally:

@@ -160,18 +160,6 @@ class _Calls:
     def cudaGetLastError(self) -> None:  # noqa: N802
         pass
 
-    def cudaEventCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
-        return SimpleNamespace()
-
-    def cudaEventRecord(self, event: Any, stream: int) -> None:  # noqa: N802
-        pass
-
-    def cudaStreamWaitEvent(self, stream: int, event: Any, flags: int) -> None:  # noqa: N802
-        pass
-
-    def cudaEventDestroy(self, event: Any) -> None:  # noqa: N802
-        pass
-
 
 def _keep(where: dict[int, Any], size: int) -> int:
     # Memory that was not written holds something, on a GPU too: not-a-number shows where it is used.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 
 import numpy as np
@@ -118,11 +119,23 @@ def test_a_recording_that_fails_leaves_the_stream_usable() -> None:
     stream.wait()
 
 
-def test_a_stream_waits_for_another() -> None:
-    gpu = FakeGpu()
-    cuda = Cuda(fake_cudart(gpu))
-    stream, other = cuda.stream(), cuda.stream()
-    stream.wait_for(other.handle)
-    assert gpu.calls[-4:] == ["cudaEventCreateWithFlags", "cudaEventRecord", "cudaStreamWaitEvent", "cudaEventDestroy"]
-    stream.close()
-    assert gpu.streams == {other.handle}
+def test_nothing_is_collected_in_the_middle_of_a_recording() -> None:
+    """What the collector finds there could give memory back, which a recording does not survive."""
+    cuda = Cuda(fake_cudart(FakeGpu()))
+    seen: list[bool] = []
+    stream = cuda.stream()
+    stream.capture(lambda: seen.append(gc.isenabled()))
+    assert (seen, gc.isenabled()) == ([False], True)
+
+    def fails() -> None:
+        raise RuntimeFailedError("no")
+
+    with pytest.raises(RuntimeFailedError, match="no"):
+        stream.capture(fails)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        stream.capture(lambda: None)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
