@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEBIBYTE: Final = 2**20
+_SMALLER_CONTEXTS: Final = "RUNTIME_ACTIVATION_RESIZE_10_10"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,9 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
         config.set_flag(flags.TF32)
     else:
         config.clear_flag(flags.TF32)
+    # Without it every context asks for as much memory as the largest shapes need, whatever its own are; from 10.10 on.
+    if hasattr(trt.PreviewFeature, _SMALLER_CONTEXTS):
+        config.set_preview_feature(getattr(trt.PreviewFeature, _SMALLER_CONTEXTS), True)
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * MEBIBYTE)
     if options.version_compatible:

@@ -125,7 +125,12 @@ class Contexts:
         if context is None:
             raise self._error(f"TensorRT makes no context for {self._what}")
         outputs = self._shapes(context, inputs, names)
-        needed = max(1, int(context.update_device_memory_size_for_shapes()))
+        self._sayings.clear()
+        needed = int(context.update_device_memory_size_for_shapes())
+        if needed == 0 and self._sayings.complained:
+            # 0 is also what an error looks like, and a run in no memory would end the process.
+            raise self._error(f"TensorRT does not say how much memory {self._what} needs")
+        needed = max(1, needed)
         if self._scratch is None or self._scratch.size < needed:
             # Contexts and graphs that were made before know the old place.
             self.clear()

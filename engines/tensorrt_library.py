@@ -91,6 +91,11 @@ class Sayings:
         return "; ".join(self._said[:_MOST_SHOWN]) or "it gave no reason"
 
     @property
+    def complained(self) -> bool:
+        """Whether anything was said."""
+        return bool(self._said)
+
+    @property
     def is_memory(self) -> bool:
         """Whether it complained of memory."""
         return any("out of memory" in line.lower() or "outofmemory" in line.lower() for line in self._said)

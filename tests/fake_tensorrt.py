@@ -31,6 +31,7 @@ class FakeTensorrt:
         run_error: why no run succeeds, None if all do.
         run_rows: rows from which on a run is out of memory.
         context_bytes: for intermediate results, for each row.
+        scratch_error: why no context says how much memory it needs, None if all do.
         data_dependent: outputs whose shapes nobody knows before the run.
         shape_inputs: inputs whose values decide shapes.
         on_step: called at every step of a build.
@@ -45,6 +46,7 @@ class FakeTensorrt:
     run_error: str | None = None
     run_rows: int = 10**6
     context_bytes: int = 1000
+    scratch_error: str | None = None
     data_dependent: tuple[str, ...] = ()
     shape_inputs: tuple[str, ...] = ()
     on_step: Callable[[], None] | None = None

@@ -86,6 +86,7 @@ class _Builder:
             "capability": world.gpu.capability,
             "compatible": "VERSION_COMPATIBLE" in config.flags,
             "shapes": config.shapes,
+            "resizes": "RUNTIME_ACTIVATION_RESIZE_10_10" in config.previews,
         }
         content: bytes = model.SerializeToString()
         return _MAGIC + json.dumps(head).encode() + b"\n" + content
@@ -144,6 +145,7 @@ class _IBuilderConfig:
     def __init__(self, world: FakeTensorrt) -> None:
         self.world = world
         self.flags = {"TF32"}
+        self.previews: set[str] = set()
         self.pools: dict[str, int] = {}
         self.shapes: dict[str, Any] = {}
         self.cache: Any = None
@@ -164,6 +166,10 @@ class _IBuilderConfig:
 
     def clear_flag(self, flag: Any) -> None:
         self.flags.discard(flag.name)
+
+    def set_preview_feature(self, feature: Any, enable: bool) -> None:
+        assert enable
+        self.previews.add(feature.name)
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self.pools[pool.name] = pool_size
@@ -233,12 +239,12 @@ class _Runtime:
         elif known["version"] != self.world.version:
             return _fail(self, "the plan was built with another version")
         # Another GPU is not noticed: a warning at most, and then wrong or slow.
-        return self.world.wrap("ICudaEngine", _ICudaEngine(self.world, self.logger, model, known["shapes"]))
+        return self.world.wrap("ICudaEngine", _ICudaEngine(self.world, self.logger, model, known))
 
 
 class _ICudaEngine:
-    def __init__(self, world: FakeTensorrt, logger: Any, model: bytes, shapes: Any) -> None:
-        self.world, self.logger, self.shapes = world, logger, shapes
+    def __init__(self, world: FakeTensorrt, logger: Any, model: bytes, known: dict[str, Any]) -> None:
+        self.world, self.logger, self.shapes, self.resizes = world, logger, known["shapes"], known["resizes"]
         graph = onnx.load_from_string(model).graph
         self.inputs, self.outputs = _tensors(graph.input), _tensors(graph.output)
         self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -306,7 +312,12 @@ class _IExecutionContext:
         return self.engine.shapes_for(self.shapes)[name]
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return self.world.context_bytes * max(shape[0] for shape in self.shapes.values())
+        if self.world.scratch_error is not None:
+            say(self.world, self.engine.logger, "ERROR", self.world.scratch_error)
+            return 0
+        # Without the feature it is the most that any shape needs.
+        most = (shape[2] for shape in self.engine.shapes.values()) if not self.engine.resizes else self.shapes.values()
+        return self.world.context_bytes * max(shape[0] for shape in most)
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert self.world.gpu.has(memory, size)

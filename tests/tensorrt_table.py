@@ -29,9 +29,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "OnnxParser": ("__init__", "parse_from_file", "num_errors", "get_error"),
     "ParserError": ("desc", "node_name", "node_operator"),
     "IBuilderConfig": (
-        "set_memory_pool_limit", "add_optimization_profile", "set_flag", "clear_flag", "create_timing_cache",
-        "set_timing_cache", "get_timing_cache", "hardware_compatibility_level", "progress_monitor",
-        "builder_optimization_level",
+        "set_memory_pool_limit", "set_preview_feature", "add_optimization_profile", "set_flag", "clear_flag",
+        "create_timing_cache", "set_timing_cache", "get_timing_cache", "hardware_compatibility_level",
+        "progress_monitor", "builder_optimization_level",
     ),
     "IOptimizationProfile": ("set_shape",),
     "ITimingCache": ("serialize",),
@@ -51,6 +51,7 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
     "BuilderFlag": ("TF32", "VERSION_COMPATIBLE"),
     "MemoryPoolType": ("WORKSPACE",),
+    "PreviewFeature": ("RUNTIME_ACTIVATION_RESIZE_10_10",),
     "HardwareCompatibilityLevel": ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
     "TensorIOMode": ("INPUT", "OUTPUT"),
     "DataType": ("FLOAT", "HALF", "INT32", "INT64", "UINT8", "BOOL"),
@@ -63,7 +64,6 @@ CUDA_FUNCTIONS: tuple[str, ...] = (
     "cudaFree", "cudaMallocHost", "cudaFreeHost", "cudaMemcpyAsync", "cudaStreamCreateWithFlags",
     "cudaStreamSynchronize", "cudaStreamDestroy", "cudaStreamBeginCapture", "cudaStreamEndCapture",
     "cudaGraphInstantiate", "cudaGraphLaunch", "cudaGraphDestroy", "cudaGraphExecDestroy", "cudaGetLastError",
-    "cudaEventCreateWithFlags", "cudaEventRecord", "cudaStreamWaitEvent", "cudaEventDestroy",
 )  # fmt: skip
 CUDA_ENUMS: dict[str, tuple[str, ...]] = {
     "cudaError_t": (
@@ -75,7 +75,7 @@ CUDA_ENUMS: dict[str, tuple[str, ...]] = {
     "cudaDeviceAttr": ("cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor"),
     "cudaStreamCaptureMode": ("cudaStreamCaptureModeThreadLocal",),
 }  # fmt: skip
-CUDA_CONSTANTS: tuple[str, ...] = ("cudaStreamNonBlocking", "cudaEventDisableTiming")
+CUDA_CONSTANTS: tuple[str, ...] = ("cudaStreamNonBlocking",)
 
 #: One way to call a function: its arguments, and whether each may be left out.
 Overload = list[tuple[str, bool]]

@@ -58,10 +58,17 @@ def test_a_detector_takes_the_pictures_that_its_manifest_tells_of(tmp_path: Path
 
 def test_levels_of_a_pyramid_are_parts_of_the_picture(tmp_path: Path) -> None:
     bundle = write_two_stage(tmp_path / "d", "cse", [(0.1, 0.1, 0.5, 0.9)])
-    found = shapes(bundle, "heads", sizes=(Range(64, 64, 64), Range(128, 128, 128)), batch=Range(2, 2, 2))
+    found = shapes(bundle, "heads", sizes=(Range(64, 64, 64), Range(128, 128, 128)), batch=Range(1, 2, 2))
     assert [found[f"p{level}"][2] for level in (2, 3, 4, 5)] == [
         (2, 3, 16, 32), (2, 3, 8, 16), (2, 3, 4, 8), (2, 3, 2, 4),
     ]  # fmt: skip
+
+
+def test_plans_take_single_rows(tmp_path: Path) -> None:
+    """A frame with one person has one, and what is run in parts leaves any number."""
+    bundle = Store(tmp_path).open("starter-generator")
+    with pytest.raises(UsageError, match="--batch has 2 as its least"):
+        shapes(bundle, "generator", batch=Range(2, 4, 4))
 
 
 def test_what_is_asked_for_wins(tmp_path: Path) -> None:

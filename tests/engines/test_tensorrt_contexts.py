@@ -42,6 +42,30 @@ def test_room_is_made_for_the_largest_shapes_and_shared_by_all(machine: FakeMach
     assert machine.gpu.used == before
 
 
+@pytest.mark.parametrize(("version", "rows"), [("10.3.0", 8), ("10.16.1.11", 2), ("11.4.0.106", 2)])
+def test_fewer_rows_need_less_room_where_tensorrt_can_do_that(version: str, rows: int, tmp_path: Path) -> None:
+    machine = tiny_machine(tmp_path / "other", version)
+    made, _, _ = contexts(machine)
+    before = machine.gpu.used
+    made.reserve(shapes(2), ["y"])
+    assert machine.gpu.used - before == rows * machine.tensorrt.context_bytes
+    made.close()
+
+
+def test_a_context_that_cannot_say_what_it_needs_is_not_run(machine: FakeMachine) -> None:
+    made, _, addresses = contexts(machine)
+    machine.tensorrt.scratch_error = "Error Code 3: API Usage Error"
+    with pytest.raises(RuntimeFailedError, match=r"does not say how much memory a\.onnx needs: .*API Usage"):
+        made.prepare(shapes(2), ["y"], addresses)
+    machine.tensorrt.scratch_error = "Error Code 2: OutOfMemory"
+    with pytest.raises(OutOfMemoryError, match="does not say"):
+        made.prepare(shapes(2), ["y"], addresses)
+    machine.tensorrt.scratch_error = None
+    machine.tensorrt.context_bytes = 0
+    # Nothing needed, and nothing said of it.
+    assert made.prepare(shapes(2), ["y"], addresses).outputs
+
+
 def test_shapes_that_need_more_room_than_the_largest_get_it(machine: FakeMachine) -> None:
     made, stream, addresses = contexts(machine)
     made.reserve(shapes(2), ["y"])
