@@ -170,6 +170,11 @@ class Runtime(ABC):
         return self._graph.outputs
 
     @property
+    def tf32(self) -> bool | None:
+        """Whether float32 products are computed in TF32; None where that cannot be told, or there is no such thing."""
+        return None
+
+    @property
     def has_memory(self) -> bool:
         """Whether the graph runs in memory of its own, so that arrays that stay there save a way."""
         return False

@@ -43,6 +43,11 @@ class DelegatingRuntime(Runtime):
         return self._inner.largest
 
     @property
+    def tf32(self) -> bool | None:
+        """Of the one below."""
+        return self._inner.tf32
+
+    @property
     def has_memory(self) -> bool:
         """Whether the one below has."""
         return self._inner.has_memory

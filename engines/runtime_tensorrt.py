@@ -81,6 +81,8 @@ class TensorrtRuntime(Runtime):
         self._logger = make_logger(self._trt, self._sayings)
         self._runtime = start(self._trt.Runtime, self._logger, self._sayings)
         self._engine: Any = self._load(plan, host_code)
+        #: Halves are no TF32, whatever a plan of them may do.
+        self._tf32 = None if plan.record.key.precision == "fp16" else plan.record.key.precision == "tf32"
         self._by_row = frozenset(row_inputs(graph.inputs, graph.outputs))
         self._buffers: dict[str, Buffer] = {}
         self._lending = Lending(self._cuda)
@@ -108,6 +110,11 @@ class TensorrtRuntime(Runtime):
     def provider(self) -> str:
         """`TensorRT` with its version."""
         return f"TensorRT {self._trt.__version__}"
+
+    @property
+    def tf32(self) -> bool | None:
+        """Whether the plan was built to round float32 products to TF32; None of one in half precision."""
+        return self._tf32
 
     @property
     def rows(self) -> int:
@@ -241,7 +248,10 @@ class TensorrtRuntime(Runtime):
         with self._lock:
             if self._engine is None:
                 raise self._closed()
-            return self._taken(array)
+            taken = self._taken(array)
+            # Whoever reads it next may do so in another stream, which knows nothing of the one that waited.
+            self._stream.wait()
+            return taken
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self._run_there(feeds, ())

@@ -343,7 +343,9 @@ def _repeats(function: Callable[[], object]) -> Iterator[int]:
 
 
 def example_feeds(graph: Graph, batch: int | Mapping[str, int]) -> dict[str, Array]:
-    """Inputs that a graph takes; what they hold does not change how long it takes.
+    """Inputs that a graph takes.
+
+    What they hold changes its time in one place alone, where rows of tables are looked up; those lie all over them.
 
     Args:
         graph: as declared.
@@ -353,16 +355,22 @@ def example_feeds(graph: Graph, batch: int | Mapping[str, int]) -> dict[str, Arr
         BundleError: an input is of a type that no generator has.
     """
     rng = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    for tensor in graph.inputs:
-        shape = tuple(
+    shapes = {
+        tensor.name: tuple(
             side if isinstance(side, int) else batch if isinstance(batch, int) else batch[side] for side in tensor.shape
         )
-        dtype = np.dtype(tensor.dtype)
+        for tensor in graph.inputs
+    }
+    # (slots, rows, width) each; without them nothing is looked up.
+    tables = [shapes[tensor.name] for tensor in graph.inputs if tensor.shape and tensor.shape[0] == "S"]
+    slots, rows = tables[0][:2] if tables else (1, 1)
+    feeds: dict[str, Array] = {}
+    for tensor in graph.inputs:
+        shape, dtype = shapes[tensor.name], np.dtype(tensor.dtype)
         if dtype.kind == "f":
             feeds[tensor.name] = rng.uniform(0.1, 0.9, shape).astype(dtype)
         elif dtype.kind in "iu":
-            feeds[tensor.name] = np.zeros(shape, dtype)
+            feeds[tensor.name] = rng.integers(0, slots if tensor.name == "slot" else rows, shape).astype(dtype)
         else:
             raise BundleError(f"{graph.file} takes {tensor.name} of {tensor.dtype}, which no generator does")
     return feeds

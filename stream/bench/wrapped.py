@@ -30,9 +30,3 @@ class WrappedRuntime(DelegatingRuntime):
         if isinstance(inner, WrappedRuntime | OnnxRuntime) and inner.device not in ("cpu", "openvino"):
             return inner.placement
         return None
-
-    @property
-    def tf32(self) -> bool | None:
-        """Whether float32 products are computed in TF32, None where that cannot be told, or there is no such thing."""
-        inner = self._inner
-        return inner.tf32 if isinstance(inner, WrappedRuntime | OnnxRuntime) else None

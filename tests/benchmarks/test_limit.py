@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,22 @@ def test_a_time_stands_over_the_higher_floor(operations: int, moved: int, times:
     assert (row.milliseconds, row.milliseconds_best) == (20, 10)
     assert row.floor_operations == pytest.approx(operations / 1e9)
     assert row.floor_bytes == pytest.approx(moved / 1e8)
+
+
+@pytest.mark.parametrize(("device", "rated"), [("tensorrt", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
+def test_plans_are_held_against_what_the_gpu_can_do(device: str, rated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def rates(folder: Path, device: str, *more: Any, **others: Any) -> Rates:
+        asked.append(device)
+        return RATES
+
+    monkeypatch.setattr(limit, "measure_rates", rates)
+    monkeypatch.setattr(limit, "all_found", lambda arguments: [])
+    monkeypatch.setattr(limit, "save", lambda name, result: Path(name))
+    monkeypatch.setattr("sys.argv", ["limit.py", "--device", device])
+    limit.main()
+    assert asked == [rated, rated]
 
 
 def test_every_graph_of_the_starter_set_is_counted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

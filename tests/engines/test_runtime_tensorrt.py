@@ -19,6 +19,7 @@ from engines.errors import (
 )
 from engines.plan_serialize import BuildOptions
 from engines.plan_shapes import Range
+from engines.plans import Precision
 from engines.resident import HostArray
 from engines.runtime_tensorrt import TensorrtRuntime
 from tests.engines.tensorrt_machines import VERSIONS, FakeMachine, tiny_machine
@@ -313,13 +314,24 @@ def test_arrays_on_the_gpu_go_in_and_come_out_without_travelling(machine: FakeMa
             given = feeds(2, start=start)
             x, n = OnGpu(machine, given["x"]), OnGpu(machine, given["n"])
             machine.gpu.copies.clear()
-            found = runtime.run({"x": runtime.adopt(x), "n": runtime.adopt(n)}, keep=["y"])["y"]
+            waits = machine.gpu.calls.count("cudaStreamSynchronize")
+            taken = {"x": runtime.adopt(x), "n": runtime.adopt(n)}
+            # Others may read them in streams of their own.
+            assert machine.gpu.calls.count("cudaStreamSynchronize") == waits + 2
+            found = runtime.run(taken, keep=["y"])["y"]
             # The library is told who reads, and its arrays never leave the GPU.
             assert set(x.streams) <= machine.gpu.streams
             assert machine.gpu.copies == {"cudaMemcpyDeviceToDevice": 3}
             assert found.device == (CUDA, 0)
             np.testing.assert_array_equal(values_of(found), expected(given))
             np.testing.assert_array_equal(found.numpy(), expected(given))
+
+
+@pytest.mark.parametrize(("precision", "said"), [("fp32", False), ("tf32", True), ("fp16", None)])
+def test_a_plan_says_whether_it_rounds_to_tf32(machine: FakeMachine, precision: Precision, said: bool | None) -> None:
+    plan = machine.build(BuildOptions(precision)).plan
+    with TensorrtRuntime(plan, machine.graph, tensorrt=machine.tensorrt.module, cuda=machine.cuda) as runtime:
+        assert runtime.tf32 is said
 
 
 class KeptElsewhere(OnGpu):

@@ -34,6 +34,15 @@ def test_example_inputs_are_of_the_declared_types_and_sizes() -> None:
     assert np.isfinite(feeds["image"]).all()
 
 
+def test_rows_are_looked_up_all_over_the_tables() -> None:
+    inputs = (
+        tensor("vertices", "N", 8, 6, dtype="int64"), tensor("slot", "N", dtype="int64"), tensor("table_0", "S", 40, 4),
+    )  # fmt: skip
+    feeds = example_feeds(Graph(file="g.onnx", inputs=inputs, outputs=inputs), {"N": 50, "S": 3})
+    assert set(feeds["slot"].tolist()) == {0, 1, 2}
+    assert set(feeds["vertices"].ravel().tolist()) == set(range(40))
+
+
 def test_inputs_of_a_type_that_no_generator_has_are_refused() -> None:
     inputs = (tensor("text", "N", dtype="bool"),)
     with pytest.raises(BundleError, match="text"):
