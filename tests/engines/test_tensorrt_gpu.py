@@ -12,6 +12,7 @@ from benchmarks import gpu_gains
 from engines.bundle import Bundle
 from engines.dlpack import CUDA
 from engines.errors import RuntimeUnavailableError
+from engines.plan_adopt import adopt_plan
 from engines.plan_build import PlanBuilder
 from engines.plan_open import open_plan
 from engines.plan_serialize import BuildOptions
@@ -22,6 +23,7 @@ from engines.runtime_tensorrt import TensorrtRuntime
 from engines.store import Store
 from engines.tensorrt_policy import Policy
 from stream.generators.inputs import RawInputs, crops_graph
+from tests.engines.importers.networks import columns, fixed_answer, imported, ultralytics
 from tests.engines.tensorrt_machines import RANGES
 from tests.generator_bundles import HEIGHT, VERTICES, WIDTH, crops, inputs_of, vertex_embeddings, write_surface
 
@@ -124,13 +126,62 @@ def test_the_starter_detector_finds_what_it_finds_on_the_cpu(builder: PlanBuilde
 
 @pytest.mark.parametrize(
     "options",
-    [BuildOptions("fp32", hardware="capability"), BuildOptions("fp32", version_compatible=True), BuildOptions("tf32")],
-    ids=["hardware", "version", "tf32"],
+    [
+        BuildOptions("fp32", hardware="capability"),
+        BuildOptions("fp32", hardware="ampere+"),
+        BuildOptions("fp32", version_compatible=True),
+        BuildOptions("tf32"),
+    ],
+    ids=["hardware", "ampere", "version", "tf32"],
 )
 def test_plans_of_every_kind_compute(options: BuildOptions, tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
     with planned(tiny, "detector", builder, tmp_path, options, **RANGES) as runtime:
         x, n = np.ones((2, 2, 5), np.float32), np.arange(2)
         np.testing.assert_allclose(runtime.run({"x": x, "n": n})["y"], 2 * x + n[:, None, None], rtol=1e-3)
+
+
+def test_suppression_whose_rows_depend_on_data_computes_as_on_the_cpu(builder: PlanBuilder, tmp_path: Path) -> None:
+    # Two that cover each other, and one that stands alone.
+    table = columns([[20, 30, 10, 20, 0.9], [21, 30, 10, 20, 0.8], [60, 30, 10, 20, 0.7]])
+    bundle = imported(fixed_answer({"o": table}, metadata=ultralytics(["person"])), tmp_path, "yolo")
+    declared = bundle.graph("detector")
+    sizes = Range(64, 64, 64), Range(96, 96, 96)
+    shapes = input_shapes(declared, dimension_ranges(bundle.manifest, declared, sizes=sizes))
+    feeds: dict[str, Any] = {"image": np.zeros((1, 3, 64, 96), np.float32), "image_size": np.array([[64, 96]])}
+    with open_runtime(bundle) as cpu:
+        wanted = cpu.run(feeds)
+    assert wanted["count"] == 2
+    with TensorrtRuntime(builder.build(bundle, "detector", shapes, FULL, tmp_path / "plans").plan, declared) as runtime:
+        for _ in range(4):
+            found = runtime.run(feeds)
+            for name, values in wanted.items():
+                np.testing.assert_allclose(found[name], values, atol=1e-4)
+        assert runtime.recorded == 0
+
+
+def test_a_plan_that_was_built_elsewhere_is_adopted(tiny: Bundle, builder: PlanBuilder, tmp_path: Path) -> None:
+    declared = tiny.graph("detector")
+    shapes = input_shapes(declared, dimension_ranges(tiny.manifest, declared, given=RANGES))
+    built = builder.build(tiny, "detector", shapes, FULL, tmp_path / "there").plan
+    plan = adopt_plan(tiny, "detector", built.path, FULL, tmp_path / "here")
+    assert plan.record.key == built.record.key
+    with TensorrtRuntime(plan, declared) as runtime:
+        assert runtime.run({"x": np.ones((1, 2, 3), np.float32), "n": np.array([1])})["y"][0, 0, 0] == 3
+
+
+def test_runs_of_fewer_rows_need_less_memory(builder: PlanBuilder, tmp_path: Path) -> None:
+    """What halving the rows is for, where memory lacks."""
+    bundle = Store(tmp_path / "store").open("starter-generator")
+    declared = bundle.graph("generator")
+    needed = []
+    for most in (1, 8):
+        with planned(bundle, "generator", builder, tmp_path / "plans", S=Range(1, 2, 4)) as runtime:
+            limits = {name: limit[1] for name, limit in runtime._limits.items()}
+            shapes = limits | {name: (most, *limits[name][1:]) for name in runtime._by_row}
+            runtime._contexts.reserve(shapes, [tensor.name for tensor in declared.outputs])
+            assert runtime._contexts._scratch is not None
+            needed.append(runtime._contexts._scratch.size)
+    assert needed[0] < 0.5 * needed[1]
 
 
 def test_what_was_measured_in_one_build_is_not_measured_again(builder: PlanBuilder, tmp_path: Path) -> None:
