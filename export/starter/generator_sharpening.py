@@ -1,4 +1,4 @@
-"""A bundle's generator that learns on before a discriminator, and so becomes sharper: as fast, with the same tables.
+"""A bundle's generator that learns on before a discriminator, to become sharper: as fast, with the same tables.
 
 What learnt by differences alone (`generator_narrowing`) gives the middle of what may be there: cloth without folds,
 heads without faces. A discriminator does not let that pass. f_w stays as it is, so that each z keeps its look, and true
