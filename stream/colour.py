@@ -14,6 +14,9 @@ from stream.frame import Image, Transfer
 #: constant luminance) is treated like untagged pictures, BT.601, both ways, so that pixels survive the round trip.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _DEFAULT_MATRIX = 5
+#: Formats with both chroma planes in one, as graphics cards decode, and those with the same values in planes of their
+#: own. Of the former swscale makes other RGB: it brings their chroma to full size in another way.
+_IN_PLANES = {"nv12": "yuv420p", "nv16": "yuv422p", "p010le": "yuv420p10le", "p210le": "yuv422p10le"}
 #: Limited to full range and back, for grey, which swscale takes for full range whatever the tag says.
 _EXPAND = ((np.arange(256) - 16) * 255 / 219).round().clip(0, 255).astype(np.uint8)
 _REDUCE = (16 + np.arange(256) * 219 / 255).round().astype(np.uint8)
@@ -65,23 +68,41 @@ class ToRgb:
     """Decoded frames to RGB of one size."""
 
     def __init__(self, width: int, height: int) -> None:
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._to_planes = VideoReformatter(), VideoReformatter()
         self._width = width
         self._height = height
 
     def __call__(self, frame: av.VideoFrame) -> Image:
-        """uint8 RGB (height, width, 3), full range."""
+        """uint8 RGB (height, width, 3), full range; the same from one format in planes as from another."""
+        matrix = _MATRICES.get(int(frame.colorspace), _DEFAULT_MATRIX)
+        if (planes := _IN_PLANES.get(frame.format.name)) is not None:
+            frame = self._apart(frame, planes)
         rgb = self._reformatter.reformat(
             frame,
             width=self._width,
             height=self._height,
             format="rgb24",
-            src_colorspace=_MATRICES.get(int(frame.colorspace), _DEFAULT_MATRIX) if not frame.format.is_rgb else None,
+            src_colorspace=None if frame.format.is_rgb else matrix,
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
         image = np.asarray(rgb.to_ndarray(), np.uint8)
         return np.asarray(_EXPAND[image], np.uint8) if _is_limited_grey(frame.format.name, frame.color_range) else image
+
+    def _apart(self, frame: av.VideoFrame, planes: str) -> av.VideoFrame:
+        """The same values, with each chroma plane by itself."""
+        # One matrix and range both ways: values are only moved, and tags that swscale does not know do not matter.
+        apart = self._to_planes.reformat(
+            frame,
+            format=planes,
+            src_colorspace=_DEFAULT_MATRIX,
+            dst_colorspace=_DEFAULT_MATRIX,
+            src_color_range=ColorRange.MPEG,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        apart.color_range = frame.color_range
+        return apart
 
 
 class FromRgb:

@@ -58,6 +58,25 @@ def test_encoded_values_are_those_of_the_standards(matrix: int, colour_range: in
 
 @pytest.mark.parametrize("matrix", range(1, 18))
 @pytest.mark.parametrize("colour_range", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("planes", "joined"),
+    [("yuv420p", "nv12"), ("yuv422p", "nv16"), ("yuv420p10le", "p010le"), ("yuv422p10le", "p210le")],
+)
+def test_what_a_graphics_card_decodes_is_seen_as_what_a_processor_does(
+    planes: str, joined: str, colour_range: int, matrix: int
+) -> None:
+    """Noise shows every difference, and half a row of chroma whether the last one counts."""
+    tags = ColourTags(colour_range, matrix)
+    frame = to_frame(noise(1, 64, 47)[0], planes, full=colour_range == 2)
+    other = frame.reformat(format=joined)
+    for each in (frame, other):
+        tags.write_to(each)
+    assert np.array_equal(ToRgb(64, 47)(frame), ToRgb(64, 47)(other))
+    assert ColourTags.of(other) == tags
+
+
+@pytest.mark.parametrize("matrix", range(1, 18))
+@pytest.mark.parametrize("colour_range", [0, 1, 2])
 def test_whatever_the_tags_say_pixels_survive_the_way_there_and_back(matrix: int, colour_range: int) -> None:
     """Matrices that swscale does not know are treated like untagged ones, both ways."""
     tags = ColourTags(colour_range, matrix, 9, 16)
