@@ -150,6 +150,8 @@ class FakeOnnxRuntime:
 
     def _hold(self, array: Any, device_type: str = "cpu", device_id: int = 0) -> Any:
         self.held.append(device_type)
+        if self._gpu is not None and device_type == "cuda":
+            return OnFakeGpu(self._gpu, array)
         # There is no other device here.
         return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", device_id)
 
