@@ -10,26 +10,24 @@ from engines.runtime import open_runtime
 from export.starter.crop_batches import PLAIN, Batch, make_batch, nearest_vertices
 from export.starter.generator_export import export_starter, read_generator, write_generator
 from export.starter.generator_network import generate
-from export.starter.generator_training import train_generator
-from export.starter.training import Budget
 from stream.generators.base import Crops
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from stream.surface import Surface
-from tests.export.starter.made_people import CONFIG, NETWORK, VERTICES, crops, surface
+from tests.export.starter.made_people import NETWORK, VERTICES, crops, surface
+from tests.export.starter.narrow_people import trained_bundle, trained_generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    return train_generator(CONFIG, crops(folder / "crops", 4), surface(), folder / "run", Budget(steps=3))
+    return trained_generator(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_starter(trained, surface().embeddings, tmp_path_factory.mktemp("out") / "starter")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return trained_bundle(tmp_path_factory)
 
 
 def batch(folder: Path) -> Batch:

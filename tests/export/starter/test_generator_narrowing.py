@@ -27,7 +27,7 @@ CONFIG = NarrowConfig(widths=(4, 6, 8), batch=4, half_life=20, bfloat16=False, w
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return trained_bundle(tmp_path_factory.mktemp("bundle"))
+    return trained_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ CONFIG = SharpenConfig(
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return trained_bundle(tmp_path_factory.mktemp("bundle"))
+    return trained_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

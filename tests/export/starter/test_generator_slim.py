@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return trained_bundle(tmp_path_factory.mktemp("bundle"))
+    return trained_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
