@@ -115,9 +115,6 @@ def _range(
     word: str, tensor: Tensor, manifest: Manifest, graph: Graph, batch: Range | None, heights: Range, widths: Range
 ) -> Range:
     if word == "N":
-        if batch is not None and batch.least > 1:
-            # A frame with one person, or the rest of what was run in parts, has fewer.
-            raise UsageError(f"--batch has {batch.least} as its least; runs have any number of rows, so give 1")
         rows = _CROPS if manifest.task == "generation" else 1
         return batch or Range(1, rows, rows)
     if word == "R":

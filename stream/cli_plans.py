@@ -68,11 +68,19 @@ class Wish:
         return BuildOptions(precision, self.hardware, self.version_compatible, self.workspace, self.level)
 
     def shapes(self, bundle: Bundle, graph: str) -> tuple[InputShapes, ...]:
-        """What shapes a graph's plan takes."""
+        """What shapes a graph's plan takes.
+
+        Raises:
+            UsageError: It would not take single rows, or numbers do not fit the graph.
+        """
         declared = bundle.graph(graph)
         ranges = dimension_ranges(
             bundle.manifest, declared, batch=self.batch, sizes=self.sizes, given=dict(self.dimensions)
         )
+        rows = ranges.get("N")
+        if rows is not None and rows.least > 1:
+            # A frame with one person, or the rest of what was run in parts, has fewer.
+            raise UsageError(f"{rows.least} rows are the least for {graph}; runs have any number of rows, so give 1")
         return input_shapes(declared, ranges)
 
     def chosen(self, bundle: Bundle) -> tuple[str, ...]:

@@ -138,10 +138,17 @@ def for_stills(settings: RunSettings) -> RunSettings:
     """
     if settings.start is not None or settings.end is not None:
         raise UsageError("--start and --end are for video; the input is an image or a folder of images")
-    if settings.decoder != "cpu":
-        raise UsageError("--decoder is for video; images are read by the processor")
     unset = {"hold": 0, "remember": 0, "lookahead": 0}.items()
-    return settings.model_copy(update={k: v for k, v in unset if k not in settings.model_fields_set})
+    # Pillow reads images, whoever decodes video.
+    return settings.model_copy(
+        update={"decoder": "cpu"} | {k: v for k, v in unset if k not in settings.model_fields_set}
+    )
+
+
+def _decoded_by_gst(source: Address, settings: RunSettings) -> bool:
+    """Whether GStreamer chooses the stream and its decoder, and not FFmpeg."""
+    fetched = settings.backend == "gst" and source.place is Place.NETWORK
+    return source.place is Place.PIPELINE or (fetched and source.scheme not in _TAKEN_APART_BY_FFMPEG)
 
 
 def _check_decoder(source: Address, settings: RunSettings) -> None:
@@ -153,8 +160,7 @@ def _check_decoder(source: Address, settings: RunSettings) -> None:
             f"--decoder {settings.decoder} conceals damaged pictures without a word, which --decoding strict would "
             "withhold; give --decoding lenient as well, or let the processor decode"
         )
-    through_gst = settings.backend == "gst" and source.place is Place.NETWORK
-    if source.place is Place.PIPELINE or (through_gst and source.scheme not in _TAKEN_APART_BY_FFMPEG):
+    if _decoded_by_gst(source, settings):
         raise UsageError(f"--decoder is for what FFmpeg reads; GStreamer chooses the decoder of {source} itself")
     if settings.raw is not None:
         raise UsageError("--decoder has nothing to decode of bare frames (--raw)")
@@ -166,12 +172,9 @@ def _check_source(source: Address, settings: RunSettings) -> None:
         raise UsageError("--raw says what bare frames on standard input are like; the input must be -")
     if source.place is Place.FILE:
         return
-    through_gst = settings.backend == "gst" and source.place is Place.NETWORK
-    if settings.video_stream is not None and (
-        source.place is Place.PIPELINE or (through_gst and source.scheme not in _TAKEN_APART_BY_FFMPEG)
-    ):
+    if settings.video_stream is not None and _decoded_by_gst(source, settings):
         raise UsageError(f"--video-stream is for what FFmpeg reads; GStreamer chooses the stream of {source} itself")
-    if not through_gst:
+    if settings.backend != "gst" or source.place is not Place.NETWORK:
         check_source(source, settings.insecure)
     kind = "a pipe" if source.place is Place.PIPE else "a live source"
     if settings.start is not None or settings.end is not None:

@@ -197,9 +197,11 @@ def _plan(batch: Batch, manifest: Manifest) -> Inputs:
     """Compare what is there with what should be."""
     settings = batch.settings
     check_settings(Address(Place.FILE, "input"), [Address(Place.FILE, "output")], settings)
-    if settings.device in ("cuda", "tensorrt") and not batch.where.gpus:
+    needing = {"--device": settings.device, "--decoder": settings.decoder}
+    on_gpu = [f"{option} {device}" for option, device in needing.items() if device in ("cuda", "tensorrt")]
+    if on_gpu and not batch.where.gpus:
         raise UsageError(
-            f"--device {settings.device} needs --gpus-per-worker: 1, or such as 0.25 for four workers on a GPU; "
+            f"{' and '.join(on_gpu)} needs --gpus-per-worker: 1, or such as 0.25 for four workers on a GPU; "
             "workers see no other GPU"
         )
     bundles = find_bundles(settings, Store(home()))

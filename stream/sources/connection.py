@@ -21,7 +21,7 @@ from stream.config import DecoderDevice
 from stream.sources.base import StreamInfo
 from stream.sources.decoder import Decoder, Lost, Picture
 from stream.sources.describe import describe, main_video, orientation_of
-from stream.sources.hardware import accelerated, hint
+from stream.sources.hardware import accelerated, check_accelerated, hint
 from stream.sources.real_time import Due
 from stream.tls import REFUSED_PLAYLIST, check_source, may_be_playlist, tls_options
 
@@ -193,6 +193,7 @@ class AvConnection:
             raise
         try:
             self._stream: VideoStream = main_video(self._container, str(address), wanted)
+            check_accelerated(self._stream, decoder, str(address))
         except BaseException:
             self.close()
             raise
@@ -353,14 +354,15 @@ def _opened(address: Address, peer: Peer, fetched: Bytes | None, decoder: Decode
             metadata_errors="replace",
             hwaccel=acceleration,
         )
-    except RuntimeError as error:
-        raise SourceError(f"{address} cannot be opened: {error}{hint(decoder)}") from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
         if fetched is not None and fetched.error is not None:
             raise fetched.error from error
         refused = "format_whitelist" in options and getattr(error, "errno", None) == errno.EINVAL
         also = f"; it may be a playlist: {REFUSED_PLAYLIST}" if refused else ""
         raise SourceError(f"{address} cannot be opened: {_reason(error)}{also}") from error
+    except RuntimeError as error:
+        # PyAV's own, of decoders; FFmpeg's, some of which are such errors too, came first.
+        raise SourceError(f"{address} cannot be opened: {_reason(error)}{hint(decoder)}") from error
 
 
 def _options(address: Address, peer: Peer) -> dict[str, str]:

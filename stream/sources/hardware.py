@@ -14,15 +14,20 @@ import av
 import av.error
 from av.codec.hwaccel import HWAccel
 
-from engines.errors import RuntimeUnavailableError
+from engines.errors import RuntimeUnavailableError, SourceError
 from stream.config import DecoderDevice
+from stream.sources.decoder import Lost, Picture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from av.packet import Packet
     from av.video.stream import VideoStream
 
 #: Width and height of the picture that is tried; cards decode none that is much smaller.
 _TRIED: Final = (256, 144)
+#: Pictures that cannot be decoded, from the beginning on, after which nobody waits for one that can: half a minute.
+MOST_LOST: Final = 1000
 #: What an error that may be the card's is followed by.
 HINT: Final = "the GPU may not decode such pictures; try --decoder cpu"
 
@@ -66,6 +71,44 @@ def _a_picture() -> list[Packet[VideoStream]]:
         plane.update(bytes([128]) * plane.buffer_size)
     picture.pts = 0
     return [*encoder.encode(picture), *encoder.encode(None)]
+
+
+def check_accelerated(stream: VideoStream, device: DecoderDevice, name: str) -> None:
+    """See that a stream is decoded where it was asked for: PyAV is content if any stream of a container is.
+
+    Args:
+        stream: freshly opened.
+        device: that was asked for.
+        name: of the input, as it may be shown.
+
+    Raises:
+        SourceError: the processor would decode it.
+    """
+    if device != "cpu" and not stream.codec_context.is_hwaccel:
+        raise SourceError(
+            f"{name} is in {stream.codec_context.name}, which FFmpeg decodes on no GPU here{hint(device)}"
+        )
+
+
+def begun(items: Iterable[Picture | Lost], name: str, device: DecoderDevice) -> Iterator[Picture | Lost]:
+    """All that a decoder gives, if it gives a picture at all.
+
+    Args:
+        items: from `Decoder.pictures`.
+        name: of the input, as it may be shown.
+        device: where it is decoded.
+
+    Raises:
+        SourceError: none of the first 1000 pictures can be decoded.
+    """
+    iterator = iter(items)
+    for lost, item in enumerate(iterator, start=1):
+        yield item
+        if isinstance(item, Picture):
+            break
+        if lost >= MOST_LOST:
+            raise SourceError(f"none of the first {lost} pictures of {name} can be decoded{hint(device)}")
+    yield from iterator
 
 
 def hint(device: DecoderDevice) -> str:

@@ -27,6 +27,7 @@ from stream.sources.connection import AvConnection, Connection, Peer, Progress
 from stream.sources.decoder import Lost, Picture
 from stream.sources.describe import live_step, on_timeline
 from stream.sources.gst import FetchedStream, GstConnection, fetched
+from stream.sources.hardware import begun
 from stream.sources.pictures import FrameMaker
 from stream.timeline import TIME_BASE, Timeline
 
@@ -343,7 +344,8 @@ class _Reader:
         connection = _connect(self._address, self._options, self._progress)
         try:
             number, info, shape = self.connections + 1, None, None
-            for item in connection.pictures(strict=self._options.strict, beat=self._beat):
+            items = connection.pictures(strict=self._options.strict, beat=self._beat)
+            for item in begun(items, self._name, self._options.decoder):
                 if self._stopped.is_set():
                     return True
                 if info is None:

@@ -22,7 +22,7 @@ from stream.frame import Frame
 from stream.raw_video import RawVideo
 from stream.sources.decoder import Decoder, Lost, Picture
 from stream.sources.describe import describe, main_video, shortfall, step
-from stream.sources.hardware import accelerated, hint
+from stream.sources.hardware import accelerated, begun, check_accelerated, hint
 from stream.sources.packets import read_packets
 from stream.sources.pictures import FrameMaker
 
@@ -132,19 +132,20 @@ class PipeSource:
             self._container = _opened(self._pipe, raw, decoder)
             try:
                 self._stream = main_video(self._container, NAME, wanted)
+                check_accelerated(self._stream, decoder, NAME)
                 packets = read_packets(self._container, self._stream, NAME, self._note)
                 self._items = Decoder(self._stream, strict=strict).pictures(packets)
-                opening.set_result(self._first())
+                opening.set_result(self._first(decoder))
             except BaseException:
                 self._container.close()
                 raise
         except BaseException as error:  # noqa: BLE001  carried to the thread that waits
             opening.set_exception(error)
 
-    def _first(self) -> tuple[list[Picture | Lost], Picture]:
+    def _first(self, decoder: DecoderDevice) -> tuple[list[Picture | Lost], Picture]:
         """What comes up to the first picture, which says what the stream is like."""
         came: list[Picture | Lost] = []
-        for item in self._items:
+        for item in begun(self._items, NAME, decoder):
             came.append(item)
             if isinstance(item, Picture):
                 return came, item
@@ -202,11 +203,12 @@ def _opened(pipe: _Pipe, raw: RawVideo | None, decoder: DecoderDevice) -> InputC
             metadata_errors="replace",
             hwaccel=accelerated(decoder),
         )
-    except RuntimeError as error:
-        raise SourceError(f"what comes through the pipe cannot be read: {error}{hint(decoder)}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = pipe.error or getattr(error, "strerror", None) or error
         raise SourceError(
             f"what comes through the pipe cannot be read as video: {reason}. Matroska and MPEG-TS can be read without "
             "seeking; bare frames need --raw"
         ) from error
+    except RuntimeError as error:
+        # PyAV's own, of decoders; FFmpeg's, some of which are such errors too, came first.
+        raise SourceError(f"what comes through the pipe cannot be read: {error}{hint(decoder)}") from error

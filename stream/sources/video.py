@@ -19,7 +19,7 @@ from stream.frame import Frame
 from stream.sources.base import file_url
 from stream.sources.decoder import Decoder, Picture
 from stream.sources.describe import describe, main_video, shortfall, step
-from stream.sources.hardware import accelerated, hint
+from stream.sources.hardware import accelerated, check_accelerated, hint
 from stream.sources.packets import read_packets
 from stream.sources.pictures import FrameMaker
 
@@ -64,6 +64,7 @@ class VideoSource:
         self._problems: list[str] = []
         try:
             self._stream = main_video(self._container, str(path), wanted)
+            check_accelerated(self._stream, decoder, str(path))
             first_pts, first = self._first()
             self.info = describe(path.name, self._container, self._stream, first, first_pts, (start, end))
             self._begin_again()
@@ -164,8 +165,9 @@ class VideoSource:
 def _open(path: Path, decoder: DecoderDevice) -> InputContainer:
     try:
         return av.open(file_url(path), metadata_errors="replace", hwaccel=accelerated(decoder))
-    except RuntimeError as error:
-        raise SourceError(f"{path} cannot be opened: {error}{hint(decoder)}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{path} cannot be opened as video: {reason}. Is it a video file, and complete?") from error
+    except RuntimeError as error:
+        # PyAV's own, of decoders; FFmpeg's, some of which are such errors too, came first.
+        raise SourceError(f"{path} cannot be opened: {error}{hint(decoder)}") from error

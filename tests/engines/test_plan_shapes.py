@@ -64,13 +64,6 @@ def test_levels_of_a_pyramid_are_parts_of_the_picture(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_plans_take_single_rows(tmp_path: Path) -> None:
-    """A frame with one person has one, and what is run in parts leaves any number."""
-    bundle = Store(tmp_path).open("starter-generator")
-    with pytest.raises(UsageError, match="--batch has 2 as its least"):
-        shapes(bundle, "generator", batch=Range(2, 4, 4))
-
-
 def test_what_is_asked_for_wins(tmp_path: Path) -> None:
     bundle = Store(tmp_path).open("starter-generator")
     found = shapes(bundle, "generator", batch=Range(1, 2, 4), given={"S": Range(1, 8, 8)})

@@ -84,6 +84,11 @@ def test_a_single_number_is_the_most(machine: FakeMachine) -> None:
     [
         (("--batch", "x"), "--batch is 'x'"),
         (("--size", "8"), "--size is '8'"),
+        (
+            ("--shape", "w=4", "--batch", "2,4"),
+            "2 rows are the least for detector; runs have any number of rows, so give 1",
+        ),
+        (("--shape", "w=4", "--shape", "N=3,4"), "3 rows are the least for detector"),
         (("--shape", "w"), "--shape is 'w'; expected NAME=NUMBERS"),
         (("--shape", "w=0"), "--shape w is '0'"),
         (("--shape", "q=3"), "--shape q: no graph that is built has such a dimension; there are: N, w"),

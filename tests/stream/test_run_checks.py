@@ -170,5 +170,7 @@ def test_pictures_of_a_folder_have_nothing_to_do_with_each_other_unless_somebody
     assert for_stills(settings(hold=3)).hold == 3
     assert for_stills(settings(hold=3)).remember == 0
     assert for_stills(settings(hold=3, remember=9)).remember == 9
+    # A batch has both; who decodes video makes no difference to images.
+    assert for_stills(settings(decoder="cuda", decoding="lenient")).decoder == "cpu"
     with pytest.raises(UsageError, match="are for video"):
         for_stills(settings(start=1))

@@ -13,12 +13,14 @@ from engines.errors import SourceError
 from engines.store import Store
 from stream.anonymizer import Anonymizer
 from stream.assemble import Bundles, detectors_of, find_bundles
+from stream.batch import chunks
 from stream.batch.chunks import Piece, look, merge, split
 from stream.config import RunSettings, make_settings
 from stream.detections import DetectionsFile, Place
 from stream.sources.video import VideoSource
 from tests.command import FACE
 from tests.fakes import install_bundle
+from tests.media import busy_pictures, write_clip
 from tests.stream.batch.clips import blinking, write_groups
 
 COUNT = 75
@@ -103,6 +105,20 @@ def test_merged_pieces_know_every_frame(
             assert len(rows) == len(anonymizer.look(frame).detections)
             found += len(rows)
     assert 0 < found < COUNT
+
+
+def test_pieces_are_decoded_where_it_was_asked_for(
+    tmp_path: Path, anonymizer: Anonymizer, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No card decodes FFV1."""
+    checked: list[str] = []
+    monkeypatch.setattr(chunks, "check_decoder", checked.append)
+    clip = write_clip(tmp_path / "clip.mkv", busy_pictures(3, 64, 48), codec="ffv1")
+    asked = make_settings(RunSettings, {"preset": "faces", "decoder": "cuda", "decoding": "lenient"})
+    made_by = detectors_of(bundles, asked)
+    with pytest.raises(SourceError, match="try --decoder cpu"):
+        look(clip, Piece(None, None), anonymizer, tmp_path / "found", made_by, settings=asked)
+    assert checked == ["cuda"]
 
 
 def test_without_any_piece_there_is_no_file(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from engines.errors import RuntimeUnavailableError, SourceError
 from stream.address import input_address
 from stream.config import DecoderDevice
 from stream.sources.connection import AvConnection, Peer
-from stream.sources.hardware import accelerated, check_decoder
+from stream.sources.decoder import Lost, Picture
+from stream.sources.hardware import accelerated, begun, check_accelerated, check_decoder
 from stream.sources.pipe import PipeSource
 from stream.sources.video import VideoSource
 from tests.media import busy_pictures, write_clip
@@ -123,3 +124,35 @@ def test_a_connection_is_opened_with_it(monkeypatch: pytest.MonkeyPatch) -> None
         AvConnection(address, Peer())
     assert isinstance(given[0], HWAccel)
     assert given[1] is None
+
+
+def test_secrets_of_an_address_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of FFmpeg's errors are errors of Python's as well, with the address in them."""
+
+    def refuse(*args: object, **more: object) -> None:
+        raise av.error.NotImplementedError(38, "Function not implemented", "rtsp://user:secret@127.0.0.1:9/x")
+
+    monkeypatch.setattr("stream.sources.connection.av.open", refuse)
+    with pytest.raises(SourceError, match="Function not implemented") as raised:
+        AvConnection(input_address("rtsp://user:secret@127.0.0.1:9/x"), Peer())
+    assert "secret" not in str(raised.value)
+
+
+def test_what_the_processor_would_decode_is_refused() -> None:
+    """Such as AV1 beside a cover in JPEG: PyAV looks whether a card takes any stream."""
+    stream: Any = SimpleNamespace(codec_context=SimpleNamespace(is_hwaccel=False, name="libdav1d"))
+    check_accelerated(stream, "cpu", "clip")
+    with pytest.raises(SourceError, match="clip is in libdav1d, which FFmpeg decodes on no GPU here; the GPU may not"):
+        check_accelerated(stream, "cuda", "clip")
+    stream.codec_context.is_hwaccel = True
+    check_accelerated(stream, "cuda", "clip")
+
+
+def test_nobody_waits_for_ever_for_a_picture_that_can_be_decoded() -> None:
+    lost: list[Picture | Lost] = [Lost(number, 1) for number in range(2000)]
+    with pytest.raises(SourceError, match="none of the first 1000 pictures of clip can be decoded; the GPU may not"):
+        list(begun(lost, "clip", "cuda"))
+    picture = Picture(av.VideoFrame(16, 16, "gray"), None)
+    late = [*lost[:999], picture, *lost]
+    assert list(begun(late, "clip", "cpu")) == late
+    assert list(begun(lost[:999], "clip", "cpu")) == lost[:999]
