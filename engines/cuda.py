@@ -5,10 +5,10 @@ Every call of that package returns its status first; here a status other than su
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import logging
+import threading
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ import numpy as np
 from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeFailedError, StandinError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from engines.runtime import Array
 
@@ -149,16 +149,29 @@ def _give_back_quietly(give_back: Callable[[], object]) -> None:
         log.info("something on the GPU could not be given back: %s", error)
 
 
-@contextlib.contextmanager
-def _nothing_freed() -> Iterator[None]:
-    """Keeps the garbage collector away: memory that it gave back in this thread would spoil a recording."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+class _WithoutCollector:
+    """Keeps the garbage collector away while any thread records: memory that it gave back there would spoil that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._was_enabled = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._was_enabled:
+                gc.enable()
+
+
+_without_collector: Final = _WithoutCollector()
 
 
 class _Freed:
@@ -283,7 +296,7 @@ class Stream:
         Raises:
             RuntimeFailedError: It holds something that cannot be recorded.
         """
-        with _nothing_freed():
+        with _without_collector:
             self._call(
                 "cudaStreamBeginCapture", self.handle, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
             )

@@ -41,7 +41,8 @@ class SharpenConfig:
 
     Attributes:
         discriminator: what it is judged by.
-        losses: what it is judged for; `adversarial_after` are pictures in which the discriminator alone learns.
+        losses: what it is judged for; `adversarial_after` is not looked at.
+        alone: pictures from which the discriminator alone learns, before the generator does.
         augment: how crops differ from what the renderer knows.
         batch: crops in a step.
         rate: of Adam, for the generator,
@@ -56,6 +57,7 @@ class SharpenConfig:
     discriminator: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(widths=(16, 32, 64, 128)))
     losses: LossConfig = field(default_factory=lambda: LossConfig(reconstruction=8.0, gradient=4.0, r1=1.0))
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(dilation=(0.5, 8.0), box=0.15))
+    alone: int = 0
     batch: int = 16
     rate: float = 0.0015
     discriminator_rate: float = 0.003
@@ -192,18 +194,21 @@ class SharpeningTask:
         known, factor = self._batches.take().to(self._device), cosine(done)
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.rate * factor
-        alone = self._steps * self.config.batch < self.config.losses.adversarial_after
+        alone = self._steps * self.config.batch < self.config.alone
+        judged = self.config.losses.adversarial > 0
         with torch.set_grad_enabled(not alone), self._autocast():
             gammas = self.network.style_net.of_layers(known.rows)
             made = self.network(known.image, known.mask, known.embedding, gammas)
         crops = Shown(made.float(), known.image, known.mask, known.body, known.embedding)
-        figures = self.adversary.learn(crops, self._steps, factor)
+        figures = self.adversary.learn(crops, self._steps, factor) if judged else self.adversary.resting(crops.made)
         figures |= {
             "reconstruction": losses.reconstruction_loss(crops.made, known.image, known.wanted),
             "gradient": losses.gradient_loss(crops.made, known.image, known.wanted),
         }
         nothing = crops.made.new_zeros(())
-        figures |= {"adversarial": nothing, "surface": nothing} | ({} if alone else self.adversary.says(crops))
+        figures |= {"adversarial": nothing, "surface": nothing}
+        if judged and not alone:
+            figures |= self.adversary.says(crops)
         if not alone:
             descend(self._optimiser, losses.generator_total(figures, self.config.losses))
             self.average.update(self.network, self._steps)

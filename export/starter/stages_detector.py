@@ -80,8 +80,12 @@ def detector_options(settings: Sequence[str], device: str) -> DetectorOptions:
     Raises:
         UsageError: no such setting.
     """
-    mixed = device != "cpu" or computes_bfloat16()
-    return with_settings(replace(DetectorOptions(), device=device, mixed=mixed), settings)
+    return with_settings(replace(DetectorOptions(), device=device, mixed=in_bfloat16(device)), settings)
+
+
+def in_bfloat16(device: str) -> bool:
+    """Whether a training computes in bfloat16 there by itself: on a processor where that multiplies such numbers."""
+    return device != "cpu" or computes_bfloat16()
 
 
 def train_a_detector(scenes: Path, body: Path, output: Path, run: Run, *, weights: Path | None = None) -> Path:

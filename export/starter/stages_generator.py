@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from engines.bundle import open_bundle
 from engines.errors import SourceError, UsageError
-from engines.machine import computes_bfloat16
 from export.generators import Precision
 from export.starter import generator_losses as losses
 from export.starter.body import load_body
@@ -34,7 +33,7 @@ from export.starter.generator_training import BodySurface, TrainingConfig, train
 from export.starter.samples import read_scenes, scene_files
 from export.starter.settings import with_settings
 from export.starter.stages import until
-from export.starter.stages_detector import Run, check_device, megabytes
+from export.starter.stages_detector import Run, check_device, in_bfloat16, megabytes
 from export.starter.training import CHECKPOINT_NAME
 
 log = logging.getLogger(__name__)
@@ -58,12 +57,8 @@ def training_config(settings: Sequence[str], device: str, *, large: bool) -> Tra
     Raises:
         UsageError: no such setting.
     """
-    config = replace(ON_CPU, bfloat16=computes_bfloat16()) if device == "cpu" else TrainingConfig()
+    config = replace(ON_CPU, bfloat16=in_bfloat16(device)) if device == "cpu" else TrainingConfig()
     return with_settings(replace(config, network=LARGE) if large else config, settings)
-
-
-def _bfloat16(device: str) -> bool:
-    return device != "cpu" or computes_bfloat16()
 
 
 def bundle_name(*, large: bool) -> str:
@@ -233,7 +228,7 @@ def narrow_a_generator(wide: Path, crops: Path, body: Path, output: Path, run: R
         CheckpointError, ExportError: see `narrow_generator`.
     """
     check_device(run.device)
-    config = with_settings(replace(NarrowConfig(), bfloat16=_bfloat16(run.device)), run.settings)
+    config = with_settings(replace(NarrowConfig(), bfloat16=in_bfloat16(run.device)), run.settings)
     bundle = narrow_generator(
         open_bundle(wide),
         load_body(body).canonical,
@@ -268,7 +263,7 @@ def sharpen_a_generator(given: Path, crops: Path, body: Path, output: Path, run:
         CheckpointError, ExportError: see `sharpen_generator`.
     """
     check_device(run.device)
-    config = with_settings(replace(SharpenConfig(), bfloat16=_bfloat16(run.device)), run.settings)
+    config = with_settings(replace(SharpenConfig(), bfloat16=in_bfloat16(run.device)), run.settings)
     bundle = sharpen_generator(
         open_bundle(given),
         load_body(body).canonical,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -133,6 +134,16 @@ def test_nothing_is_collected_in_the_middle_of_a_recording() -> None:
     with pytest.raises(RuntimeFailedError, match="no"):
         stream.capture(fails)
     assert gc.isenabled()
+    # Another plan's recording, in another thread, may begin and end in the middle of this one.
+    other = cuda.stream()
+    with ThreadPoolExecutor(1) as pool:
+
+        def between() -> None:
+            pool.submit(other.capture, lambda: None).result()
+            seen.append(gc.isenabled())
+
+        stream.capture(between)
+    assert (seen, gc.isenabled()) == ([False, False], True)
     gc.disable()
     try:
         stream.capture(lambda: None)
