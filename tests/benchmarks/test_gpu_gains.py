@@ -78,6 +78,7 @@ def test_decoders_are_compared_on_one_clip(monkeypatch: pytest.MonkeyPatch) -> N
     asked: list[str] = []
     monkeypatch.setattr(gpu_gains, "check_decoder", asked.append)
     monkeypatch.setattr("stream.sources.video.accelerated", asked.append)
+    monkeypatch.setattr("stream.sources.video.check_accelerated", lambda *given: None)
     row = gpu_gains.decoders(4, (64, 96))
     # Of the walkers' clip the shape alone is asked; a source opens its file twice.
     assert asked == ["cuda", *["cpu"] * 2, *["cuda"] * 2, *["cpu"] * 2]

@@ -135,7 +135,7 @@ def test_nothing_is_collected_in_the_middle_of_a_recording() -> None:
         stream.capture(fails)
     assert gc.isenabled()
     # Another plan's recording, in another thread, may begin and end in the middle of this one.
-    other = cuda.stream()
+    other = Cuda(fake_cudart(FakeGpu())).stream()
     with ThreadPoolExecutor(1) as pool:
 
         def between() -> None:
