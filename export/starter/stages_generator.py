@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.bundle import open_bundle
+from engines.bundle import Bundle, open_bundle
 from engines.errors import SourceError, UsageError
 from export.generators import Precision
 from export.starter import generator_losses as losses
@@ -227,22 +227,7 @@ def narrow_a_generator(wide: Path, crops: Path, body: Path, output: Path, run: R
         BundleError: there is no bundle.
         CheckpointError, ExportError: see `narrow_generator`.
     """
-    check_device(run.device)
-    config = with_settings(replace(NarrowConfig(), bfloat16=in_bfloat16(run.device)), run.settings)
-    bundle = narrow_generator(
-        open_bundle(wide),
-        load_body(body).canonical,
-        open_crops(crops),
-        output,
-        run.budget,
-        config,
-        name=name,
-        seed=run.seed,
-        device=run.device,
-        resume=run.resume,
-        progress=log.info,
-    )
-    log.info("wrote %s, %.1f MB", bundle.path, megabytes(bundle))
+    _learn_from_bundle(narrow_generator, NarrowConfig(), wide, crops, body, output, run, name)
 
 
 def sharpen_a_generator(given: Path, crops: Path, body: Path, output: Path, run: Run, *, name: str) -> None:
@@ -262,15 +247,28 @@ def sharpen_a_generator(given: Path, crops: Path, body: Path, output: Path, run:
         BundleError: there is no bundle.
         CheckpointError, ExportError: see `sharpen_generator`.
     """
+    _learn_from_bundle(sharpen_generator, SharpenConfig(), given, crops, body, output, run, name)
+
+
+def _learn_from_bundle(
+    learn: Callable[..., Bundle],
+    config: NarrowConfig | SharpenConfig,
+    given: Path,
+    crops: Path,
+    body: Path,
+    output: Path,
+    run: Run,
+    name: str,
+) -> None:
+    """What both trainings that begin with a bundle do, each with its own function and config."""
     check_device(run.device)
-    config = with_settings(replace(SharpenConfig(), bfloat16=in_bfloat16(run.device)), run.settings)
-    bundle = sharpen_generator(
+    bundle = learn(
         open_bundle(given),
         load_body(body).canonical,
         open_crops(crops),
         output,
         run.budget,
-        config,
+        with_settings(replace(config, bfloat16=in_bfloat16(run.device)), run.settings),
         name=name,
         seed=run.seed,
         device=run.device,
