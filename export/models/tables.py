@@ -150,9 +150,11 @@ class TableModulation(nn.Module):
         self.plan = plan_tables(network.spec)
         self.levels = len(network.spec.decoder)
         self.size = network.spec.image_size
+        # Rows that are fewer than pixels are multiplied each once, rather than wherever they show.
+        self.by_row = network.spec.vertices + 2 < math.prod(self.size)
         self.probe: Probe | None = None
         for level in range(self.levels):
-            layers = [layer for layer in self.plan.shared if layer // 2 == level]
+            layers = self._shared(level)
             if not layers:
                 continue
             # Both layers of a level in one product.
@@ -179,6 +181,8 @@ class TableModulation(nn.Module):
         for layer, table in zip(self.plan.direct, flat[first:], strict=True):
             gammas[layer] = _rows(table, rows).permute(0, 3, 1, 2)
         if self.plan.shared:
+            if self.by_row and (finest := self._shared(self.levels - 1)):
+                gammas.update(self._finest(finest, vertices, tables[0].index_select(0, slot)))
             self._scale_down(rows, flat[0], gammas)
         if self.probe is not None:
             for i, table in enumerate(tables):
@@ -198,13 +202,29 @@ class TableModulation(nn.Module):
                 x = _half_of_rows(rows, table, height, width)
             if level < self.levels - 1:
                 height, width = height // 2, width // 2
-            layers = [layer for layer in self.plan.shared if layer // 2 == level]
+            layers = [layer for layer in self._shared(level) if layer not in gammas]
             if not layers:
                 continue
             x = _rows(table, rows) if x is None else x
-            product = x @ self.get_buffer(f"weight{level}") + self.get_buffer(f"bias{level}")
-            parts = torch.split(product.permute(0, 3, 1, 2), [self.widths[layer] for layer in layers], dim=1)
-            gammas.update(zip(layers, parts, strict=True))
+            gammas.update(self._split(layers, self._product(level, x)))
+
+    def _finest(self, layers: list[int], vertices: Tensor, tables: Tensor) -> dict[int, Tensor]:
+        """The finest level from each person's table, (N, K + 2, w_channels): multiplied first, gathered then."""
+        product = self._product(self.levels - 1, tables)
+        persons, rows, _ = product.shape
+        at = vertices + (torch.arange(persons, device=vertices.device) * rows)[:, None, None]
+        return self._split(layers, _rows(product.flatten(0, 1), at))
+
+    def _shared(self, level: int) -> list[int]:
+        return [layer for layer in self.plan.shared if layer // 2 == level]
+
+    def _product(self, level: int, x: Tensor) -> Tensor:
+        return x @ self.get_buffer(f"weight{level}") + self.get_buffer(f"bias{level}")
+
+    def _split(self, layers: list[int], product: Tensor) -> dict[int, Tensor]:
+        """(N,h,w,widths of these layers) -> of each layer, (N,width,h,w)."""
+        parts = torch.split(product.permute(0, 3, 1, 2), [self.widths[layer] for layer in layers], dim=1)
+        return dict(zip(layers, parts, strict=True))
 
     def halve(self) -> None:
         """Products and gathered rows in float16."""

@@ -193,7 +193,13 @@ def test_truncation_goes_from_the_average_to_w(small: Loaded) -> None:
 
 
 def spec_of(
-    *, size: tuple[int, int] = (16, 24), levels: int = 3, width: int = 8, layers: int = 4, z_layers: int = 2
+    *,
+    size: tuple[int, int] = (16, 24),
+    levels: int = 3,
+    width: int = 8,
+    layers: int = 4,
+    z_layers: int = 2,
+    vertices: int = 9,
 ) -> SurfaceSpec:
     """A network with few channels; `width` is that of w."""
     return SurfaceSpec(
@@ -202,7 +208,7 @@ def spec_of(
         z_channels=6,
         w_channels=width,
         hidden_channels=10,
-        vertices=9,
+        vertices=vertices,
         embedding_channels=5,
         embedding_layers=2,
         z_layers=z_layers,
@@ -262,6 +268,27 @@ def test_wide_networks_gather_the_finest_level_from_tables_of_its_own(levels: in
 @pytest.mark.parametrize("z_layers", [0, 3])
 def test_the_mapping_may_have_other_depths(layers: int, z_layers: int) -> None:
     assert_same_modulation(spec_of(layers=layers, z_layers=z_layers))
+
+
+@pytest.mark.parametrize(("vertices", "by_row"), [(9, True), (381, True), (382, False), (900, False)])
+def test_the_finest_level_multiplies_rows_where_they_are_fewer_than_pixels(vertices: int, by_row: bool) -> None:
+    spec = spec_of(size=(16, 24), vertices=vertices)
+    assert TableModulation(seeded(SurfaceUnet(spec))).by_row == by_row
+    assert_same_modulation(spec)
+
+
+@pytest.mark.parametrize("vertices", [9, 900])
+def test_persons_of_any_slots_have_the_modulation_that_they_have_alone(vertices: int) -> None:
+    spec = spec_of(vertices=vertices)
+    modulation = TableModulation(seeded(SurfaceUnet(spec)))
+    tables = (noise(3 * (vertices + 2), spec.w_channels).reshape(3, vertices + 2, -1),)
+    pixels = kinds(spec, persons=4)[2]
+    slots = torch.tensor([2, 0, 2, 1])
+    together = modulation(pixels, slots, tables)
+    for i, slot in enumerate(slots):
+        alone = modulation(pixels[i : i + 1], torch.tensor([0]), (tables[0][slot : slot + 1],))
+        for gamma, wanted in zip(together, alone, strict=True):
+            assert_near(gamma[i : i + 1], wanted, 1e-5)
 
 
 def test_narrow_networks_share_one_table() -> None:
