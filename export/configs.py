@@ -29,7 +29,7 @@ class _Declared:
         levels: Resolutions between the finest and the coarsest, both included; each halves the one before.
         z_channels: Length of the latent z.
         embedding_channels: Channels of the surface embedding at the input; 0 where there is none.
-        conv_clamp: Bound of the activations.
+        conv_clamp: Bound of the activations, which float16 needs; None for none.
         kinds: What is generated.
         md5: Of the published file, where its authors give it.
         licence: Of the published weights, as far as their authors say.
@@ -43,7 +43,7 @@ class _Declared:
     levels: int
     z_channels: int = 512
     embedding_channels: int = 0
-    conv_clamp: float = 256.0
+    conv_clamp: float | None = 256.0
     kinds: tuple[str, ...]
     md5: str | None = None
     licence: str

@@ -37,7 +37,7 @@ class SurfaceSpec:
         encoder: channels in and out of each level, finest first.
         decoder: channels in and out of each level, coarsest first.
         middle_blocks: residual blocks between encoder and decoder.
-        conv_clamp: bound of the activations.
+        conv_clamp: bound of the activations, None for none.
     """
 
     image_size: tuple[int, int]
@@ -53,7 +53,7 @@ class SurfaceSpec:
     encoder: tuple[tuple[int, int], ...]
     decoder: tuple[tuple[int, int], ...]
     middle_blocks: int
-    conv_clamp: float
+    conv_clamp: float | None
 
 
 class VertexMapping(nn.Module):
@@ -175,7 +175,7 @@ def downsampled(x: Tensor, levels: int) -> list[Tensor]:
 class EncoderBlock(nn.Module):
     """Two convolutions and a 1x1 one beside them; all but the first halve the size."""
 
-    def __init__(self, inputs: int, outputs: int, clamp: float, *, up: int = 1, down: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, clamp: float | None, *, up: int = 1, down: int = 1) -> None:
         super().__init__()
         gain = math.sqrt(0.5)
         self.conv0 = Conv(inputs, outputs, down=down, norm="instance-std", clamp=clamp)

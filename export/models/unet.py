@@ -30,7 +30,7 @@ class UnetSpec:
         decoder: channels in and out of each level, coarsest first.
         middle_blocks: residual blocks between encoder and decoder.
         fix_errors: whether the published corrections of the residual gains are on.
-        conv_clamp: bound of the activations.
+        conv_clamp: bound of the activations, None for none.
     """
 
     image_size: tuple[int, int]
@@ -43,7 +43,7 @@ class UnetSpec:
     decoder: tuple[tuple[int, int], ...]
     middle_blocks: int
     fix_errors: bool
-    conv_clamp: float
+    conv_clamp: float | None
 
     @property
     def input_channels(self) -> int:
@@ -83,7 +83,9 @@ def normalise_second_moment(z: Tensor) -> Tensor:
 class StyleConv(Conv):
     """A convolution whose input is scaled and shifted per channel by w, before it (not its weights)."""
 
-    def __init__(self, inputs: int, outputs: int, w_channels: int, *, up: int, gain: float, clamp: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, w_channels: int, *, up: int, gain: float, clamp: float | None
+    ) -> None:
         super().__init__(inputs, outputs, up=up, norm="instance", gain=gain, clamp=clamp)
         self.affine = Linear(w_channels, inputs)
         self.affine_beta = Linear(w_channels, inputs)

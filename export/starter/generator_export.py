@@ -93,7 +93,7 @@ def export_starter(
             coarser,
             output,
             precision=precision,
-            config=config.declared(name, embeddings.shape[1]),
+            config=config.declared(name, embeddings.shape[1], half=precision != "fp32"),
             surface=embeddings[chosen],
             extra={ARRAY: (chosen, MEANING)},
             progress=progress,

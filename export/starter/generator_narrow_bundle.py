@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def write_narrow(
 
     Args:
         bundle: of the wide one.
-        network: not folded; folded afterwards.
+        network: not folded.
         output: folder for the bundle; must not exist, or be empty.
         name: of the bundle.
         progress: is told what is being done.
@@ -52,9 +53,10 @@ def write_narrow(
     with torch.no_grad(), new_bundle_folder(output) as work:
         crops = Answered(image, mask, embedding, torch.from_numpy(rows), image, 1 - mask)
         expected = {"output": generate(network, crops).numpy()}
-        modulation = TableModulation(network)
-        del network.style_net
-        plan = graphs.surface_generator(fold(network), modulation, example, half=False)
+        unbounded = _unbounded(network)
+        modulation = TableModulation(unbounded)
+        del unbounded.style_net
+        plan = graphs.surface_generator(fold(unbounded), modulation, example, half=False)
         parity = write_and_compare(plan, expected, work, DEFAULT_OPSET, say)
         files = {known.graphs["mapping"].file, *(array.file for array in known.arrays.values())}
         draft = {
@@ -72,6 +74,13 @@ def write_narrow(
         contents: dict[str, bytes | Path] = {file: bundle.file(file) for file in files}
         write_bundle(work / "bundle", ManifestDraft(**draft), contents | {plan.file: work / plan.file})
     return open_bundle(output)
+
+
+def _unbounded(network: SurfaceUnet) -> SurfaceUnet:
+    """The same without a bound of its activations, which is there for float16; see `NetworkConfig.declared`."""
+    free = SurfaceUnet(replace(network.spec, conv_clamp=None))
+    free.load_state_dict(network.state_dict())
+    return free.eval().requires_grad_(False)
 
 
 def _table(mapping: Runtime, z: Floats) -> Floats:

@@ -70,8 +70,15 @@ class NetworkConfig:
             conv_clamp=self.conv_clamp,
         )
 
-    def declared(self, name: str, embedding_channels: int) -> SurfaceConfig:
-        """As it is exported: what no tensor of a checkpoint shows."""
+    def declared(self, name: str, embedding_channels: int, *, half: bool) -> SurfaceConfig:
+        """As it is exported: what no tensor of a checkpoint shows.
+
+        Args:
+            name: of the export.
+            embedding_channels: of a vertex.
+            half: whether a float16 generator is exported too. The bound is for that alone: the activations of a trained
+                network are far below it, and without it each layer saves a pass over its pixels.
+        """
         return SurfaceConfig(
             name=name,
             export=name,
@@ -79,7 +86,7 @@ class NetworkConfig:
             levels=len(self.widths),
             z_channels=self.z_channels,
             embedding_channels=embedding_channels,
-            conv_clamp=self.conv_clamp,
+            conv_clamp=self.conv_clamp if half else None,
             kinds=("person",),
             licence="Apache-2.0",
             homepage="export/starter of this project",

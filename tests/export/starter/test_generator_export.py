@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -42,6 +43,12 @@ def test_the_bundle_is_one_of_v_sam(bundle: Bundle) -> None:
     assert manifest.generation.architecture == "v-sam"
     assert (manifest.generation.vertices, manifest.generation.z_channels) == (VERTICES, NETWORK.z_channels)
     np.testing.assert_allclose(bundle.array("vertex_embeddings"), surface().embeddings, atol=1e-6)
+
+
+def test_no_pass_over_the_pixels_bounds_what_float32_holds(bundle: Bundle) -> None:
+    graph = onnx.load(bundle.file("generator.onnx")).graph
+    assert "LeakyRelu" in {node.op_type for node in graph.node}
+    assert "Clip" not in {node.op_type for node in graph.node}
 
 
 def test_the_engine_generates_what_the_network_does(bundle: Bundle, trained: Path, tmp_path: Path) -> None:

@@ -102,5 +102,10 @@ def test_levels_of_every_config_fit_together(config: NetworkConfig) -> None:
     spec = config.spec(VERTICES, CHANNELS)
     assert spec.decoder == tuple((b, a) for a, b in reversed(spec.encoder))
     assert NetworkConfig.of(config.state()) == config
-    declared = config.declared("starter-generator", CHANNELS)
+    declared = config.declared("starter-generator", CHANNELS, half=True)
     assert (declared.levels, declared.image_size) == (len(config.widths), config.image_size)
+
+
+def test_activations_are_bounded_where_float16_has_to_hold_them() -> None:
+    bounds = [NETWORK.declared("starter-generator", CHANNELS, half=half).conv_clamp for half in (True, False)]
+    assert bounds == [NETWORK.conv_clamp, None]
