@@ -13,11 +13,14 @@ from stream.address import Address, Place
 from stream.config import RunSettings
 from stream.sinks.target import check_target
 from stream.sources.base import StreamInfo
+from stream.sources.describe import can_demux
 from stream.sources.images import ENDINGS
 from stream.tls import check_sink, check_source
 
 #: Of a playlist, whose segments lie beside it.
 PLAYLIST: Final = ".m3u8"
+#: Of a playlist of DASH.
+_DASH: Final = ".mpd"
 #: Of a report that is written line by line, for runs that do not end.
 LINES: Final = ".jsonl"
 #: Names that nobody gives to a folder.
@@ -176,6 +179,7 @@ def _check_source(source: Address, settings: RunSettings) -> None:
         raise UsageError(f"--video-stream is for what FFmpeg reads; GStreamer chooses the stream of {source} itself")
     if settings.backend != "gst" or source.place is not Place.NETWORK:
         check_source(source, settings.insecure)
+        _check_dash(source)
     kind = "a pipe" if source.place is Place.PIPE else "a live source"
     if settings.start is not None or settings.end is not None:
         raise UsageError(f"--start and --end are for files; {kind} begins now and ends when it is stopped")
@@ -183,6 +187,15 @@ def _check_source(source: Address, settings: RunSettings) -> None:
         raise UsageError(f"--audio keep is for files; the sound of {kind} is dropped")
     if settings.detections is not None:
         raise UsageError(f"--detections is for files; what {kind} shows never comes again")
+
+
+def _check_dash(source: Address) -> None:
+    """FFmpeg is often built without what reads DASH, and would say again and again that the data are invalid."""
+    if urlsplit(source.text).path.lower().endswith(_DASH) and not can_demux("dash"):
+        raise UsageError(
+            f"{source} is DASH, which PyAV's FFmpeg was built without; --backend gst reads it with GStreamer, or give "
+            "the HLS playlist of the same stream"
+        )
 
 
 def _check_needless(outputs: Sequence[Address], settings: RunSettings) -> None:

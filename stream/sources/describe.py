@@ -10,6 +10,7 @@ from typing import cast
 
 import av
 from av.container import InputContainer
+from av.format import ContainerFormat
 from av.sidedata.sidedata import SideData, SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition, Stream
@@ -33,6 +34,14 @@ _TITLES = ("title", "handler_name")
 #: Frames per second that a live stream may say it has, and what it has otherwise.
 _LIVE_RATES = (Fraction(1), Fraction(120))
 _USUAL_RATE = Fraction(25)
+
+
+def can_demux(name: str) -> bool:
+    """Whether this FFmpeg reads a format, by FFmpeg's name for it."""
+    try:
+        return ContainerFormat(name, "r").is_input
+    except ValueError:
+        return False
 
 
 def main_video(container: InputContainer, name: str, wanted: str | None = None) -> VideoStream:

@@ -11,6 +11,7 @@ from engines.errors import UsageError
 from stream.address import Address, input_address, output_address
 from stream.config import RunSettings, make_settings
 from stream.run_checks import check_run, check_settings, for_stills, is_recording, is_still
+from stream.sources.describe import can_demux
 
 
 def settings(**values: Any) -> RunSettings:
@@ -56,6 +57,8 @@ SERVER = "rtmp://server.local/live"
         ("https://server.local/live.m3u8", ["out.mp4"], {"insecure": True}),
         ("http://server.local/live.m3u8", ["out.mp4"], {}),
         ("https://server.local/live.mp4?x=.m3u8", ["out.mp4"], {}),
+        ("http://server.local/live.mpd", ["out.mp4"], {"backend": "gst"}),
+        ("http://server.local/live.mp4?x=.mpd", ["out.mp4"], {}),
         (CAMERA, ["out.mp4"], {"video_stream": "1"}),
         (CAMERA, ["out.mp4"], {"decoder": "cuda", "decoding": "lenient"}),
         ("srt://camera.local:9000", ["out.mp4"], {"decoder": "cuda", "decoding": "lenient", "backend": "gst"}),
@@ -128,6 +131,18 @@ def test_what_does_not(source: str, outputs: list[str], given: dict[str, Any], m
     still = not at.live and source != "-" and is_still(at.path)
     with pytest.raises(UsageError, match=message):
         check_run(at, addresses, settings(**given), still=still)
+
+
+@pytest.mark.parametrize("source", ["http://server.local/live.mpd", "http://server.local/live.MPD?x=1"])
+def test_dash_that_ffmpeg_was_built_without_is_said_at_once(source: str) -> None:
+    def check() -> None:
+        check_settings(input_address(source), [output_address("out.mp4")], settings())
+
+    if can_demux("dash"):
+        check()
+        return
+    with pytest.raises(UsageError, match="built without; --backend gst"):
+        check()
 
 
 def test_settings_are_compared_without_a_look_at_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

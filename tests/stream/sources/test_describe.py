@@ -8,7 +8,7 @@ import io
 import av
 
 from stream.orientation import Orientation
-from stream.sources.describe import display_matrix, orientation_of
+from stream.sources.describe import can_demux, display_matrix, orientation_of
 from tests.stream.sources.camera import HALF_TURN, turning
 
 
@@ -30,3 +30,10 @@ def test_a_picture_that_was_asked_what_it_carries_goes_when_nobody_holds_it() ->
     finally:
         gc.enable()
     assert seen == [Orientation()] * 5 + [Orientation(mirror_x=True, mirror_y=True)] * 15
+
+
+def test_which_formats_can_be_read() -> None:
+    assert can_demux("hls")
+    assert not can_demux("no-such-format")
+    # Written, and not read.
+    assert not can_demux("null")
