@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+
+import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from stream.colour import ColourTags, FromRgb, ToRgb
+from stream.colour import ColourTags, FromRgb, ToRgb, slices
 from stream.frame import Image, Transfer
 from tests.media import LUMA_WEIGHTS, mean_error, noise, picture, to_frame
 
@@ -125,6 +129,46 @@ def test_the_transfer_is_told_to_detectors(transfer: int, light: Transfer) -> No
 
 def test_another_size_is_scaled_to_the_first() -> None:
     assert ToRgb(64, 48)(FromRgb("yuv420p", ColourTags())(picture(96, 80))).shape == (48, 64, 3)
+
+
+_DECODED = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le", "yuyv422", "nv12", "nv16", "p010le", "gray"]
+
+
+@pytest.mark.parametrize("size", [(96, 80), (161, 121), (642, 362)])
+@pytest.mark.parametrize("pix_fmt", _DECODED)
+def test_slices_of_a_decoded_picture_have_the_values_of_the_whole(pix_fmt: str, size: tuple[int, int]) -> None:
+    frame = av.VideoFrame.from_ndarray(noise(1, *size)[0], format="rgb24").reformat(format=pix_fmt)
+    whole = ToRgb(*size, threads=1)(frame)
+    for threads in (2, 3, 4):
+        assert np.array_equal(ToRgb(*size, threads=threads)(frame), whole)
+    # As where a stream's pictures change their size.
+    scaled = ToRgb(200, 150, threads=1)(frame)
+    assert np.array_equal(ToRgb(200, 150, threads=4)(frame), scaled)
+
+
+@pytest.mark.parametrize("size", [(96, 80), (161, 121), (642, 362)])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gbrp", "bgr0", "gray"])
+def test_slices_for_an_encoder_have_the_values_of_the_whole(pix_fmt: str, size: tuple[int, int]) -> None:
+    image = noise(1, *size)[0]
+    whole, *sliced = (FromRgb(pix_fmt, ColourTags(1, 1), threads=threads)(image) for threads in (1, 2, 3, 4))
+    for frame in sliced:
+        assert all(map(np.array_equal, used(frame), used(whole)))
+
+
+def used(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
+    """What of each plane belongs to the picture, in formats of eight bits: lines are padded with anything."""
+    sides = {"nv12": [1, 2], "bgr0": [4]}.get(frame.format.name, [1, 1, 1])
+    return [
+        np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : side * plane.width]
+        for plane, side in zip(frame.planes, sides, strict=False)
+    ]
+
+
+def test_large_pictures_are_worth_more_threads_as_far_as_there_are_cores() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert slices(1, 1) == slices(640, 360) == slices(1280, 720) == 1
+    assert slices(1920, 1080) == min(2, cores)
+    assert slices(3840, 2160) == slices(7680, 4320) == min(4, cores)
 
 
 def test_the_input_frame_and_image_are_left_alone() -> None:
