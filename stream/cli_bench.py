@@ -17,7 +17,7 @@ from engines.store import home
 from stream.bench.compare import Compared, compare
 from stream.bench.html import render_html
 from stream.bench.plan import Plan, bench, bundle_names, check_plan
-from stream.bench.records import Case, Figures, Record, read_record, write_text
+from stream.bench.records import Case, Figures, Record, Settings, read_record, write_text
 from stream.bench.text import (
     NOT_MEASURED,
     amount,
@@ -126,11 +126,9 @@ def bench_command(
         video=video,
         size=_size(size),
         engine=dict(make_settings(AnonymizerSettings, {"engine": engine or []}, origin="options").engine),
-        threads=threads,
-        detector_precision=detector_precision,
-        seconds=seconds,
-        runs=runs,
-        encode=encode,
+        settings=Settings(
+            seconds=seconds, runs=runs, encode=encode, threads=threads, detector_precision=detector_precision
+        ),
     )
     if (wrong := check_plan(plan)) is not None:
         raise UsageError(wrong)

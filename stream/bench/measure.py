@@ -28,6 +28,7 @@ from stream.bench.records import (
     FlatOut,
     Histogram,
     Paced,
+    Settings,
     Share,
     Span,
     Spread,
@@ -35,7 +36,6 @@ from stream.bench.records import (
     StartUp,
 )
 from stream.config import RunSettings, make_settings
-from stream.detectors.graphs import DetectorPrecision
 from stream.metrics import percentiles
 from stream.pipeline import STAGES, Pipeline, Summary
 from stream.sources.base import StreamInfo
@@ -60,11 +60,7 @@ class Job(BaseModel):
         video: the clip.
         answer: the file for what was found.
         engine: folders of bundles, as in the settings of a run.
-        threads: for the engines, None for one per core.
-        detector_precision: as in the settings of a run.
-        seconds: that a run takes, about.
-        runs: of each kind.
-        encode: whether frames are encoded.
+        settings: how it is measured.
         batches: crops in one run of a generator by itself; none are run if it is empty.
         started: seconds (of `time.monotonic`) at which the process was started.
         parent: the process that started it.
@@ -76,11 +72,7 @@ class Job(BaseModel):
     video: Path
     answer: Path
     engine: dict[str, Path] = {}
-    threads: int | None = None
-    detector_precision: DetectorPrecision = "auto"
-    seconds: float
-    runs: int
-    encode: bool
+    settings: Settings
     batches: tuple[int, ...] = ()
     started: float
     parent: int
@@ -124,7 +116,9 @@ def measure(job: Job, store: Store | None = None) -> Figures:
             with opened_eyes(opened.bundles, settings, persons=job.case.persons, aspect=aspect, tf32=True) as eyes:
                 engines += _detector_runs(job, eyes)
         generators = list(opened.bundles.generators.values()) if job.batches else []
-        made, missing = generator_runs(generators, job.case.device, job.case.precision, job.threads, job.batches)
+        made, missing = generator_runs(
+            generators, job.case.device, job.case.precision, job.settings.threads, job.batches
+        )
     return Figures(
         flat_out=flat_out(runs),
         paced=at_pace(paced, pace),
@@ -138,7 +132,7 @@ def measure(job: Job, store: Store | None = None) -> Figures:
         lookahead=settings.lookahead,
         parallel=opened.anonymizer.parallel,
         painting=opened.anonymizer.painting,
-        encoder=FileEncoder(info, job.case.device).codec if job.encode else None,
+        encoder=FileEncoder(info, job.case.device).codec if job.settings.encode else None,
         engines=(*engines, *made),
         engines_missing=missing,
     )
@@ -154,9 +148,12 @@ def settings_of(job: Job) -> RunSettings:
         "preset": job.case.preset,
         "device": job.case.device,
         "precision": job.case.precision,
-        "detector_precision": job.detector_precision,
+        "detector_precision": job.settings.detector_precision,
     }
-    given = {"threads": job.threads, "engine": [f"{name}={folder}" for name, folder in job.engine.items()] or None}
+    given = {
+        "threads": job.settings.threads,
+        "engine": [f"{name}={folder}" for name, folder in job.engine.items()] or None,
+    }
     return make_settings(RunSettings, values | {k: v for k, v in given.items() if v is not None})
 
 
@@ -173,15 +170,15 @@ class _Bench:
         rate = self._run(_MOST, seconds=_WARM_UP).summary.rate
         runs = []
         with sampler.power():
-            for _ in range(self._job.runs):
+            for _ in range(self._job.settings.runs):
                 runs.append(self._run(self._planned(rate)))
                 rate = runs[-1].summary.rate
         pace = _SHARE_OF_PACE * Spread.of([run.summary.rate for run in runs]).median
         pace = min(pace, float(self._info.rate or Fraction(25)))
-        return runs, [self._run(self._planned(pace), pace=pace) for _ in range(self._job.runs)], pace
+        return runs, [self._run(self._planned(pace), pace=pace) for _ in range(self._job.settings.runs)], pace
 
     def _planned(self, rate: float) -> int:
-        return max(_FEWEST, round(rate * self._job.seconds))
+        return max(_FEWEST, round(rate * self._job.settings.seconds))
 
     def _run(self, frames: int, *, seconds: float | None = None, pace: float | None = None) -> Run:
         watch = Stopwatch()
@@ -189,7 +186,7 @@ class _Bench:
         source = ClipSource(self._job.video, watch, frames=frames, seconds=seconds, pace=pace)
         # At a pace, as for a server: an encoder for files holds back what it has been given.
         device = self._job.case.device
-        encoder = EncodedAway(self._info, live=pace is not None, device=device) if self._job.encode else None
+        encoder = EncodedAway(self._info, live=pace is not None, device=device) if self._job.settings.encode else None
         sink = TimedSink(encoder, watch)
         summary = Pipeline(source, self._anonymizer, sink).run()
         if summary.stopped is not None:

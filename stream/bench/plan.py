@@ -23,7 +23,6 @@ from stream.bench.machine import BY_BUS, DEVICE_ORDER, describe_machine
 from stream.bench.measure import Job
 from stream.bench.people import MOST_PERSONS
 from stream.bench.records import Case, Clip, Record, Result, Settings
-from stream.detectors.graphs import DetectorPrecision
 from stream.generators.open import Precision, computes
 from stream.presets import DEFAULT_PRESET, find_preset
 from stream.report import versions
@@ -52,11 +51,7 @@ class Plan(BaseModel):
         size: width and height to which that clip is brought, None for its own.
         engine: folders of bundles, as in the settings of a run.
         seeded: folders of bundles with random weights, for those of these names that a preset uses.
-        threads: for the engines, None for one per core.
-        detector_precision: as in the settings of a run.
-        seconds: that each run takes, about.
-        runs: of each kind.
-        encode: whether frames are encoded.
+        settings: how.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,11 +65,7 @@ class Plan(BaseModel):
     size: tuple[int, int] | None = None
     engine: dict[str, Path] = Field(default_factory=dict)
     seeded: dict[str, Path] = Field(default_factory=dict)
-    threads: int | None = None
-    detector_precision: DetectorPrecision = "auto"
-    seconds: float = 3.0
-    runs: int = 3
-    encode: bool = True
+    settings: Settings = Settings(seconds=3.0, runs=3, encode=True)
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -114,13 +105,7 @@ def bench(plan: Plan, *, on_case: OnCase | None = None) -> Record:
             rate=float(info.rate or 0),
             frames=info.frames,
         ),
-        settings=Settings(
-            seconds=plan.seconds,
-            runs=plan.runs,
-            encode=plan.encode,
-            threads=plan.threads,
-            detector_precision=plan.detector_precision,
-        ),
+        settings=plan.settings,
         results=results,
     )
 
@@ -165,11 +150,7 @@ def _job(plan: Plan, case: Case, video: Path, scratch: Path, *, with_engines: bo
         video=video.absolute(),
         answer=scratch / "answer.json",
         engine=engines_of(plan, case.preset),
-        threads=plan.threads,
-        detector_precision=plan.detector_precision,
-        seconds=plan.seconds,
-        runs=plan.runs,
-        encode=plan.encode,
+        settings=plan.settings,
         batches=plan.batches if with_engines else (),
         started=time.monotonic(),
         parent=os.getpid(),
@@ -180,7 +161,7 @@ def _in_own_process(job: Job) -> Answer:
     """What a process finds; it ends with this call, whatever happens."""
     job.answer.unlink(missing_ok=True)
     # Runs flat out, and as many at a pace.
-    limit = _PATIENCE + _SLACK * 2 * job.runs * job.seconds
+    limit = _PATIENCE + _SLACK * 2 * job.settings.runs * job.settings.seconds
     late = False
     with (
         tempfile.TemporaryFile() as said,

@@ -9,7 +9,7 @@ import pytest
 from engines.errors import DeviceMissingError, OutOfMemoryError, RuntimeUnavailableError, StandinError
 from stream.bench.child import answer
 from stream.bench.measure import Job
-from stream.bench.records import Case
+from stream.bench.records import Case, Settings
 from tests.detector_bundles import install_presets
 from tests.fakes import noise, write_lossless
 
@@ -24,9 +24,7 @@ def job(clip: Path, folder: Path, device: str) -> Job:
         case=Case.model_validate({"preset": "faces", "device": device, "precision": "fp32"}),
         video=clip,
         answer=folder / "answer.json",
-        seconds=0.1,
-        runs=1,
-        encode=False,
+        settings=Settings(seconds=0.1, runs=1, encode=False),
         started=time.monotonic(),
         parent=1,
     )

@@ -9,7 +9,7 @@ import pytest
 from engines.errors import BundleMissingError, UsageError
 from engines.store import Store
 from stream.bench.measure import Job, histogram, measure, nice, settings_of
-from stream.bench.records import SHARES, Case, Figures
+from stream.bench.records import SHARES, Case, Figures, Settings
 from stream.pipeline import STAGES
 from tests.detector_bundles import install_presets
 from tests.fakes import noise, write_lossless
@@ -28,15 +28,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(clip: Path, folder: Path, **changes: Any) -> Job:
+    how = {name: changes.pop(name) for name in Settings.model_fields if name in changes}
     case = Case(preset=changes.pop("preset", "deepprivacy2"), device="cpu", precision=changes.pop("precision", "fp32"))
     known = Job(
         case=case.model_copy(update={"persons": changes.pop("persons", None)}),
         video=clip,
         answer=folder / "answer.json",
-        seconds=0.2,
-        runs=2,
-        encode=True,
-        threads=1,
+        settings=Settings.model_validate({"seconds": 0.2, "runs": 2, "encode": True, "threads": 1} | how),
         batches=(1, 2),
         started=time.monotonic(),
         parent=1,

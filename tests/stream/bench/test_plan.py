@@ -12,7 +12,7 @@ import pytest
 
 from engines.errors import SourceError
 from stream.bench.plan import Plan, bench, bundle_names, check_plan, engines_of
-from stream.bench.records import Case
+from stream.bench.records import Case, Settings
 from tests.command import ROOT
 from tests.detector_bundles import install_presets
 from tests.fakes import noise, write_lossless
@@ -30,8 +30,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lossless(tmp_path_factory.mktemp("secret-name") / "in.mkv", noise(10, 160, 120))
 
 
+SHORT = Settings(seconds=0.1, runs=1, encode=True, threads=1)
+
+
 def plan(clip: Path, **changes: Any) -> Plan:
-    return Plan(presets=("faces",), video=clip, seconds=0.1, runs=1, threads=1).model_copy(update=changes)
+    return Plan(presets=("faces",), video=clip, settings=SHORT).model_copy(update=changes)
 
 
 def test_a_plan_is_every_combination_in_order() -> None:
@@ -152,8 +155,10 @@ SCRIPT = """
 import signal, sys
 from pathlib import Path
 from stream.bench.plan import Plan, bench
+from stream.bench.records import Settings
 signal.signal(signal.SIGINT, signal.default_int_handler)
-bench(Plan(presets=("faces",), persons=(2,), video=Path(sys.argv[1]), seconds=60, runs=1, threads=1))
+settings = Settings(seconds=60, runs=1, encode=True, threads=1)
+bench(Plan(presets=("faces",), persons=(2,), video=Path(sys.argv[1]), settings=settings))
 """
 
 
