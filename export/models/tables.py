@@ -210,10 +210,7 @@ class TableModulation(nn.Module):
 
     def _finest(self, layers: list[int], vertices: Tensor, tables: Tensor) -> dict[int, Tensor]:
         """The finest level from each person's table, (N, K + 2, w_channels): multiplied first, gathered then."""
-        product = self._product(self.levels - 1, tables)
-        persons, rows, _ = product.shape
-        at = vertices + (torch.arange(persons, device=vertices.device) * rows)[:, None, None]
-        return self._split(layers, _rows(product.flatten(0, 1), at))
+        return self._split(layers, _own_rows(self._product(self.levels - 1, tables), vertices))
 
     def _shared(self, level: int) -> list[int]:
         return [layer for layer in self.plan.shared if layer // 2 == level]
@@ -235,6 +232,21 @@ class TableModulation(nn.Module):
 def _rows(table: Tensor, which: Tensor) -> Tensor:
     """Rows of a table, (K,C) and (...) to (...,C): as `table[which]`, but one operator for every runtime."""
     return functional.embedding(which, table)
+
+
+def _own_rows(tables: Tensor, which: Tensor) -> Tensor:
+    """Rows of each person's own table, (N,K,C) and (N,H,W) to (N,H,W,C)."""
+    if torch.onnx.is_in_onnx_export():
+        # Numbers of persons, to find the tables in one long one, would be made on the processor, beside a GPU.
+        made: Tensor = torch.onnx.ops.symbolic(
+            "GatherND",
+            (tables, which[..., None]),
+            {"batch_dims": 1},
+            dtype=tables.dtype,
+            shape=(*which.shape, tables.shape[2]),
+        )
+        return made
+    return torch.stack([table[own] for table, own in zip(tables, which, strict=True)])
 
 
 def _corners(length: int) -> tuple[Tensor, Tensor, Tensor]:
