@@ -24,7 +24,7 @@ from stream.colour import ColourTags, FromRgb, ToRgb, slices
 
 SIZES: Final = {"360p": (640, 360), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 #: What cameras and phones are decoded to, 10 bits among it, what graphics cards decode to, and what encoders take.
-DECODED: Final = ("yuv420p", "yuv420p10le", "yuv444p", "nv12")
+DECODED: Final = ("yuv420p", "yuv420p10le", "yuv444p", "nv12", "p010le")
 ENCODED: Final = ("yuv420p", "nv12", "yuv444p")
 
 

@@ -23,7 +23,7 @@ _IN_PLANES = {"nv12": "yuv420p", "nv16": "yuv422p", "p010le": "yuv420p10le", "p2
 _EXPAND = ((np.arange(256) - 16) * 255 / 219).round().clip(0, 255).astype(np.uint8)
 _REDUCE = (16 + np.arange(256) * 219 / 255).round().astype(np.uint8)
 #: Pixels that one thread converts: a larger picture is cut into slices, which have the same values. One thread takes
-#: 30 ms for a picture of 3840x2160 on its way to an encoder, and longer for one of ten bits from a decoder.
+#: 26 ms for a picture of 3840x2160 on its way to an encoder, and as long for one of ten bits from a decoder.
 _SLICE: Final = 2**20
 _MOST_SLICES: Final = 4
 
@@ -71,7 +71,11 @@ class ColourTags:
 
 
 def slices(width: int, height: int) -> int:
-    """How many threads convert a picture of this size, where so many cores are there."""
+    """How many threads convert a picture of this size, where so many cores are there.
+
+    What swscale writes of more than eight bits a value, or moves from one plane to two, it writes beyond the ends of
+    lines, where another slice may be done already: both are one thread's.
+    """
     return min(_MOST_SLICES, len(os.sched_getaffinity(0)), -(-width * height // _SLICE))
 
 
@@ -110,6 +114,7 @@ class ToRgb:
     def _apart(self, frame: av.VideoFrame, planes: str) -> av.VideoFrame:
         """The same values, with each chroma plane by itself."""
         # One matrix and range both ways: values are only moved, and tags that swscale does not know do not matter.
+        # One thread: see `slices`.
         apart = self._to_planes.reformat(
             frame,
             format=planes,
@@ -117,7 +122,7 @@ class ToRgb:
             dst_colorspace=_DEFAULT_MATRIX,
             src_color_range=ColorRange.MPEG,
             dst_color_range=ColorRange.MPEG,
-            threads=self._threads,
+            threads=1,
         )
         apart.color_range = frame.color_range
         return apart
@@ -129,14 +134,14 @@ class FromRgb:
     Args:
         pix_fmt: of the encoder.
         tags: of the input.
-        threads: that convert; None for what a picture's size is worth.
+        threads: that convert; None for what a picture's size is worth, one for more than eight bits.
 
     Attributes:
         tags: what the frames are tagged with: the input's, as far as the pixel format leaves a choice.
     """
 
     def __init__(self, pix_fmt: str, tags: ColourTags, *, threads: int | None = None) -> None:
-        self._threads = threads
+        self._threads = threads or (None if _has_eight_bits(pix_fmt) else 1)
         self._reformatter = VideoReformatter()
         self._pix_fmt = pix_fmt
         # JPEG is full range and BT.601 by definition, whatever the input was.
@@ -163,6 +168,10 @@ class FromRgb:
         )
         self.tags.write_to(frame)
         return frame
+
+
+def _has_eight_bits(pix_fmt: str) -> bool:
+    return all(component.bits <= 8 for component in av.VideoFormat(pix_fmt).components)
 
 
 def _is_jpeg(pix_fmt: str) -> bool:

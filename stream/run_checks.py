@@ -179,6 +179,7 @@ def _check_source(source: Address, settings: RunSettings) -> None:
         raise UsageError(f"--video-stream is for what FFmpeg reads; GStreamer chooses the stream of {source} itself")
     if settings.backend != "gst" or source.place is not Place.NETWORK:
         check_source(source, settings.insecure)
+    if settings.backend != "gst" and source.place is Place.NETWORK:
         _check_dash(source)
     kind = "a pipe" if source.place is Place.PIPE else "a live source"
     if settings.start is not None or settings.end is not None:

@@ -50,7 +50,7 @@ class NarrowConfig:
         workers: threads that ask the wide network.
     """
 
-    widths: tuple[int, ...] = (16, 16, 48, 64)
+    widths: tuple[int, ...] = (16, 16, 32, 64)
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(dilation=(0.5, 8.0), box=0.15))
     truncation: tuple[float, float] = (0.4, 1.0)
     gradient: float = 1.0

@@ -164,6 +164,27 @@ def used(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
     ]
 
 
+@pytest.mark.parametrize("pix_fmt", ["p010le", "p210le", "nv12"])
+def test_a_large_picture_of_a_graphics_card_is_the_same_each_time(pix_fmt: str) -> None:
+    """Slices of it would write into each other, now and then: at this width most of the times."""
+    size = (1080, 1920)
+    frame = av.VideoFrame.from_ndarray(noise(1, *size)[0], format="rgb24").reformat(format=pix_fmt)
+    whole, convert = ToRgb(*size, threads=1)(frame), ToRgb(*size, threads=4)
+    for _ in range(10):
+        assert np.array_equal(convert(frame), whole)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv444p10le"])
+def test_what_has_more_than_eight_bits_is_the_same_each_time(pix_fmt: str) -> None:
+    image = noise(1, 1080, 1920)[0]
+    convert = FromRgb(pix_fmt, ColourTags())
+    luma = bytes(FromRgb(pix_fmt, ColourTags(), threads=1)(image).planes[0])
+    for _ in range(5):
+        plane = convert(image).planes[0]
+        now, once = (np.frombuffer(b, np.uint16).reshape(plane.height, -1) for b in (bytes(plane), luma))
+        assert np.array_equal(now[:, : plane.width], once[:, : plane.width])
+
+
 def test_large_pictures_are_worth_more_threads_as_far_as_there_are_cores() -> None:
     cores = len(os.sched_getaffinity(0))
     assert slices(1, 1) == slices(640, 360) == slices(1280, 720) == 1

@@ -58,6 +58,7 @@ SERVER = "rtmp://server.local/live"
         ("http://server.local/live.m3u8", ["out.mp4"], {}),
         ("https://server.local/live.mp4?x=.m3u8", ["out.mp4"], {}),
         ("http://server.local/live.mpd", ["out.mp4"], {"backend": "gst"}),
+        ("gst:uridecodebin uri=https://server.local/live.mpd", ["out.mp4"], {}),
         ("http://server.local/live.mp4?x=.mpd", ["out.mp4"], {}),
         (CAMERA, ["out.mp4"], {"video_stream": "1"}),
         (CAMERA, ["out.mp4"], {"decoder": "cuda", "decoding": "lenient"}),
