@@ -13,7 +13,7 @@ from engines.errors import CheckpointError
 from export.generators import Precision, Progress, export_generator
 from export.models.surface import SurfaceUnet
 from export.starter.coarse_surface import ARRAY, MEANING, VERTICES, on_vertices, spread_vertices
-from export.starter.generator_network import NetworkConfig
+from export.starter.generator_network import NetworkConfig, needs_bound
 from export.starter.training import load_checkpoint, save_checkpoint
 from export.vertex_embeddings import check_surface_agrees
 
@@ -85,6 +85,7 @@ def export_starter(
         )
     check_surface_agrees(embeddings, network.style_net.E_map.E.numpy())
     chosen = spread_vertices(embeddings, vertices)
+    bounded = precision != "fp32" or needs_bound(network)
     with TemporaryDirectory() as folder:
         coarser = Path(folder) / f"{checkpoint.stem}-{len(chosen)}-vertices{checkpoint.suffix}"
         write_generator(coarser, on_vertices(network, config, embeddings, chosen), config)
@@ -93,7 +94,7 @@ def export_starter(
             coarser,
             output,
             precision=precision,
-            config=config.declared(name, embeddings.shape[1], half=precision != "fp32"),
+            config=config.declared(name, embeddings.shape[1], bounded=bounded),
             surface=embeddings[chosen],
             extra={ARRAY: (chosen, MEANING)},
             progress=progress,

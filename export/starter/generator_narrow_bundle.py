@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from export.models.folded import fold
 from export.models.surface import SurfaceUnet
 from export.models.tables import TableModulation
 from export.starter.generator_answers import Answered, generate
+from export.starter.generator_network import unbounded
 from export.starter.training import Progress
 from export.to_onnx import DEFAULT_OPSET
 from export.written import write_and_compare
@@ -53,10 +53,11 @@ def write_narrow(
     with torch.no_grad(), new_bundle_folder(output) as work:
         crops = Answered(image, mask, embedding, torch.from_numpy(rows), image, 1 - mask)
         expected = {"output": generate(network, crops).numpy()}
-        unbounded = _unbounded(network)
-        modulation = TableModulation(unbounded)
-        del unbounded.style_net
-        plan = graphs.surface_generator(fold(unbounded), modulation, example, half=False)
+        # It is for float16. A network that needs it would differ from its graph.
+        free = unbounded(network)
+        modulation = TableModulation(free)
+        del free.style_net
+        plan = graphs.surface_generator(fold(free), modulation, example, half=False)
         parity = write_and_compare(plan, expected, work, DEFAULT_OPSET, say)
         files = {known.graphs["mapping"].file, *(array.file for array in known.arrays.values())}
         draft = {
@@ -74,13 +75,6 @@ def write_narrow(
         contents: dict[str, bytes | Path] = {file: bundle.file(file) for file in files}
         write_bundle(work / "bundle", ManifestDraft(**draft), contents | {plan.file: work / plan.file})
     return open_bundle(output)
-
-
-def _unbounded(network: SurfaceUnet) -> SurfaceUnet:
-    """The same without a bound of its activations, which is there for float16; see `NetworkConfig.declared`."""
-    free = SurfaceUnet(replace(network.spec, conv_clamp=None))
-    free.load_state_dict(network.state_dict())
-    return free.eval().requires_grad_(False)
 
 
 def _table(mapping: Runtime, z: Floats) -> Floats:

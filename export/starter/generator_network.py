@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.configs import SurfaceConfig
+from export.graphs import random_inputs, tensors
 from export.models.layers import Conv, Linear
 from export.models.surface import Modulator, SurfaceSpec, SurfaceUnet
 from export.starter.crop_batches import Batch
@@ -70,14 +71,14 @@ class NetworkConfig:
             conv_clamp=self.conv_clamp,
         )
 
-    def declared(self, name: str, embedding_channels: int, *, half: bool) -> SurfaceConfig:
+    def declared(self, name: str, embedding_channels: int, *, bounded: bool) -> SurfaceConfig:
         """As it is exported: what no tensor of a checkpoint shows.
 
         Args:
             name: of the export.
             embedding_channels: of a vertex.
-            half: whether a float16 generator is exported too. The bound is for that alone: the activations of a trained
-                network are far below it, and without it each layer saves a pass over its pixels.
+            bounded: whether activations have a bound, which is for float16: those of a trained network are far below
+                it, and without it each layer saves a pass over its pixels. See `needs_bound`.
         """
         return SurfaceConfig(
             name=name,
@@ -86,7 +87,7 @@ class NetworkConfig:
             levels=len(self.widths),
             z_channels=self.z_channels,
             embedding_channels=embedding_channels,
-            conv_clamp=self.conv_clamp if half else None,
+            conv_clamp=self.conv_clamp if bounded else None,
             kinds=("person",),
             licence="Apache-2.0",
             homepage="export/starter of this project",
@@ -209,3 +210,22 @@ def average_w(network: SurfaceUnet, draws: int, *, seed: int = 0) -> Tensor:
         z = torch.randn(1, network.spec.z_channels, generator=generator).to(total.device)
         total += f_w(z)
     return total / draws
+
+
+def unbounded(network: SurfaceUnet) -> SurfaceUnet:
+    """A copy without a bound of its activations."""
+    free = SurfaceUnet(replace(network.spec, conv_clamp=None))
+    free.load_state_dict(network.state_dict())
+    return free.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def needs_bound(network: SurfaceUnet) -> bool:
+    """Whether the bound of its activations changes what a network makes of made-up persons, with all of f_w's w."""
+    spec, style = network.spec, network.style_net
+    made = random_inputs(spec.image_size, spec.z_channels, spec.embedding_channels, spec.vertices)
+    image, mask, border, embedding, vertices = tensors(made, "image", "mask", "border", "embedding", "vertices")
+    w = torch.stack([style.E_map(z[None]) for z in torch.from_numpy(made["z"])])
+    gammas = style(w, mask, border, vertices.clamp(max=spec.vertices - 1))
+    bounded, free = (each(image, mask, embedding, gammas) for each in (network, unbounded(network)))
+    return not torch.equal(bounded, free)

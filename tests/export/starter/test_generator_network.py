@@ -6,7 +6,16 @@ from torch import Tensor
 
 from export.models.surface import SurfaceUnet
 from export.starter.crop_batches import Batch
-from export.starter.generator_network import LARGE, NetworkConfig, average_w, generate, modulations, new_network
+from export.starter.generator_network import (
+    LARGE,
+    NetworkConfig,
+    average_w,
+    generate,
+    modulations,
+    needs_bound,
+    new_network,
+    unbounded,
+)
 from export.vertex_embeddings import check_surface_agrees
 from tests.export.starter.made_people import CHANNELS, NETWORK, SIZE, VERTICES, surface
 
@@ -102,10 +111,19 @@ def test_levels_of_every_config_fit_together(config: NetworkConfig) -> None:
     spec = config.spec(VERTICES, CHANNELS)
     assert spec.decoder == tuple((b, a) for a, b in reversed(spec.encoder))
     assert NetworkConfig.of(config.state()) == config
-    declared = config.declared("starter-generator", CHANNELS, half=True)
+    declared = config.declared("starter-generator", CHANNELS, bounded=True)
     assert (declared.levels, declared.image_size) == (len(config.widths), config.image_size)
 
 
-def test_activations_are_bounded_where_float16_has_to_hold_them() -> None:
-    bounds = [NETWORK.declared("starter-generator", CHANNELS, half=half).conv_clamp for half in (True, False)]
+def test_activations_are_bounded_where_it_is_said() -> None:
+    bounds = [NETWORK.declared("starter-generator", CHANNELS, bounded=bounded).conv_clamp for bounded in (True, False)]
     assert bounds == [NETWORK.conv_clamp, None]
+
+
+def test_a_bound_is_needed_where_activations_reach_it() -> None:
+    made = network().eval().requires_grad_(False)
+    assert not needs_bound(made)
+    low = SurfaceUnet(replace(made.spec, conv_clamp=0.5))
+    low.load_state_dict(made.state_dict())
+    assert needs_bound(low.eval().requires_grad_(False))
+    assert not needs_bound(unbounded(low))
