@@ -51,7 +51,7 @@ class Plan(BaseModel):
         size: width and height to which that clip is brought, None for its own.
         engine: folders of bundles, as in the settings of a run.
         seeded: folders of bundles with random weights, for those of these names that a preset uses.
-        settings: how.
+        settings: how it is measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

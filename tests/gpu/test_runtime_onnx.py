@@ -50,6 +50,28 @@ def test_arrays_stay_on_the_gpu(tiny: Bundle, gpu: Device) -> None:
         np.testing.assert_array_equal(again, 2 * Y + N[:, None, None])
 
 
+class Foreign:
+    """An array of another library, of which nothing is known but that it can be handed over."""
+
+    def __init__(self, kept: OrtArray) -> None:
+        self._kept = kept
+
+    def __dlpack__(self, **given: Any) -> Any:
+        return self._kept.__dlpack__(**given)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._kept.__dlpack_device__()
+
+
+def test_another_librarys_array_is_taken_where_it_lies(tiny: Bundle, gpu: Device) -> None:
+    first, second = (OnnxRuntime(tiny.file("detector.onnx"), tiny.graph("detector"), device=gpu) for _ in range(2))
+    with first, second:
+        kept = first.run({"x": X, "n": N}, keep=["y"])["y"]
+        assert isinstance(kept, OrtArray)
+        taken = second.adopt(Foreign(kept))
+        np.testing.assert_array_equal(second.run({"x": taken, "n": N})["y"], 2 * Y + N[:, None, None])
+
+
 def test_tf32_is_off_unless_it_is_asked_for(tmp_path: Path, gpu: Device) -> None:
     draw = np.random.default_rng(0)
     left, right = (draw.standard_normal((256, 256)).astype(np.float32) for _ in range(2))

@@ -4,10 +4,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from engines.bundle import Bundle, open_bundle
 from engines.errors import CheckpointError
 from engines.runtime import open_runtime
+from export.graphs import random_inputs
 from export.starter.crop_batches import PLAIN, Batch, make_batch, nearest_vertices
 from export.starter.generator_export import export_starter, read_generator, write_generator
 from export.starter.generator_network import generate
@@ -15,7 +17,7 @@ from stream.generators.base import Crops
 from stream.generators.open import open_generator
 from stream.latents import Latents
 from stream.surface import Surface
-from tests.export.starter.made_people import NETWORK, VERTICES, crops, surface
+from tests.export.starter.made_people import CHANNELS, NETWORK, SIZE, VERTICES, crops, surface
 from tests.export.starter.narrow_people import trained_bundle, trained_generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,6 +79,30 @@ def test_the_engine_generates_what_the_network_does(bundle: Bundle, trained: Pat
     z = torch.from_numpy(np.stack([latents.of(int(track)).z for track in tracks]))
     expected, _ = generate(network, z, given, torch.from_numpy(surface().embeddings))
     np.testing.assert_allclose(output, expected.numpy(), atol=2e-3)
+
+
+def test_persons_of_one_run_take_each_its_own_table(bundle: Bundle) -> None:
+    """Few vertices: their rows are multiplied first, and gathered from each person's product."""
+    assert "GatherND" in {node.op_type for node in onnx.load(bundle.file("generator.onnx")).graph.node}
+    made = random_inputs(SIZE, NETWORK.z_channels, CHANNELS, VERTICES)
+    slots, tables = np.array([2, 0, 2], np.int64), random_tables(3)
+    persons = {
+        name: np.concatenate([made[name], made[name][:1]]) for name in ("image", "mask", "embedding", "vertices")
+    }
+    with open_runtime(bundle, "generator") as runtime:
+        together = runtime.run(persons | {"slot": slots, "table_0": tables})["output"]
+        for i, slot in enumerate(slots):
+            one = {name: values[i : i + 1] for name, values in persons.items()}
+            alone = runtime.run(one | {"slot": np.zeros(1, np.int64), "table_0": tables[slot : slot + 1]})["output"]
+            np.testing.assert_allclose(together[i : i + 1], alone, atol=1e-4)
+    # The first and the last are one crop with one table, the first and the second are not.
+    assert np.abs(together[0] - together[2]).max() < 1e-4
+    assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+def random_tables(slots: int) -> NDArray[np.float32]:
+    draw = np.random.default_rng(4)
+    return draw.standard_normal((slots, VERTICES + 2, NETWORK.w_channels)).astype(np.float32)
 
 
 def test_truncated_to_zero_everybody_is_the_average(bundle: Bundle) -> None:
