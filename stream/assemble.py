@@ -28,6 +28,7 @@ from stream.detectors.ensemble import Ensemble
 from stream.detectors.graphs import detector_graph
 from stream.detectors.pictures import Form, open_pictures
 from stream.detectors.single_stage import SingleStageDetector
+from stream.detectors.tiled import TiledDetector
 from stream.detectors.two_stage import TwoStageDetector
 from stream.generators import classical
 from stream.generators.base import Generator
@@ -234,6 +235,8 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
             opened.append(open_one(bundle, settings, threads))
             stack.callback(opened[-1].close)
         detector: Detector = Ensemble(opened) if len(opened) > 1 else opened[0]
+        if settings.tiles > 1:
+            detector = TiledDetector(detector, settings.tiles)
         if settings.detections is not None:
             detector = CachedDetector.open(settings.detections, detector, detectors_of(bundles, settings))
         stack.pop_all()
@@ -253,6 +256,9 @@ def detectors_of(bundles: Bundles, settings: AnonymizerSettings) -> Detectors:
     found = {"threshold": repr(settings.threshold), "detect_size": str(settings.detect_size)}
     if settings.detector_precision != "auto" and any(bundle.manifest.quantized for bundle in bundles.detectors):
         found["detector_precision"] = settings.detector_precision
+    # Not named where there are none: files of before there were tiles stay good.
+    if settings.tiles > 1:
+        found["tiles"] = str(settings.tiles)
     return Detectors(bundles.detectors, found, bundles.surface)
 
 

@@ -162,6 +162,13 @@ def run_command(
     detect_size: Annotated[
         int | None, typer.Option(help=f"Longer side that detectors see, in pixels. {_default('detect_size')}")
     ] = None,
+    tiles: Annotated[
+        int | None,
+        typer.Option(
+            help="Look at N x N overlapping parts of each frame as well, for who is far away; takes 1 + N x N looks. "
+            f"{_default('tiles')}"
+        ),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help=f"Score from which a detection counts. {_default('threshold')}")
     ] = None,

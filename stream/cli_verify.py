@@ -55,6 +55,9 @@ def verify_command(
     detect_size: Annotated[
         int, typer.Option(min=32, max=16_384, help="Longer side that detectors see, in pixels.")
     ] = 1280,
+    tiles: Annotated[
+        int, typer.Option(min=1, max=8, help="Look at N x N overlapping parts as well, for who is far away.")
+    ] = 1,
     device: Annotated[Device, typer.Option(help="Where detectors run.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="For detectors. (default: one per core)")] = None,
     every: Annotated[int, typer.Option(min=1, help="Of so many frames one is compared.")] = 1,
@@ -94,6 +97,7 @@ def verify_command(
             detect_size=detect_size,
             device=device,
             threads=threads,
+            tiles=tiles,
         ),
         every=every,
         embedding=None

@@ -91,6 +91,7 @@ class AnonymizerSettings(BaseModel):
         remember: frames after that for which somebody who is found where the track is expected gets its stand-in back.
         lookahead: frames before their first detection in which people are covered; costs as many and one more of delay.
         detect_size: the longer side of the picture that detectors see is limited to this many pixels.
+        tiles: overlapping parts in each direction that detectors look at besides the whole frame; 1 for none.
         threshold: score from which a detection counts.
         deadline: seconds that a stage may take for one frame.
         on_failure: withhold frames that could not be looked at or covered, or stop at the first.
@@ -129,6 +130,7 @@ class AnonymizerSettings(BaseModel):
     remember: int = Field(default=50, ge=0, le=10_000)
     lookahead: int = Field(default=5, ge=0, le=1_000)
     detect_size: int = Field(default=1280, ge=32, le=16_384)
+    tiles: int = Field(default=1, ge=1, le=8)
     threshold: float = Field(default=0.2, ge=0.02, le=1)
     deadline: float = Field(default=30.0, gt=0, le=86_400)
     on_failure: OnFailure = "withhold"

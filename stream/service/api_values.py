@@ -22,8 +22,8 @@ _PLAIN: Final = frozenset({
     "detector_precision", "device", "fallback", "hold", "join_faces", "latency_budget", "lookahead", "margin",
     "mask_colour", "mask_frames", "mask_margin", "on_failure", "precision", "preset", "read_timeout",
     "reconnect_attempts", "remember", "report_rotate", "retain", "rtsp_transport", "seed", "segment", "shape",
-    "show_regions", "sink_timeout", "speed", "spool", "threads", "threshold", "truncation", "video_stream", "when_lost",
-    "when_slow",
+    "show_regions", "sink_timeout", "speed", "spool", "threads", "threshold", "tiles", "truncation", "video_stream",
+    "when_lost", "when_slow",
 })  # fmt: skip
 #: How regions are covered; not whether.
 _TREATMENTS: Final = frozenset({"face", "person", "plate"})

@@ -23,7 +23,7 @@ FREE: Final = frozenset({
 })  # fmt: skip
 #: The more, the stricter; and the less.
 NOT_BELOW: Final = frozenset({
-    "blur_radius", "detect_size", "hold", "lookahead", "margin", "mask_frames", "mask_margin",
+    "blur_radius", "detect_size", "hold", "lookahead", "margin", "mask_frames", "mask_margin", "tiles",
 })  # fmt: skip
 NOT_ABOVE: Final = frozenset({"cells", "threshold"})
 #: Of which one value is the strictest, and no two others can be compared.

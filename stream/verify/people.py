@@ -43,6 +43,7 @@ class LookSettings:
         detect_size: the longer side of the picture that detectors see, in pixels.
         device: where they run.
         threads: for the engines, None for one per core.
+        tiles: overlapping parts of a picture in each direction that are looked at as well; 1 for none.
     """
 
     detectors: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class LookSettings:
     detect_size: int = 1280
     device: Device = "cpu"
     threads: int | None = None
+    tiles: int = 1
 
 
 def choose_detectors(settings: LookSettings, store: Store, of_the_run: Collection[str] = ()) -> tuple[Bundle, ...]:
@@ -123,6 +125,7 @@ class Lookout:
             preset=CLASSICAL_PRESET,
             threshold=settings.threshold,
             detect_size=settings.detect_size,
+            tiles=settings.tiles,
             device=settings.device,
             threads=settings.threads,
             # Whoever judges looks as exactly as can be.

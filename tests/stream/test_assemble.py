@@ -31,6 +31,7 @@ from stream.compose import resampler
 from stream.config import AnonymizerSettings, make_settings
 from stream.detectors import pictures
 from stream.detectors.cached import CachedDetector
+from stream.detectors.tiled import TiledDetector
 from stream.frame import Frame
 from stream.outline import Outline
 from stream.regions import Kind, Regions
@@ -221,7 +222,9 @@ def test_detections_are_kept_in_a_file(store: Store, tmp_path: Path) -> None:
     assert counts == [(0, 1), (1, 0)]
 
 
-@pytest.mark.parametrize("values", [{"threshold": 0.5}, {"detect_size": 640}, {"detector": ("maskrcnn", "cse")}])
+@pytest.mark.parametrize(
+    "values", [{"threshold": 0.5}, {"detect_size": 640}, {"detector": ("maskrcnn", "cse")}, {"tiles": 2}]
+)
 def test_detections_of_other_detectors_are_refused(values: dict[str, Any], store: Store, tmp_path: Path) -> None:
     path = tmp_path / "found.db"
     settings = chosen(preset="deepprivacy2", detections=path)
@@ -231,6 +234,18 @@ def test_detections_of_other_detectors_are_refused(values: dict[str, Any], store
     other = chosen(preset="deepprivacy2", detections=path, **values)
     with pytest.raises(UsageError, match="other detectors"):
         open_detector(find_bundles(other, store), other, 1)
+
+
+def test_tiles_are_looked_at_by_all_detectors_and_behind_the_file(store: Store, tmp_path: Path) -> None:
+    settings = chosen(preset="deepprivacy2", tiles=2)
+    detector = open_detector(find_bundles(settings, store), settings, 1)
+    assert isinstance(detector, TiledDetector)
+    assert len(detector.detect(Frame(np.zeros((90, 120, 3), np.uint8)))) > 0
+    detector.close()
+    behind = chosen(preset="deepprivacy2", tiles=2, detections=tmp_path / "found.db")
+    cached = open_detector(find_bundles(behind, store), behind, 1)
+    assert isinstance(cached, CachedDetector)
+    cached.close()
 
 
 def test_who_asks_for_floating_point_does_not_get_what_integers_found(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_every_option_is_accepted(standin: Standin, clip: Path, tmp_path: Path) 
         *RUN, clip, output, "--face", "pixelate", "--cells", 16, "--blur-radius", 0.3,
         "--mask-margin", 0.1, "--mask-frames", 2, "--join-faces", "--mask-colour", "#102030",
         "--shape", "ellipse", "--margin", 0.1, "--device", "cpu", "--threads", 1,
-        "--hold", 3, "--lookahead", 2, "--detect-size", 64, "--threshold", 0.5, "--deadline", 20,
+        "--hold", 3, "--lookahead", 2, "--detect-size", 64, "--tiles", 2, "--threshold", 0.5, "--deadline", 20,
         "--on-failure", "stop", "--regions", tmp_path / "regions.csv", "--codec", "libx264", "--crf", 30,
         "--speed", "ultrafast", "--audio", "drop", "--metadata", "strip", "--overwrite", "--report", report,
         "--contact-sheet", sheet, "--show-regions", "--start", 0.04, "--end", 0.4,

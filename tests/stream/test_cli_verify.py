@@ -142,6 +142,7 @@ def test_only_faces_are_looked_for_if_asked(verify: Verify, folder: Path) -> Non
         (("in.mp4", "clean.mp4", "--embedding", "x,size=0x5"), "--embedding: size=0x5"),
         (("in.mp4", "clean.mp4", "--perceptual", "x,std=0"), "--perceptual: std=0"),
         (("in.mp4", "clean.mp4", "--every", "0"), "every"),
+        (("in.mp4", "clean.mp4", "--tiles", "9"), "tiles"),
         (("in.mp4", "clean.mp4", "--kind", "dog"), "--kind dog: expected face or person"),
         (("in.mp4",), "ANONYMIZED"),
     ],

@@ -25,6 +25,7 @@ BETWEEN: Mapping[str, Any] = {
     "margin": 0.2,
     "mask_margin": 0.1,
     "mask_frames": 4,
+    "tiles": 2,
 }
 #: For every field that can leave somebody raw: values that find or cover less than those above, or nobody knows.
 LESS: Mapping[str, tuple[Any, ...]] = {
@@ -57,6 +58,7 @@ LESS: Mapping[str, tuple[Any, ...]] = {
     "regions": (),
     "shape": ("ellipse",),
     "threshold": (1.0, 0.31, "0.31"),
+    "tiles": (1,),
     "when_slow": ("classical", "lower-rate"),
 }
 #: Fields that can leave nobody raw, whatever they are.
@@ -82,6 +84,7 @@ MORE: Mapping[str, tuple[Any, ...]] = {
     "regions": ("/more.csv",),
     "shape": ("box",),
     "threshold": (0.3, 0.05),
+    "tiles": (2, 3),
     "when_slow": ("drop",),
 }
 

@@ -10,6 +10,9 @@ import pytest
 from engines.errors import BundleMissingError, UsageError
 from engines.registry import Artefact
 from engines.store import Store
+from stream.assemble import Bundles, open_detector
+from stream.config import AnonymizerSettings
+from stream.detectors.base import Detector
 from stream.frame import Frame
 from stream.regions import Kind
 from stream.verify.people import Lookout, LookSettings, choose_detectors, found_again, seen_in_either
@@ -101,6 +104,19 @@ def test_what_is_not_looked_for_is_not_found(store: Store) -> None:
     persons.close()
     assert found is not None
     assert len(found) == 0
+
+
+def test_who_judges_looks_as_closely_as_is_wanted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def opened(bundles: Bundles, settings: AnonymizerSettings, threads: int | None) -> Detector:
+        asked.append(settings)
+        return open_detector(bundles, settings, threads)
+
+    monkeypatch.setattr("stream.verify.people.open_detector", opened)
+    for settings in (LookSettings(("first",)), LookSettings(("first",), detect_size=320, tiles=3)):
+        Lookout(choose_detectors(settings, store), settings).close()
+    assert [(settings.detect_size, settings.tiles) for settings in asked] == [(1280, 1), (320, 3)]
 
 
 def test_an_answer_that_cannot_be_trusted_is_none(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,194 @@
+"""Looks closer: at a whole frame, and at overlapping parts of it, each of which a detector sees at its full size.
+
+A detector sees a frame at a few hundred pixels, so that whoever is far from a camera with many of them is lost. In a
+part of the frame the same person is larger (Akyon et al. 2022, "Slicing aided hyper inference",
+https://arxiv.org/abs/2202.06934).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stream import geometry
+from stream.detectors.base import Detector
+from stream.detectors.ensemble import unite
+from stream.detectors.poses import mask_of, with_masks
+from stream.frame import Frame
+from stream.outline import Box, Outline, PixelMask, shared
+from stream.regions import Regions
+from stream.union import replaced_outlines, with_partners
+
+#: Neighbours share this part of a tile: who is smaller is whole in one of them.
+_OVERLAP: Final = 0.25
+#: Smaller tiles show nobody better, in pixels.
+_SMALLEST: Final = 32
+#: A box that ends within this part of the tile's side from where the tile cuts the frame is cut.
+_TOUCHES: Final = 0.02
+#: Two finds are the same person's if they share this part of the smaller one, where one of them is a part.
+_SAME: Final = 0.5
+
+
+class TiledDetector:
+    """Runs a detector on whole frames and on tiles, and unites what it finds; is a `Detector` itself.
+
+    Nothing that was found in any look gets smaller. What a tile cuts off belongs to whoever has most of it in another
+    look, if anybody has half; else it is a region of its own.
+
+    Args:
+        detector: runs once for the frame and once for each tile, one after the other.
+        count: N, tiles in each direction; a frame is looked at 1 + N x N times.
+
+    Raises:
+        ValueError: that is less than two.
+    """
+
+    def __init__(self, detector: Detector, count: int) -> None:
+        if count < 2:
+            raise ValueError(f"tiles are at least two in each direction, got {count}")
+        self._detector, self._count = detector, count
+
+    def detect(self, frame: Frame) -> Regions:
+        """All regions of the frame, in its pixels, whichever look found them.
+
+        Raises:
+            DetectionError: the answer to one of the looks cannot be trusted.
+        """
+        whole = self._detector.detect(frame)
+        return combined(whole, [self._look(frame, tile) for tile in tiles(frame.width, frame.height, self._count)])
+
+    def reset(self) -> None:
+        """Forget earlier frames."""
+        self._detector.reset()
+
+    def prepare(self, width: int, height: int, parallel: int) -> None:
+        """Get ready for frames and tiles of this size.
+
+        Raises:
+            StandinError: the engine cannot run on such frames.
+        """
+        self._detector.prepare(width, height, parallel)
+        for x0, y0, x1, y1 in tiles(width, height, self._count)[:1]:
+            self._detector.prepare(x1 - x0, y1 - y0, parallel)
+
+    def close(self) -> None:
+        """Release what the detector holds."""
+        self._detector.close()
+
+    def _look(self, frame: Frame, tile: Box) -> Look:
+        x0, y0, x1, y1 = tile
+        part = np.ascontiguousarray(frame.image[y0:y1, x0:x1])
+        found = moved(self._detector.detect(replace(frame, image=part)), x0, y0)
+        return Look(tile, found, touching(found.boxes, tile, frame.width, frame.height))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What one tile shows.
+
+    Attributes:
+        tile: `xyxy` in pixels of the frame.
+        found: in pixels of the frame.
+        cut: (N,), which of them end where the tile does and the frame goes on.
+    """
+
+    tile: Box
+    found: Regions
+    cut: npt.NDArray[np.bool_]
+
+
+def tiles(width: int, height: int, count: int) -> list[Box]:
+    """Tiles of one size that cover a frame, row by row; none where they would be too small to show anybody.
+
+    Args:
+        width: of the frame, in pixels.
+        height: likewise.
+        count: in each direction.
+    """
+    columns, rows = (_spans(side, count) for side in (width, height))
+    if min(columns[0][1], rows[0][1]) < _SMALLEST:
+        return []
+    return [(x0, y0, x1, y1) for y0, y1 in rows for x0, x1 in columns]
+
+
+def _spans(side: int, count: int) -> list[tuple[int, int]]:
+    length = min(side, -int(-side // (count - (count - 1) * _OVERLAP)))
+    return [(start, start + length) for start in (round(i * (side - length) / (count - 1)) for i in range(count))]
+
+
+def touching(boxes: npt.NDArray[np.float32], tile: Box, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Which boxes (N, 4) end where the tile cuts the frame, (N,); at the frame's own edges nothing is cut."""
+    x0, y0, x1, y1 = tile
+    near = _TOUCHES * np.array([x1 - x0, y1 - y0], np.float32)
+    begins = (boxes[:, :2] <= np.array([x0, y0]) + near) & (np.array([x0, y0]) > 0)
+    ends = (boxes[:, 2:] >= np.array([x1, y1]) - near) & (np.array([x1, y1]) < np.array([width, height]))
+    return np.asarray((begins | ends).any(axis=1), np.bool_)
+
+
+def moved(regions: Regions, x: int, y: int) -> Regions:
+    """The same regions, so many pixels further to the right and down."""
+    changes: dict[int, Outline | None] = {}
+    for index in range(len(regions)):
+        if (outline := regions.outline(index)) is not None:
+            mask, surface = outline.mask, outline.surface
+            changes[index] = Outline(
+                None if mask is None else PixelMask(mask.x0 + x, mask.y0 + y, mask.pixels),
+                None if surface is None else surface.moved(x, y),
+            )
+    boxes = np.asarray(regions.boxes + np.array([x, y, x, y], np.float32), np.float32)
+    return replace(regions, boxes=boxes, outlines=replaced_outlines(regions, changes))
+
+
+def combined(whole: Regions, looks: Sequence[Look]) -> Regions:
+    """What the look at the frame and those at its tiles found together.
+
+    Finds of two looks that overlap enough are one (`stream.detectors.ensemble.unite`). A find that can only be a part,
+    since its tile cuts it, or cuts the one whom most of it belongs to, is added to the one who shares most of it.
+
+    Args:
+        whole: of the frame.
+        looks: at tiles.
+    """
+    whole = with_masks(whole)
+    entire, parts = list[Regions](), list[Regions]()
+    for look in looks:
+        found = with_masks(look.found)
+        partial = look.cut | _of_somebody_cut(found, whole, look.tile)
+        entire.append(found[~partial])
+        parts.append(found[partial])
+    # Whoever comes first brings the surface: in a tile it is known more exactly.
+    united = with_masks(unite([*entire, whole]))
+    for row in (part[[index]] for part in parts for index in range(len(part))):
+        owner = _owner(row, united)
+        united = with_partners(united, row, [] if owner is None else [(owner, 0)])
+    return united
+
+
+def _of_somebody_cut(found: Regions, whole: Regions, tile: Box) -> npt.NDArray[np.bool_]:
+    """Which finds of a tile, (N,), belong to somebody who reaches beyond it."""
+    inside = (whole.boxes[:, :2] >= np.array(tile[:2])) & (whole.boxes[:, 2:] <= np.array(tile[2:]))
+    larger = whole[~inside.all(axis=1)]
+    return np.array([_owner(found[[row]], larger) is not None for row in range(len(found))], np.bool_)
+
+
+def _owner(part: Regions, others: Regions) -> int | None:
+    """The row of who shares most with the one region of `part`, and at least half of the smaller; None for nobody."""
+    shares = [_share(part, others, row) for row in range(len(others))]
+    best = int(np.argmax(shares)) if shares else 0
+    return best if shares and shares[best] >= _SAME else None
+
+
+def _share(part: Regions, others: Regions, row: int) -> float:
+    if part.kinds[0] != others.kinds[row]:
+        return 0.0
+    mask, other = mask_of(part, 0), mask_of(others, row)
+    if mask is not None and other is not None:
+        return shared(mask, other)
+    # A part without a mask is known by its box alone: most of what is smaller has to lie in the other one.
+    areas = geometry.area(part.boxes)[0], geometry.area(others.boxes[row])[0]
+    overlap = float(geometry.iou(part.boxes, others.boxes[[row]])[0, 0])
+    return overlap * float(sum(areas)) / (1 + overlap) / float(min(areas))
