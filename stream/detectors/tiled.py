@@ -1,7 +1,7 @@
-"""Looks closer: at a whole frame, and at overlapping parts of it, each of which a detector sees at its full size.
+"""Looks closer: at a whole frame, and at overlapping parts of it, each of which is one more picture for the detector.
 
 A detector sees a frame at a few hundred pixels, so that whoever is far from a camera with many of them is lost. In a
-part of the frame the same person is larger (Akyon et al. 2022, "Slicing aided hyper inference",
+part of the frame, which is shrunk less, the same person is larger (Akyon et al. 2022, "Slicing aided hyper inference",
 https://arxiv.org/abs/2202.06934).
 """
 
@@ -18,6 +18,7 @@ from stream import geometry
 from stream.detectors.base import Detector
 from stream.detectors.ensemble import unite
 from stream.detectors.poses import mask_of, with_masks
+from stream.detectors.second_look import longer_sides
 from stream.frame import Frame
 from stream.outline import Box, Outline, PixelMask, shared
 from stream.regions import Regions
@@ -29,8 +30,10 @@ _OVERLAP: Final = 0.25
 _SMALLEST: Final = 32
 #: A box that ends within this part of the tile's side from where the tile cuts the frame is cut.
 _TOUCHES: Final = 0.02
-#: Two finds are the same person's if they share this part of the smaller one, where one of them is a part.
+#: Two finds are the same person's if they share this part of the smaller one, where one of them is a part,
 _SAME: Final = 0.5
+#: and if the other has this part of the part's longer side: an adult whom a tile cuts is no part of the child before.
+_LONG_ENOUGH: Final = 0.5
 
 
 class TiledDetector:
@@ -83,7 +86,7 @@ class TiledDetector:
         x0, y0, x1, y1 = tile
         part = np.ascontiguousarray(frame.image[y0:y1, x0:x1])
         found = moved(self._detector.detect(replace(frame, image=part)), x0, y0)
-        return Look(tile, found, touching(found.boxes, tile, frame.width, frame.height))
+        return Look(tile, found, touching(found.boxes, tile, frame.width, frame.height), (frame.width, frame.height))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +97,13 @@ class Look:
         tile: `xyxy` in pixels of the frame.
         found: in pixels of the frame.
         cut: (N,), which of them end where the tile does and the frame goes on.
+        frame: width and height in pixels.
     """
 
     tile: Box
     found: Regions
     cut: npt.NDArray[np.bool_]
+    frame: tuple[int, int]
 
 
 def tiles(width: int, height: int, count: int) -> list[Box]:
@@ -147,7 +152,7 @@ def combined(whole: Regions, looks: Sequence[Look]) -> Regions:
     """What the look at the frame and those at its tiles found together.
 
     Finds of two looks that overlap enough are one (`stream.detectors.ensemble.unite`). A find that can only be a part,
-    since its tile cuts it, or cuts the one whom most of it belongs to, is added to the one who shares most of it.
+    since its tile cuts it, or cuts the one whose mask has most of it, is added to the one who shares most of it.
 
     Args:
         whole: of the frame.
@@ -157,7 +162,7 @@ def combined(whole: Regions, looks: Sequence[Look]) -> Regions:
     entire, parts = list[Regions](), list[Regions]()
     for look in looks:
         found = with_masks(look.found)
-        partial = look.cut | _of_somebody_cut(found, whole, look.tile)
+        partial = look.cut | _of_somebody_cut(found, whole[_beyond(whole.boxes, look)])
         entire.append(found[~partial])
         parts.append(found[partial])
     # Whoever comes first brings the surface: in a tile it is known more exactly.
@@ -168,11 +173,25 @@ def combined(whole: Regions, looks: Sequence[Look]) -> Regions:
     return united
 
 
-def _of_somebody_cut(found: Regions, whole: Regions, tile: Box) -> npt.NDArray[np.bool_]:
-    """Which finds of a tile, (N,), belong to somebody who reaches beyond it."""
-    inside = (whole.boxes[:, :2] >= np.array(tile[:2])) & (whole.boxes[:, 2:] <= np.array(tile[2:]))
-    larger = whole[~inside.all(axis=1)]
-    return np.array([_owner(found[[row]], larger) is not None for row in range(len(found))], np.bool_)
+def _beyond(boxes: npt.NDArray[np.float32], look: Look) -> npt.NDArray[np.bool_]:
+    """Which boxes of the frame (N, 4) reach beyond a tile, (N,)."""
+    # A box may end a little outside the frame, and nobody is there.
+    inside = np.clip(boxes, 0, np.array([*look.frame, *look.frame]))
+    x0, y0, x1, y1 = look.tile
+    return np.asarray(((inside[:, :2] < np.array([x0, y0])) | (inside[:, 2:] > np.array([x1, y1]))).any(axis=1))
+
+
+def _of_somebody_cut(found: Regions, beyond: Regions) -> npt.NDArray[np.bool_]:
+    """Which finds of a tile, (N,), show a part of somebody who reaches beyond it.
+
+    Only masks tell: a box in the box of somebody near may be somebody far away.
+    """
+    rows = [index for index in range(len(beyond)) if mask_of(beyond, index) is not None]
+    larger = beyond[np.array(rows, np.intp)]
+    return np.array(
+        [mask_of(found, row) is not None and _owner(found[[row]], larger) is not None for row in range(len(found))],
+        np.bool_,
+    )
 
 
 def _owner(part: Regions, others: Regions) -> int | None:
@@ -185,10 +204,12 @@ def _owner(part: Regions, others: Regions) -> int | None:
 def _share(part: Regions, others: Regions, row: int) -> float:
     if part.kinds[0] != others.kinds[row]:
         return 0.0
+    if longer_sides(others.boxes[[row]])[0] < _LONG_ENOUGH * longer_sides(part.boxes)[0]:
+        return 0.0
     mask, other = mask_of(part, 0), mask_of(others, row)
     if mask is not None and other is not None:
         return shared(mask, other)
     # A part without a mask is known by its box alone: most of what is smaller has to lie in the other one.
-    areas = geometry.area(part.boxes)[0], geometry.area(others.boxes[row])[0]
-    overlap = float(geometry.iou(part.boxes, others.boxes[[row]])[0, 0])
-    return overlap * float(sum(areas)) / (1 + overlap) / float(min(areas))
+    smaller = float(min(geometry.area(part.boxes)[0], geometry.area(others.boxes[[row]])[0]))
+    sides = np.minimum(part.boxes[0, 2:], others.boxes[row, 2:]) - np.maximum(part.boxes[0, :2], others.boxes[row, :2])
+    return float(np.maximum(sides, 0).prod()) / smaller if smaller else 0.0

@@ -18,6 +18,8 @@ from stream.regions import Kind, Regions
 from tests.fakes import FunctionDetector
 
 NOBODY = Regions.empty()
+#: Width and height.
+FRAME = (300, 200)
 
 
 def persons(*boxes: Sequence[int], masks: bool = True, score: float = 0.5) -> Regions:
@@ -28,7 +30,9 @@ def persons(*boxes: Sequence[int], masks: bool = True, score: float = 0.5) -> Re
 
 
 def look(tile: Box, *boxes: Sequence[int], cut: Sequence[bool] | None = None, masks: bool = True) -> Look:
-    return Look(tile, persons(*boxes, masks=masks), np.array([False] * len(boxes) if cut is None else cut, np.bool_))
+    return Look(
+        tile, persons(*boxes, masks=masks), np.array([False] * len(boxes) if cut is None else cut, np.bool_), FRAME
+    )
 
 
 def edges(regions: Regions) -> list[tuple[int, ...]]:
@@ -126,7 +130,7 @@ def posed(box: Box, value: float) -> Regions:
 @pytest.mark.parametrize(("cut", "value"), [(False, 2.0), (True, 1.0)])
 def test_the_surface_is_that_of_the_tile_unless_it_shows_a_part_alone(cut: bool, value: float) -> None:
     box = (60, 20, 120, 180)
-    together = combined(posed(box, 1.0), [Look(LEFT, posed(box, 2.0), np.array([cut]))])
+    together = combined(posed(box, 1.0), [Look(LEFT, posed(box, 2.0), np.array([cut]), FRAME)])
     assert edges(together) == [box]
     outline = together.outline(0)
     assert outline is not None
@@ -144,6 +148,28 @@ def test_a_part_that_ends_before_the_tile_does_belongs_to_who_reaches_beyond() -
 def test_a_child_before_somebody_whom_the_tile_shows_whole_stays_one_of_two() -> None:
     whole = persons((10, 20, 110, 180))
     assert edges(combined(whole, [look(LEFT, (40, 120, 70, 180))])) == [(10, 20, 110, 180), (40, 120, 70, 180)]
+
+
+def test_whoever_ends_at_the_frames_edge_does_not_reach_beyond_the_tile() -> None:
+    # Rounding may put the edge of a box just outside the frame.
+    whole = persons((10, 20, 110, 200))
+    whole.boxes[0, 3] = 200.4
+    assert len(combined(whole, [look(LEFT, (40, 120, 70, 180))])) == 2
+
+
+def test_an_adult_whom_a_tile_cuts_is_no_part_of_the_child_before() -> None:
+    child, adult = (80, 100, 120, 180), (40, 10, 170, 195)
+    assert edges(combined(persons(child), [look(LEFT, adult, cut=[True])])) == [adult, child]
+
+
+def test_a_box_in_the_box_of_somebody_near_may_be_somebody_far_away() -> None:
+    near, far = (60, 10, 220, 195), (80, 20, 95, 55)
+    assert edges(combined(persons(near, masks=False), [look(LEFT, far, masks=False)])) == [near, far]
+
+
+def test_a_box_without_area_is_nobodys_part() -> None:
+    flat = Regions.of([(100, 20, 100, 180)], Kind.PERSON)
+    assert len(combined(flat, [look(LEFT, (60, 20, 170, 170), cut=[True], masks=False)])) == 2
 
 
 def test_halves_of_somebody_who_is_whole_nowhere_stay_covered() -> None:
@@ -177,7 +203,12 @@ def test_nothing_that_any_look_found_gets_smaller(
 ) -> None:
     frame = _some(whole, masks=first_has_masks)
     looks = [
-        Look(tile, _some([corner for corner, _ in half], masks=others_have_masks), np.array([cut for _, cut in half]))
+        Look(
+            tile,
+            _some([corner for corner, _ in half], masks=others_have_masks),
+            np.array([cut for _, cut in half]),
+            FRAME,
+        )
         for tile, half in ((LEFT, found[::2]), (RIGHT, found[1::2]))
         if half
     ]
