@@ -191,4 +191,5 @@ def test_pictures_that_fail_end_the_flow_if_asked_for(target: str, pipelines: Pi
     made, done = pipelines.pictures(f"{SOURCE} ! {pipelines.element('on-failure=stop')}")
     assert done.returncode != 0
     assert "sabotage" in done.stdout + done.stderr
-    assert 0 < len(made) <= 6
+    # The error may end the pipeline before pictures that had left the element are written.
+    assert len(made) <= 6
