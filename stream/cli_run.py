@@ -47,6 +47,15 @@ _log = logging.getLogger(__name__)
 _FINISHING: Final = "finishing what is begun; press Ctrl-C again to give it up"
 _GIVEN_UP: Final = "interrupted; what was not finished is not there, or as it was"
 
+#: Seventy options in one list are more than anybody reads: each is shown under what it is about, and stands under the
+#: same heading in docs/run.md. What concerns a run as a whole stays in the list without a heading.
+_engines: Final = partial(typer.Option, rich_help_panel="Engines")
+_covering: Final = partial(typer.Option, rich_help_panel="How people are covered")
+_finding: Final = partial(typer.Option, rich_help_panel="How people are found and followed")
+_reading: Final = partial(typer.Option, rich_help_panel="Input")
+_writing: Final = partial(typer.Option, rich_help_panel="Output")
+_live: Final = partial(typer.Option, rich_help_panel="Live sources and servers")
+
 
 def _default(name: str) -> str:
     value = RunSettings.model_fields[name].default
@@ -73,104 +82,102 @@ def run_command(
         ),
     ],
     preset: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PRESETS)}: which engines run, and how. {_default('preset')}")
+        str | None, _engines(help=f"{', '.join(PRESETS)}: which engines run, and how. {_default('preset')}")
     ] = None,
     detector: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A detection bundle, by name or folder, instead of the preset's; may be given several times."
-        ),
+        _engines(help="A detection bundle, by name or folder, instead of the preset's; may be given several times."),
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(
+        _engines(
             metavar="NAME=FOLDER",
             help="A bundle to run instead of the one that goes by NAME: a bundle's name, or what a generator replaces "
             "(face, person, person-cse); may be given several times.",
         ),
     ] = None,
-    face: Annotated[Treatment | None, typer.Option(help=f"How faces are covered. {_default('face')}")] = None,
-    person: Annotated[Treatment | None, typer.Option(help="How persons are covered. (default: as faces)")] = None,
-    plate: Annotated[Treatment | None, typer.Option(help="How licence plates are covered. (default: as faces)")] = None,
+    face: Annotated[Treatment | None, _covering(help=f"How faces are covered. {_default('face')}")] = None,
+    person: Annotated[Treatment | None, _covering(help="How persons are covered. (default: as faces)")] = None,
+    plate: Annotated[Treatment | None, _covering(help="How licence plates are covered. (default: as faces)")] = None,
     fallback: Annotated[
-        Classical | None, typer.Option(help=f"What covers where no stand-in can be made. {_default('fallback')}")
+        Classical | None, _covering(help=f"What covers where no stand-in can be made. {_default('fallback')}")
     ] = None,
     context: Annotated[
         Context | None,
-        typer.Option(help=f"Whether generators may see pixels of people who are still raw. {_default('context')}"),
+        _covering(help=f"Whether generators may see pixels of people who are still raw. {_default('context')}"),
     ] = None,
     truncation: Annotated[
         float | None,
-        typer.Option(help="Of stand-ins, 0 to 1: less variety, fewer broken ones. (default: by generator)"),
+        _covering(help="Of stand-ins, 0 to 1: less variety, fewer broken ones. (default: by generator)"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same stand-ins in every run. (default: by chance)")] = None,
-    cells: Annotated[int | None, typer.Option(help=f"Of pixelate: 8 or 16 across. {_default('cells')}")] = None,
+    seed: Annotated[int | None, _covering(help="For the same stand-ins in every run. (default: by chance)")] = None,
+    cells: Annotated[int | None, _covering(help=f"Of pixelate: 8 or 16 across. {_default('cells')}")] = None,
     blur_radius: Annotated[
-        float | None, typer.Option(help=f"Of blur, as a share of the region. {_default('blur_radius')}")
+        float | None, _covering(help=f"Of blur, as a share of the region. {_default('blur_radius')}")
     ] = None,
     mask_colour: Annotated[
-        str | None, typer.Option(help="Of mask, like #000000. (default: black, or as the preset has it)")
+        str | None, _covering(help="Of mask, like #000000. (default: black, or as the preset has it)")
     ] = None,
-    shape: Annotated[Shape | None, typer.Option(help=f"What is covered. {_default('shape')}")] = None,
+    shape: Annotated[Shape | None, _covering(help=f"What is covered. {_default('shape')}")] = None,
     margin: Annotated[
         float | None,
-        typer.Option(help=f"Every side of a region moves out by this share. {_default('margin')}"),
+        _covering(help=f"Every side of a region moves out by this share. {_default('margin')}"),
     ] = None,
     mask_margin: Annotated[
         float | None,
-        typer.Option(
+        _covering(
             help=f"Masks of persons move out by this share of the person's shorter side. {_default('mask_margin')}"
         ),
     ] = None,
     mask_frames: Annotated[
         int | None,
-        typer.Option(help=f"Frames for which what a person's mask covered stays covered. {_default('mask_frames')}"),
+        _covering(help=f"Frames for which what a person's mask covered stays covered. {_default('mask_frames')}"),
     ] = None,
     join_faces: Annotated[
         bool | None,
-        typer.Option(
+        _covering(
             "--join-faces/--no-join-faces",
             help=f"Whether a face in a person is replaced with the person. {_default('join_faces')}",
         ),
     ] = None,
-    device: Annotated[Device | None, typer.Option(help=f"Where engines run. {_default('device')}")] = None,
+    device: Annotated[Device | None, _engines(help=f"Where engines run. {_default('device')}")] = None,
     engine_server: Annotated[
-        Path | None, typer.Option(help="Socket of a process that runs the engines. (default: this process)")
+        Path | None, _engines(help="Socket of a process that runs the engines. (default: this process)")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help=f"Of generators. {_default('precision')}")] = None,
+    precision: Annotated[Precision | None, _engines(help=f"Of generators. {_default('precision')}")] = None,
     detector_precision: Annotated[
         DetectorPrecision | None,
-        typer.Option(
+        _engines(
             help="Of detectors; auto: 8-bit integers on a CPU where a bundle has them. "
             f"{_default('detector_precision')}"
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="For the engines. (default: one per core)")] = None,
+    threads: Annotated[int | None, _engines(help="For the engines. (default: one per core)")] = None,
     hold: Annotated[
-        int | None, typer.Option(help=f"Frames for which a missed track stays covered. {_default('hold')}")
+        int | None, _finding(help=f"Frames for which a missed track stays covered. {_default('hold')}")
     ] = None,
     remember: Annotated[
         int | None,
-        typer.Option(
+        _finding(
             help=f"Frames after --hold for which who is seen again gets the same stand-in. {_default('remember')}"
         ),
     ] = None,
     lookahead: Annotated[
         int | None,
-        typer.Option(help=f"Frames before their first detection in which people are covered. {_default('lookahead')}"),
+        _finding(help=f"Frames before their first detection in which people are covered. {_default('lookahead')}"),
     ] = None,
     detect_size: Annotated[
-        int | None, typer.Option(help=f"Longer side that detectors see, in pixels. {_default('detect_size')}")
+        int | None, _finding(help=f"Longer side that detectors see, in pixels. {_default('detect_size')}")
     ] = None,
     tiles: Annotated[
         int | None,
-        typer.Option(
+        _finding(
             help="Look at N x N overlapping parts of each frame as well, for who is far away; takes 1 + N x N looks. "
             f"{_default('tiles')}"
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help=f"Score from which a detection counts. {_default('threshold')}")
+        float | None, _finding(help=f"Score from which a detection counts. {_default('threshold')}")
     ] = None,
     deadline: Annotated[
         float | None, typer.Option(help=f"Seconds a stage may take for a frame. {_default('deadline')}")
@@ -178,94 +185,92 @@ def run_command(
     on_failure: Annotated[
         OnFailure | None, typer.Option(help=f"What to do with frames that fail. {_default('on_failure')}")
     ] = None,
-    regions: Annotated[Path | None, typer.Option(help="CSV or JSON with regions to cover in any case.")] = None,
+    regions: Annotated[Path | None, _finding(help="CSV or JSON with regions to cover in any case.")] = None,
     detections: Annotated[
-        Path | None, typer.Option(help="File that keeps detections: read where it has them, written where not.")
+        Path | None, _finding(help="File that keeps detections: read where it has them, written where not.")
     ] = None,
     ignore_zones: Annotated[
-        Path | None, typer.Option(help="JSON with polygons; what lies wholly in them stays as it is.")
+        Path | None, _finding(help="JSON with polygons; what lies wholly in them stays as it is.")
     ] = None,
     only_zones: Annotated[
-        Path | None, typer.Option(help="JSON with polygons; what touches none of them stays as it is.")
+        Path | None, _finding(help="JSON with polygons; what touches none of them stays as it is.")
     ] = None,
-    codec: Annotated[str | None, typer.Option(help="Encoder, any that PyAV has, or gpu. (default: by OUTPUT)")] = None,
-    crf: Annotated[float | None, typer.Option(help="Quality of the encoder; lower is better.")] = None,
-    speed: Annotated[str | None, typer.Option(help="Preset of the encoder, like veryfast.")] = None,
+    codec: Annotated[str | None, _writing(help="Encoder, any that PyAV has, or gpu. (default: by OUTPUT)")] = None,
+    crf: Annotated[float | None, _writing(help="Quality of the encoder; lower is better.")] = None,
+    speed: Annotated[str | None, _writing(help="Preset of the encoder, like veryfast.")] = None,
     audio: Annotated[
-        Literal["drop", "keep"] | None, typer.Option(help=f"Voices identify people. {_default('audio')}")
+        Literal["drop", "keep"] | None, _writing(help=f"Voices identify people. {_default('audio')}")
     ] = None,
     metadata: Annotated[
-        Literal["strip", "keep"] | None, typer.Option(help=f"GPS, device, times. {_default('metadata')}")
+        Literal["strip", "keep"] | None, _writing(help=f"GPS, device, times. {_default('metadata')}")
     ] = None,
-    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace existing outputs.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write what was covered as JSON.")] = None,
-    contact_sheet: Annotated[Path | None, typer.Option(help="Write a sheet of anonymized frames as PNG.")] = None,
+    overwrite: Annotated[bool | None, _writing("--overwrite", help="Replace existing outputs.")] = None,
+    report: Annotated[Path | None, _writing(help="Write what was covered as JSON.")] = None,
+    contact_sheet: Annotated[Path | None, _writing(help="Write a sheet of anonymized frames as PNG.")] = None,
     show_regions: Annotated[
-        bool | None, typer.Option("--show-regions", help="Draw what was found on the anonymized picture.")
+        bool | None, _writing("--show-regions", help="Draw what was found on the anonymized picture.")
     ] = None,
     decoding: Annotated[
         Literal["strict", "lenient"] | None,
-        typer.Option(help=f"Withhold all pictures that may be damaged, or only the worst. {_default('decoding')}"),
+        _reading(help=f"Withhold all pictures that may be damaged, or only the worst. {_default('decoding')}"),
     ] = None,
     decoder: Annotated[
         DecoderDevice | None,
-        typer.Option(help=f"Who decodes; a GPU needs --decoding lenient. {_default('decoder')}"),
+        _reading(help=f"Who decodes; a GPU needs --decoding lenient. {_default('decoder')}"),
     ] = None,
-    start: Annotated[float | None, typer.Option(help="Seconds at which to begin.")] = None,
-    end: Annotated[float | None, typer.Option(help="Seconds at which to stop.")] = None,
+    start: Annotated[float | None, _reading(help="Seconds at which to begin.")] = None,
+    end: Annotated[float | None, _reading(help="Seconds at which to stop.")] = None,
     when_lost: Annotated[
         WhenLost | None,
-        typer.Option(help=f"What goes out while a live source is away. {_default('when_lost')}"),
+        _live(help=f"What goes out while a live source is away. {_default('when_lost')}"),
     ] = None,
     reconnect_attempts: Annotated[
-        int | None, typer.Option(help="Connections in a row that may fail. (default: any number)")
+        int | None, _live(help="Connections in a row that may fail. (default: any number)")
     ] = None,
     connect_timeout: Annotated[
-        float | None, typer.Option(help=f"Seconds until a live source must answer. {_default('connect_timeout')}")
+        float | None, _live(help=f"Seconds until a live source must answer. {_default('connect_timeout')}")
     ] = None,
     read_timeout: Annotated[
         float | None,
-        typer.Option(help=f"Seconds of silence after which a live source is lost. {_default('read_timeout')}"),
+        _live(help=f"Seconds of silence after which a live source is lost. {_default('read_timeout')}"),
     ] = None,
     latency_budget: Annotated[
         int | None,
-        typer.Option(help=f"Milliseconds that live pictures may wait to be looked at. {_default('latency_budget')}"),
+        _live(help=f"Milliseconds that live pictures may wait to be looked at. {_default('latency_budget')}"),
     ] = None,
     rtsp_transport: Annotated[
-        Literal["tcp", "udp"] | None, typer.Option(help=f"How RTSP sources send. {_default('rtsp_transport')}")
+        Literal["tcp", "udp"] | None, _live(help=f"How RTSP sources send. {_default('rtsp_transport')}")
     ] = None,
-    insecure: Annotated[bool | None, typer.Option("--insecure", help="Take any certificate.")] = None,
+    insecure: Annotated[bool | None, _live("--insecure", help="Take any certificate.")] = None,
     sink_timeout: Annotated[
-        float | None, typer.Option(help=f"Seconds in which a server must take a frame. {_default('sink_timeout')}")
+        float | None, _live(help=f"Seconds in which a server must take a frame. {_default('sink_timeout')}")
     ] = None,
     when_slow: Annotated[
         WhenSlow | None,
-        typer.Option(help=f"What is done when engines cannot keep up with a live source. {_default('when_slow')}"),
+        _live(help=f"What is done when engines cannot keep up with a live source. {_default('when_slow')}"),
     ] = None,
     backend: Annotated[
         Backend | None,
-        typer.Option(help=f"Who reads and writes network streams: FFmpeg or GStreamer. {_default('backend')}"),
+        _live(help=f"Who reads and writes network streams: FFmpeg or GStreamer. {_default('backend')}"),
     ] = None,
     video_stream: Annotated[
-        str | None, typer.Option(help="Number or title of the video stream to take of an input with several.")
+        str | None, _reading(help="Number or title of the video stream to take of an input with several.")
     ] = None,
-    raw: Annotated[
-        str | None, typer.Option(help="What bare frames on standard input are like: 640x360@25:rgb24.")
-    ] = None,
+    raw: Annotated[str | None, _reading(help="What bare frames on standard input are like: 640x360@25:rgb24.")] = None,
     segment: Annotated[
-        str | None, typer.Option(help="Segments of this length or size, like 10min or 500MB, into a folder OUTPUT.")
+        str | None, _writing(help="Segments of this length or size, like 10min or 500MB, into a folder OUTPUT.")
     ] = None,
     retain: Annotated[
-        str | None, typer.Option(help="Delete the oldest segments beyond this age or size, like 7d,200GB.")
+        str | None, _writing(help="Delete the oldest segments beyond this age or size, like 7d,200GB.")
     ] = None,
     spool: Annotated[
-        str | None, typer.Option(help="Anonymized video that waits for a server that is away, like 200MB.")
+        str | None, _live(help="Anonymized video that waits for a server that is away, like 200MB.")
     ] = None,
     report_rotate: Annotated[
-        str | None, typer.Option(help="Size of each file of a report in JSON lines. (default: 64MB)")
+        str | None, _writing(help="Size of each file of a report in JSON lines. (default: 64MB)")
     ] = None,
-    certificate: Annotated[Path | None, typer.Option(help="Of rtsps-server://, as PEM.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="Of that certificate, as PEM.")] = None,
+    certificate: Annotated[Path | None, _live(help="Of rtsps-server://, as PEM.")] = None,
+    private_key: Annotated[Path | None, _live(help="Of that certificate, as PEM.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any of these options; those given here win.")
     ] = None,

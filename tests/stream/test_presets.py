@@ -31,9 +31,9 @@ def test_every_bundle_of_a_preset_is_built_in_or_can_be_pulled_or_exported(name:
     assert not set(preset.joins) & set(preset.detectors)
 
 
-def test_the_default_is_a_preset_and_the_one_that_the_readme_names() -> None:
+def test_the_default_is_a_preset_and_the_one_that_the_documents_name() -> None:
     assert DEFAULT_PRESET in PRESETS
-    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `--preset NAME`"))
+    (row,) = (line for line in (ROOT / "docs" / "run.md").read_text().splitlines() if line.startswith("| `--preset NAME`"))
     assert row.endswith(f"| `{DEFAULT_PRESET}` |")
 
 
