@@ -202,6 +202,8 @@ def _about(result: Verification, *, show: bool) -> str:
         or "not known, nor whether they are others: no report of the run was given",
         "Looked for": ", ".join(f"{kind.label}s" for kind in result.kinds),
         "Score from": f"{look.threshold:g}",
+        "Looked at": f"{look.detect_size} pixels at most"
+        + (f", and {look.tiles} x {look.tiles} parts" if look.tiles > 1 else ""),
         "Frames": "all" if result.settings.every == 1 else f"one of {result.settings.every}",
         "Thumbnails": "as they are: this page holds raw people" if show else "blurred",
     }

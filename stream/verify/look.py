@@ -184,6 +184,8 @@ def to_json(result: Verification) -> dict[str, Any]:
         "networks": dict(result.networks),
         "every": result.settings.every,
         "threshold": result.settings.look.threshold,
+        "detect_size": result.settings.look.detect_size,
+        "tiles": result.settings.look.tiles,
         "kinds": [kind.label for kind in result.kinds],
         "versions": versions(),
         "measures": {

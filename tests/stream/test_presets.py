@@ -33,7 +33,8 @@ def test_every_bundle_of_a_preset_is_built_in_or_can_be_pulled_or_exported(name:
 
 def test_the_default_is_a_preset_and_the_one_that_the_documents_name() -> None:
     assert DEFAULT_PRESET in PRESETS
-    (row,) = (line for line in (ROOT / "docs" / "run.md").read_text().splitlines() if line.startswith("| `--preset NAME`"))
+    page = (ROOT / "docs" / "run.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith("| `--preset NAME`"))
     assert row.endswith(f"| `{DEFAULT_PRESET}` |")
 
 

@@ -15,6 +15,7 @@ from stream.verify.findings import DEFAULT_LIMITS, find, measure, passed
 from stream.verify.html import page
 from stream.verify.identity import IdentityResult
 from stream.verify.look import Verification, VerifySettings
+from stream.verify.people import LookSettings
 from stream.verify.plots import Line, Plot, draw, thinned
 from stream.verify.raw import RawShare
 from stream.verify.record import Case, FileRecord, FrameRecord, RegionRecord
@@ -126,6 +127,12 @@ def test_a_clean_page_says_so() -> None:
     assert "Over the limit" not in clean
     assert "Worst cases" not in clean
     assert "rank-1 50%" in clean
+
+
+@pytest.mark.parametrize(("tiles", "said"), [(1, "640 pixels at most<"), (3, "640 pixels at most, and 3 x 3 parts<")])
+def test_a_page_says_how_closely_was_looked(tiles: int, said: str) -> None:
+    settings = VerifySettings(look=LookSettings(detect_size=640, tiles=tiles))
+    assert f"<dt>Looked at</dt><dd>{said}" in page(result(record("a.mp4"), settings=settings))
 
 
 def test_a_page_of_nothing_is_a_page() -> None:

@@ -446,6 +446,14 @@ def test_the_json_has_every_number_and_no_picture(place: Place, tmp_path: Path) 
     assert content["files"][0]["perceptual"] is None
     assert "tlp" not in content["measures"]
     assert str(tmp_path.parent) not in json_text(result)
+    assert {name: content[name] for name in ("detectors", "threshold", "detect_size", "tiles", "every", "kinds")} == {
+        "detectors": ["other"],
+        "threshold": 0.5,
+        "detect_size": 1280,
+        "tiles": 1,
+        "every": 1,
+        "kinds": ["face"],
+    }
     write_text(tmp_path / "out.json", json_text(result), overwrite=False)
     assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(to_json(result)))
 
