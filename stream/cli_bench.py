@@ -76,6 +76,13 @@ def bench_command(
     detector_precision: Annotated[
         DetectorPrecision, typer.Option(help="Of detectors; auto: 8-bit integers on a CPU where a bundle has them.")
     ] = "auto",
+    detect_size: Annotated[
+        int | None,
+        typer.Option(min=32, max=16_384, help="Longer side that detectors see, in pixels. (default: the preset's)"),
+    ] = None,
+    tiles: Annotated[
+        int, typer.Option(min=1, max=8, help="Detectors look at N x N overlapping parts of each frame as well.")
+    ] = 1,
     batch: Annotated[
         str | None,
         typer.Option(help="Crops in one run of a generator by itself; the pipeline has a run's. (default: 1)"),
@@ -127,7 +134,13 @@ def bench_command(
         size=_size(size),
         engine=dict(make_settings(AnonymizerSettings, {"engine": engine or []}, origin="options").engine),
         settings=Settings(
-            seconds=seconds, runs=runs, encode=encode, threads=threads, detector_precision=detector_precision
+            seconds=seconds,
+            runs=runs,
+            encode=encode,
+            threads=threads,
+            detector_precision=detector_precision,
+            detect_size=detect_size,
+            tiles=tiles,
         ),
     )
     if (wrong := check_plan(plan)) is not None:

@@ -30,6 +30,7 @@ from stream.detectors.ensemble import Ensemble
 from stream.detectors.graphs import detector_graph
 from stream.detectors.pictures import Form, open_pictures
 from stream.detectors.single_stage import SingleStageDetector
+from stream.detectors.tiled import TiledDetector
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.generators.base import Array
@@ -242,7 +243,8 @@ def opened_eyes(
                 detectors.append(
                     TwoStageDetector(bundle, first, heads, longest=size, threshold=threshold, pictures=pictures)
                 )
-        yield Eyes(Ensemble(detectors) if len(detectors) > 1 else detectors[0], tuple(runtimes))
+        detector = Ensemble(detectors) if len(detectors) > 1 else detectors[0]
+        yield Eyes(TiledDetector(detector, settings.tiles) if settings.tiles > 1 else detector, tuple(runtimes))
 
 
 def has_tf32(device: Device, precision: Precision) -> bool:

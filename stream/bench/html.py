@@ -7,7 +7,7 @@ from typing import Final
 
 from stream.bench.markup import Markup, element, join
 from stream.bench.plots import Line, histogram_plot, line_plot, timeline_plot
-from stream.bench.records import SHARES, Case, Figures, Record, Share, Spread
+from stream.bench.records import SHARES, Case, Figures, Record, Settings, Share, Spread
 from stream.bench.style import STYLE
 from stream.bench.text import (
     NOT_MEASURED,
@@ -301,6 +301,11 @@ def _missing(record: Record) -> Markup | None:
     return element("section", element("h2", "Not measured"), table, class_="card")
 
 
+def _looked_at(settings: Settings) -> str:
+    size = "as large as the preset has it" if settings.detect_size is None else f"{settings.detect_size} pixels at most"
+    return size if settings.tiles == 1 else f"{size}, and {settings.tiles} x {settings.tiles} parts of each frame"
+
+
 def _about(record: Record) -> Markup:
     machine = record.machine
     facts = (
@@ -315,6 +320,7 @@ def _about(record: Record) -> Markup:
             "detectors",
             "floating point" if record.settings.detector_precision == "fp32" else "integers on a CPU, if any",
         ),
+        ("pictures for detectors", _looked_at(record.settings)),
         *record.versions.items(),
     )
     how = [element("p", text, class_="note") for text in method(record)]

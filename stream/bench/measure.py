@@ -149,8 +149,10 @@ def settings_of(job: Job) -> RunSettings:
         "device": job.case.device,
         "precision": job.case.precision,
         "detector_precision": job.settings.detector_precision,
+        "tiles": job.settings.tiles,
     }
     given = {
+        "detect_size": job.settings.detect_size,
         "threads": job.settings.threads,
         "engine": [f"{name}={folder}" for name, folder in job.engine.items()] or None,
     }

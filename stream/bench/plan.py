@@ -204,6 +204,8 @@ def check_plan(plan: Plan) -> str | None:
         return f"persons must be 0 to {MOST_PERSONS}"
     if any(not 1 <= batch <= _LARGEST_BATCH for batch in plan.batches):
         return f"batch must be 1 to {_LARGEST_BATCH}"
+    if plan.settings.tiles > 1 and any(persons is not None for persons in plan.persons):
+        return "with --tiles every part of a frame would get so many persons; give --persons found"
     if plan.size is not None and plan.video is not None:
         return (
             "--size is for the clip that comes with the project; a video is measured as it is, so leave one of them out"

@@ -315,6 +315,8 @@ class Settings(_Record):
         encode: whether frames were encoded; else they were thrown away.
         threads: for the engines, None for one per core.
         detector_precision: as in the settings of a run.
+        detect_size: likewise, None for the preset's.
+        tiles: likewise.
     """
 
     seconds: float
@@ -322,6 +324,8 @@ class Settings(_Record):
     encode: bool
     threads: int | None = None
     detector_precision: DetectorPrecision = "auto"
+    detect_size: int | None = None
+    tiles: int = 1
 
 
 class Record(_Record):

@@ -44,15 +44,18 @@ def written(path: Path, rate: float, **changes: Any) -> Path:
 def test_figures_are_shown_and_written(home: Path, clip: Path, tmp_path: Path) -> None:
     made, page = tmp_path / "a.json", tmp_path / "a.html"
     ended = call(
-        *QUICK, "--video", clip, "--persons", "found,1", "--detector-precision", "fp32", "--json", made, "--html", page,
+        *QUICK, "--video", clip, "--persons", "found,1", "--detector-precision", "fp32", "--detect-size", 96,
+        "--json", made, "--html", page,
         STANDIN_HOME=str(home),
     )  # fmt: skip
     assert ended.exit_code == 0, ended.output
     found = read_record(made)
     assert found.settings.detector_precision == "fp32"
+    assert (found.settings.detect_size, found.settings.tiles) == (96, 1)
     assert [c.persons for c, _ in found.measured] == [None, 1]
     assert found.clip.about == "a video of the user's"
     assert page.read_text().startswith("<!doctype html>")
+    assert "96 pixels at most<" in page.read_text()
     for part in ("2 of 2: faces, cpu, fp32, 1 person", "as found", "CPU", "not measured: GPU memory"):
         assert part in ended.output, part
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.json"]

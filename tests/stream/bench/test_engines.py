@@ -107,6 +107,17 @@ def test_engines_are_opened_as_a_run_opens_them(tmp_path: Path) -> None:
         assert opened.anonymizer.parallel == 1
 
 
+@pytest.mark.parametrize(("tiles", "looks"), [(1, 1), (2, 5)])
+def test_detectors_look_at_every_part_of_a_frame_where_a_run_does(tiles: int, looks: int, tmp_path: Path) -> None:
+    install_presets(tmp_path)
+    asked = settings("faces").model_copy(update={"tiles": tiles, "detect_size": 64})
+    with opened_engines(asked, Store(tmp_path), persons=None, aspect=4 / 3) as opened:
+        opened.eyes.detector.detect(Frame(picture(128, 96)))
+        (runtime,) = opened.eyes.runtimes
+        assert len(runtime.seconds) == looks
+        assert max(runtime.shape) == 64
+
+
 def test_folders_of_whoever_exported_stay_out(tmp_path: Path) -> None:
     install_presets(tmp_path)
     folder = tmp_path / "bundles" / "centerface"

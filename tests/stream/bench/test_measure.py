@@ -112,8 +112,9 @@ def test_settings_are_the_presets_where_nothing_is_said(clip: Path, tmp_path: Pa
     assert found.engine == {"cse": tmp_path}
 
 
-def test_detectors_are_asked_for_what_the_job_says(clip: Path, tmp_path: Path) -> None:
-    assert settings_of(job(clip, tmp_path, detector_precision="fp32")).detector_precision == "fp32"
+@pytest.mark.parametrize(("name", "value"), [("detector_precision", "fp32"), ("detect_size", 640), ("tiles", 3)])
+def test_detectors_are_asked_for_what_the_job_says(name: str, value: object, clip: Path, tmp_path: Path) -> None:
+    assert getattr(settings_of(job(clip, tmp_path, **{name: value})), name) == value
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_a_precision_is_measured_where_it_can_be_computed_alone() -> None:
         ({"persons": (101,)}, "persons"),
         ({"batches": (0,)}, "batch"),
         ({"batches": (1000,)}, "batch"),
+        ({"settings": SHORT.model_copy(update={"tiles": 2}), "persons": (None, 3)}, "--tiles"),
         ({"size": (640, 360)}, "--size"),
         ({"size": (641, 360), "video": None}, "even"),
         ({"size": (64, 10_000), "video": None}, "even"),
