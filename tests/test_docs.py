@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
-from typer.core import TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from stream.cli import app
 
@@ -19,20 +20,18 @@ PAGES = sorted(
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)")
-#: Where the options of each command stand.
+#: Where the options of each command stand; those of others in the page that has the name of the first word.
 EXPLAINED = {
-    "run": ["run"],
-    "serve": ["serve"],
     "batch": ["batch", "run"],
-    "verify": ["verify"],
     "generate": ["export"],
     "export": ["export", "tensorrt"],
-    "bench": ["bench"],
-    "engines build": ["tensorrt"],
-    "engines prune": ["tensorrt"],
-    "engines quantize": ["bundles"],
+    "gst-path": ["gstreamer"],
     "engines pull": ["bundles"],
     "engines import": ["bundles"],
+    "engines inspect": ["bundles"],
+    "engines quantize": ["bundles"],
+    "engines build": ["tensorrt"],
+    "engines prune": ["tensorrt"],
 }
 
 
@@ -46,14 +45,19 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(bare)}
 
 
-def options(name: str) -> list[TyperOption]:
-    found = typer.main.get_command(app)
-    for word in name.split():
-        assert isinstance(found, TyperGroup)
-        entry = found.get_command(typer.Context(found), word)
-        assert entry is not None
-        found = entry
-    return [parameter for parameter in found.params if isinstance(parameter, TyperOption) and parameter.name != "help"]
+def commands(found: object, name: str = "") -> Iterator[tuple[str, list[TyperOption]]]:
+    """Every command that has options, and those."""
+    assert isinstance(found, TyperCommand | TyperGroup)
+    options = [entry for entry in found.params if isinstance(entry, TyperOption) and entry.name != "help"]
+    if name and options:
+        yield name, options
+    if isinstance(found, TyperGroup):
+        context = typer.Context(found)
+        for word in found.list_commands(context):
+            yield from commands(found.get_command(context, word), f"{name} {word}".strip())
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -72,25 +76,28 @@ def test_every_page_is_named_in_the_readme(page: str) -> None:
     assert f"(docs/{page}.md)" in text("README.md")
 
 
-@pytest.mark.parametrize("name", EXPLAINED)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_a_command_is_explained(name: str) -> None:
-    explained = {option for page in EXPLAINED[name] for option in OPTION.findall(text(f"docs/{page}.md"))}
-    asked = {option.opts[0] for option in options(name)}
-    assert asked
-    assert asked - explained == set()
+    pages = EXPLAINED.get(name, [name.split()[0]])
+    explained = {option for page in pages for option in OPTION.findall(text(f"docs/{page}.md"))}
+    asked = {word for option in COMMANDS[name] for word in (*option.opts, *option.secondary_opts)}
+    assert {word for word in asked if word.startswith("--")} - explained == set()
 
 
 def test_options_of_a_run_stand_under_the_headings_of_its_help() -> None:
     sections = re.split(r"^## ", text("docs/run.md"), flags=re.MULTILINE)[1:]
-    found = {
-        option: heading
+    found = sorted(
+        (option, heading)
         for heading, _, rows in (section.partition("\n") for section in sections)
         for row in rows.splitlines()
         if row.startswith("| `--")
         for option in OPTION.findall(row.split(" | ", maxsplit=1)[0])
-    }
-    panels = {option.opts[0]: option.rich_help_panel for option in options("run")}
-    assert set(panels.values()) > {None}
-    assert found == {option: panel or "The run as a whole" for option, panel in panels.items()} | {
-        "--no-join-faces": "How people are covered"
-    }
+    )
+    panels = [
+        (word, option.rich_help_panel or "The run as a whole")
+        for option in COMMANDS["run"]
+        for word in (*option.opts, *option.secondary_opts)
+        if word.startswith("--")
+    ]
+    assert len({panel for _, panel in panels}) == len(sections)
+    assert found == sorted(panels)
