@@ -24,11 +24,10 @@ from stream.cores import MOST_PARALLEL
 from stream.detections import Detectors
 from stream.detectors.base import Detector
 from stream.detectors.cached import CachedDetector
-from stream.detectors.ensemble import Ensemble
 from stream.detectors.graphs import detector_graph
 from stream.detectors.pictures import Form, open_pictures
 from stream.detectors.single_stage import SingleStageDetector
-from stream.detectors.tiled import TiledDetector
+from stream.detectors.tiled import together
 from stream.detectors.two_stage import TwoStageDetector
 from stream.generators import classical
 from stream.generators.base import Generator
@@ -234,9 +233,7 @@ def open_detector(bundles: Bundles, settings: AnonymizerSettings, threads: int |
         for bundle in bundles.detectors:
             opened.append(open_one(bundle, settings, threads))
             stack.callback(opened[-1].close)
-        detector: Detector = Ensemble(opened) if len(opened) > 1 else opened[0]
-        if settings.tiles > 1:
-            detector = TiledDetector(detector, settings.tiles)
+        detector = together(opened, settings.tiles)
         if settings.detections is not None:
             detector = CachedDetector.open(settings.detections, detector, detectors_of(bundles, settings))
         stack.pop_all()

@@ -26,11 +26,10 @@ from stream.bench.wrapped import WrappedRuntime
 from stream.config import AnonymizerSettings
 from stream.cores import frames_painted_at_once, share_cores
 from stream.detectors.base import Detector
-from stream.detectors.ensemble import Ensemble
 from stream.detectors.graphs import detector_graph
 from stream.detectors.pictures import Form, open_pictures
 from stream.detectors.single_stage import SingleStageDetector
-from stream.detectors.tiled import TiledDetector
+from stream.detectors.tiled import together
 from stream.detectors.two_stage import TwoStageDetector
 from stream.frame import Frame
 from stream.generators.base import Array
@@ -243,8 +242,7 @@ def opened_eyes(
                 detectors.append(
                     TwoStageDetector(bundle, first, heads, longest=size, threshold=threshold, pictures=pictures)
                 )
-        detector = Ensemble(detectors) if len(detectors) > 1 else detectors[0]
-        yield Eyes(TiledDetector(detector, settings.tiles) if settings.tiles > 1 else detector, tuple(runtimes))
+        yield Eyes(together(detectors, settings.tiles), tuple(runtimes))
 
 
 def has_tf32(device: Device, precision: Precision) -> bool:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stream import geometry
 from stream.detectors.base import Detector
-from stream.detectors.ensemble import unite
+from stream.detectors.ensemble import Ensemble, unite
 from stream.detectors.poses import mask_of, with_masks
 from stream.detectors.second_look import longer_sides
 from stream.frame import Frame
@@ -87,6 +87,12 @@ class TiledDetector:
         part = np.ascontiguousarray(frame.image[y0:y1, x0:x1])
         found = moved(self._detector.detect(replace(frame, image=part)), x0, y0)
         return Look(tile, found, touching(found.boxes, tile, frame.width, frame.height), (frame.width, frame.height))
+
+
+def together(detectors: Sequence[Detector], count: int) -> Detector:
+    """Several detectors as one, which looks at ``count`` tiles in each direction as well where that is over one."""
+    detector: Detector = Ensemble(detectors) if len(detectors) > 1 else detectors[0]
+    return TiledDetector(detector, count) if count > 1 else detector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import DetectionError
-from stream.detectors.tiled import Look, TiledDetector, combined, moved, tiles, touching
+from stream.detectors.tiled import Look, TiledDetector, combined, moved, tiles, together, touching
 from stream.frame import Frame
 from stream.outline import BodySurface, Box, Outline, PixelMask
 from stream.regions import Kind, Regions
@@ -130,9 +130,9 @@ def posed(box: Box, value: float) -> Regions:
 @pytest.mark.parametrize(("cut", "value"), [(False, 2.0), (True, 1.0)])
 def test_the_surface_is_that_of_the_tile_unless_it_shows_a_part_alone(cut: bool, value: float) -> None:
     box = (60, 20, 120, 180)
-    together = combined(posed(box, 1.0), [Look(LEFT, posed(box, 2.0), np.array([cut]), FRAME)])
-    assert edges(together) == [box]
-    outline = together.outline(0)
+    whole = combined(posed(box, 1.0), [Look(LEFT, posed(box, 2.0), np.array([cut]), FRAME)])
+    assert edges(whole) == [box]
+    outline = whole.outline(0)
     assert outline is not None
     assert outline.surface is not None
     assert outline.surface.embedding[0, 0, 0] == value
@@ -289,3 +289,11 @@ def test_it_gets_ready_for_both_sizes_and_hands_on_the_rest() -> None:
 def test_less_than_two_are_no_tiles(count: int) -> None:
     with pytest.raises(ValueError, match="at least two"):
         TiledDetector(FunctionDetector(_bright), count)
+
+
+@pytest.mark.parametrize(("detectors", "count", "looks"), [(1, 1, 1), (2, 1, 1), (1, 2, 5), (2, 2, 5)])
+def test_every_detector_looks_at_the_frame_and_at_its_tiles(detectors: int, count: int, looks: int) -> None:
+    several = [FunctionDetector(_bright) for _ in range(detectors)]
+    found = together(several, count).detect(_frame((20, 10, 60, 90)))
+    assert edges(found) == [(20, 10, 60, 90)]
+    assert [detector.looked for detector in several] == [looks] * detectors
