@@ -1,8 +1,9 @@
-"""The documents: links lead somewhere, and every option of every command is explained."""
+"""The documents: links lead somewhere, options are explained, and what is there to type is understood."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ PAGES = sorted(
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)")
+#: What to type: fenced as such, or indented by four.
+CODE = re.compile(r"^```(?:sh|bash)?\n(.*?)^```|^((?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 #: Where the options of each command stand; those of others in the page that has the name of the first word.
 EXPLAINED = {
     "batch": ["batch", "run"],
@@ -58,6 +61,27 @@ def commands(found: object, name: str = "") -> Iterator[tuple[str, list[TyperOpt
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """What a page says to type after `standin`, a list of words for each time."""
+    for fenced, indented in CODE.findall(text(page)):
+        for line in (fenced or indented).replace("\\\n", " ").splitlines():
+            if "standin " not in line or "`" in line:
+                continue
+            split = shlex.shlex(line.strip(), posix=True, punctuation_chars=True)
+            split.whitespace_split = True
+            words: list[str] = []
+            for word in [*split, ";"]:
+                if not set(word) <= set(";|&<>()"):
+                    words.append(word)
+                    continue
+                if words and Path(words[0]).name == "standin":
+                    yield words[1:]
+                words = []
+
+
+TYPED = [pytest.param(words, id=f"{page}: {' '.join(words)}") for page in PAGES for words in typed(page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -101,3 +125,15 @@ def test_options_of_a_run_stand_under_the_headings_of_its_help() -> None:
     ]
     assert len({panel for _, panel in panels}) == len(sections)
     assert found == sorted(panels)
+
+
+@pytest.mark.parametrize("words", TYPED)
+def test_what_a_page_says_to_type_is_understood(words: list[str]) -> None:
+    found: object = typer.main.get_command(app)
+    while isinstance(found, TyperGroup) and words and not words[0].startswith("-"):
+        word, *words = words
+        found = found.get_command(typer.Context(found), word)
+        assert found is not None, word
+    assert isinstance(found, TyperCommand | TyperGroup)
+    # Unknown options and missing values raise; values are not looked at, since files that they name are not there.
+    found.make_parser(typer.Context(found)).parse_args(words)
