@@ -51,12 +51,12 @@ class DetectorSpec:
         embedding: Channels of the surface embedding.
     """
 
-    widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
-    blocks: tuple[int, int, int, int] = (1, 1, 3, 4)
+    widths: tuple[int, int, int, int, int] = (16, 32, 80, 160, 256)
+    blocks: tuple[int, int, int, int] = (1, 2, 4, 4)
     expansion: int = 3
-    pyramid: int = 64
+    pyramid: int = 80
     fine: int = 48
-    head_blocks: tuple[int, int] = (1, 1)
+    head_blocks: tuple[int, int] = (1, 2)
     embedding: int = 16
 
     def state(self) -> dict[str, Any]:
@@ -171,8 +171,8 @@ class PersonNetwork(nn.Module):
         self.merge8 = Inverted(spec.pyramid, spec.pyramid, 2)
         self.to_fine = ConvNorm(spec.pyramid, spec.fine)
         coarse_blocks, fine_blocks = spec.head_blocks
-        self.coarse_blocks = _more(spec.pyramid, coarse_blocks)
-        self.fine_blocks = _more(spec.fine, fine_blocks)
+        self.coarse_blocks = nn.Sequential(*(Inverted(spec.pyramid, spec.pyramid, 2) for _ in range(coarse_blocks)))
+        self.fine_blocks = nn.Sequential(*(Residual(spec.fine) for _ in range(fine_blocks)))
         self.coarse_head = nn.Sequential(
             ConvNorm(spec.pyramid, spec.pyramid), nn.Conv2d(spec.pyramid, 5 * len(KINDS), 1)
         )
@@ -207,10 +207,6 @@ class PersonNetwork(nn.Module):
 def _inverted(inputs: int, outputs: int, blocks: int, expansion: int) -> nn.Sequential:
     first = Inverted(inputs, outputs, expansion, stride=2)
     return nn.Sequential(first, *(Inverted(outputs, outputs, expansion) for _ in range(blocks)))
-
-
-def _more(channels: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(Inverted(channels, channels, 2) for _ in range(blocks)))
 
 
 def _joined(finer: Tensor, coarser: Tensor) -> Tensor:

@@ -68,10 +68,12 @@ def check_surface(bundle: Bundle, embeddings: Floats) -> None:
 def unfold(network: PersonNetwork, folded: Mapping[str, Tensor], pictures: Iterable[Tensor]) -> None:
     """Puts folded weights into a network with normalisation, in place; it is in evaluation mode then.
 
-    A network may have more blocks than the weights are for: those begin by giving back what they are given.
+    A network may have more blocks than the weights are for: those begin by giving back what they are given. It may have
+    more channels, too: those begin at random, and nothing that was learnt listens to them (after Chen et al. 2016, who
+    copy channels instead).
 
     Args:
-        network: of the same spec, but for more blocks.
+        network: of the same spec, but for more blocks and channels.
         folded: of `fold`, by name.
         pictures: (N, 3, h, w), normalised, such as it is to learn from; a hundred are enough.
 
@@ -88,10 +90,10 @@ def unfold(network: PersonNetwork, folded: Mapping[str, Tensor], pictures: Itera
         for name in state
         if (".norm." not in name or name.endswith(".norm.bias")) and not name.startswith(tuple(further))
     }
-    wrong = sorted(wanted ^ given.keys()) or [name for name in wanted if state[name].shape != given[name].shape]
+    wrong = sorted(wanted ^ given.keys()) or [name for name in wanted if not _has_room(state[name], given[name])]
     if wrong:
         raise CheckpointError(f"these are not the weights of this network: {wrong[0]} differs")
-    network.load_state_dict(state | given)
+    network.load_state_dict(state | {name: _widened(state[name], values) for name, values in given.items()})
     for block in further.values():
         block.rest()
     for norm in norms.values():
@@ -100,6 +102,21 @@ def unfold(network: PersonNetwork, folded: Mapping[str, Tensor], pictures: Itera
     for name, (mean, variance) in _measured(network, norms, pictures).items():
         norms[name].bias.add_(mean)
         _set(norms[name], mean, variance)
+
+
+def _has_room(fresh: Tensor, given: Tensor) -> bool:
+    """Whether there are at least as many channels, of the same kernel."""
+    return fresh.shape[2:] == given.shape[2:] and all(
+        one >= other for one, other in zip(fresh.shape, given.shape, strict=True)
+    )
+
+
+def _widened(fresh: Tensor, given: Tensor) -> Tensor:
+    """Known channels as they were given, which do not look at new ones; new ones as they were drawn."""
+    widened = fresh.clone()
+    widened[: len(given)] = 0
+    widened[tuple(slice(side) for side in given.shape)] = given
+    return widened
 
 
 def _further(network: PersonNetwork, given: Mapping[str, Tensor]) -> dict[str, Residual | Inverted]:

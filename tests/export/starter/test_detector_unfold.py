@@ -73,6 +73,25 @@ def test_weights_of_another_network_are_refused() -> None:
         unfold(PersonNetwork(replace(SPEC, fine=8)), folded, pictures(1))
     with pytest.raises(CheckpointError, match="differs"):
         unfold(PersonNetwork(replace(SPEC, blocks=(0, 1, 0, 0))), folded, pictures(1))
+    other_kernel = {name: values[:, :, :1, :1] if values.ndim == 4 else values for name, values in folded.items()}
+    with pytest.raises(CheckpointError, match="differs"):
+        unfold(PersonNetwork(SPEC), other_kernel, pictures(1))
+
+
+def test_a_wider_network_begins_as_the_one_whose_weights_it_is_given() -> None:
+    first, seen = trained_network(), pictures()
+    folded = fold(copy.deepcopy(first)).state_dict()
+    network = PersonNetwork(replace(SPEC, widths=(10, 16, 24, 24, 40), pyramid=24, fine=20, expansion=3))
+    unfold(network, folded, seen)
+    assert torch.allclose(looks(network, seen[0]), looks(first, seen[0]), atol=1e-4)
+    # What was learnt does not listen to the new channels yet, and learns to.
+    assert not network.stage8[0].conv.weight[:16, 12:].any()
+    assert network.stage8[0].conv.weight[16:, 12:].any()
+    coarse, fine = network.train()(seen[0])
+    torch.autograd.backward(coarse.pow(2).mean() + fine.pow(2).mean())
+    gradient = network.stage8[0].conv.weight.grad
+    assert gradient is not None
+    assert gradient[:16, 12:].abs().max() > 0
 
 
 def test_a_deeper_network_begins_as_the_one_whose_weights_it_is_given() -> None:
@@ -85,7 +104,7 @@ def test_a_deeper_network_begins_as_the_one_whose_weights_it_is_given() -> None:
     # Its further blocks learn: each one's last scale is what first gets a gradient.
     coarse, fine = network.train()(image)
     torch.autograd.backward(coarse.pow(2).mean() + fine.pow(2).mean())
-    for name in ("stage4.1.second", "stage8.2.second", "coarse_blocks.1.narrow", "fine_blocks.1.narrow"):
+    for name in ("stage4.1.second", "stage8.2.second", "coarse_blocks.1.narrow", "fine_blocks.1.second"):
         gradient = network.get_parameter(f"{name}.norm.weight").grad
         assert gradient is not None
         assert gradient.abs().max() > 0
