@@ -85,13 +85,13 @@ def test_a_wider_network_begins_as_the_one_whose_weights_it_is_given() -> None:
     unfold(network, folded, seen)
     assert torch.allclose(looks(network, seen[0]), looks(first, seen[0]), atol=1e-4)
     # What was learnt does not listen to the new channels yet, and learns to.
-    assert not network.stage8[0].conv.weight[:16, 12:].any()
-    assert network.stage8[0].conv.weight[16:, 12:].any()
+    read = network.get_parameter("stage8.0.conv.weight")
+    assert not read[:16, 12:].any()
+    assert read[16:, 12:].any()
     coarse, fine = network.train()(seen[0])
     torch.autograd.backward(coarse.pow(2).mean() + fine.pow(2).mean())
-    gradient = network.stage8[0].conv.weight.grad
-    assert gradient is not None
-    assert gradient[:16, 12:].abs().max() > 0
+    assert read.grad is not None
+    assert read.grad[:16, 12:].abs().max() > 0
 
 
 def test_a_deeper_network_begins_as_the_one_whose_weights_it_is_given() -> None:
