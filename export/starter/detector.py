@@ -3,8 +3,8 @@
 At 1/8, heat-maps of the centres of people and of their heads, and the distances to the four edges of each one's box
 (after Zhou et al. 2019 and Tian et al. 2019). At 1/4, whether a place is on a body, the way to the centre of its
 person's box, which tells people apart whose boxes overlap (after Neven et al. 2019), and where on the body's surface it
-lies, as an embedding (Neverova et al. 2020). Inverted residuals (Sandler et al. 2018) with a pyramid; most weights are
-where places are few.
+lies, as an embedding (Neverova et al. 2020). Dense convolutions where channels are few and inverted residuals
+(Sandler et al. 2018) where they are many, with a pyramid; most weights are where places are few.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DetectorSpec:
         expansion: Of inverted residuals.
         pyramid: Channels of the pyramid at 1/8 and above.
         fine: Channels at 1/4.
-        head_blocks: Blocks before what is said of places at 1/8, and of those at 1/4.
+        head_blocks: Blocks before what is said of places at 1/8 (inverted residuals), and of those at 1/4 (dense).
         embedding: Channels of the surface embedding.
     """
 

@@ -106,9 +106,9 @@ def unfold(network: PersonNetwork, folded: Mapping[str, Tensor], pictures: Itera
 
 def _has_room(fresh: Tensor, given: Tensor) -> bool:
     """Whether there are at least as many channels, of the same kernel."""
-    return fresh.shape[2:] == given.shape[2:] and all(
-        one >= other for one, other in zip(fresh.shape, given.shape, strict=True)
-    )
+    if fresh.ndim != given.ndim or fresh.shape[2:] != given.shape[2:]:
+        return False
+    return all(one >= other for one, other in zip(fresh.shape, given.shape, strict=True))
 
 
 def _widened(fresh: Tensor, given: Tensor) -> Tensor:
