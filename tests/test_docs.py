@@ -21,8 +21,8 @@ PAGES = sorted(
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)")
-#: What to type: fenced as such, or indented by four.
-CODE = re.compile(r"^```(?:sh|bash)?\n(.*?)^```|^((?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
+#: Fenced, with its language, or indented by four. Every fence is matched, lest the end of one begin another.
+CODE = re.compile(r"^```([a-z]*)\n(.*?)^```|^((?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 #: Where the options of each command stand; those of others in the page that has the name of the first word.
 EXPLAINED = {
     "batch": ["batch", "run"],
@@ -60,12 +60,15 @@ def commands(found: object, name: str = "") -> Iterator[tuple[str, list[TyperOpt
             yield from commands(found.get_command(context, word), f"{name} {word}".strip())
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+WHOLE = typer.main.get_command(app)
+COMMANDS = dict(commands(WHOLE))
 
 
 def typed(page: Path) -> Iterator[list[str]]:
     """What a page says to type after `standin`, a list of words for each time."""
-    for fenced, indented in CODE.findall(text(page)):
+    for language, fenced, indented in CODE.findall(text(page)):
+        if language not in ("", "sh"):
+            continue
         for line in (fenced or indented).replace("\\\n", " ").splitlines():
             if "standin " not in line or "`" in line:
                 continue
@@ -129,7 +132,7 @@ def test_options_of_a_run_stand_under_the_headings_of_its_help() -> None:
 
 @pytest.mark.parametrize("words", TYPED)
 def test_what_a_page_says_to_type_is_understood(words: list[str]) -> None:
-    found: object = typer.main.get_command(app)
+    found: object = WHOLE
     while isinstance(found, TyperGroup) and words and not words[0].startswith("-"):
         word, *words = words
         found = found.get_command(typer.Context(found), word)
